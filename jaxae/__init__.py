@@ -1,0 +1,93 @@
+"""Regularised autoencoders in JAX: sparse, denoising and contractive, exact and fast."""
+
+from jaxae.contraction import contractive_penalty as contractive_penalty
+from jaxae.corruption import compose as compose
+from jaxae.corruption import corrupt_batch as corrupt_batch
+from jaxae.corruption import gaussian_noise as gaussian_noise
+from jaxae.corruption import masking_noise as masking_noise
+from jaxae.corruption import salt_and_pepper_noise as salt_and_pepper_noise
+from jaxae.corruption import uniform_noise as uniform_noise
+from jaxae.distributions import Bernoulli as Bernoulli
+from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
+from jaxae.distributions import Gaussian as Gaussian
+from jaxae.linear import LinearDenoiser as LinearDenoiser
+from jaxae.linear import fit_linear_denoiser as fit_linear_denoiser
+from jaxae.metrics import active_units as active_units
+from jaxae.metrics import contraction_curve as contraction_curve
+from jaxae.metrics import dead_units as dead_units
+from jaxae.metrics import explained_variance as explained_variance
+from jaxae.metrics import jacobian_singular_values as jacobian_singular_values
+from jaxae.metrics import mean_squared_error as mean_squared_error
+from jaxae.metrics import psnr as psnr
+from jaxae.metrics import saturated_share as saturated_share
+from jaxae.models import AutoencoderFunctions as AutoencoderFunctions
+from jaxae.models import ConvAutoencoder as ConvAutoencoder
+from jaxae.models import DenseAutoencoder as DenseAutoencoder
+from jaxae.models import as_functions as as_functions
+from jaxae.objectives import combined_loss as combined_loss
+from jaxae.objectives import contractive_loss as contractive_loss
+from jaxae.objectives import denoising_loss as denoising_loss
+from jaxae.objectives import reconstruction_loss as reconstruction_loss
+from jaxae.objectives import sparse_loss as sparse_loss
+from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
+from jaxae.reconstruction import gaussian_nll as gaussian_nll
+from jaxae.reconstruction import squared_error as squared_error
+from jaxae.score import reconstruction_field as reconstruction_field
+from jaxae.score import score_estimate as score_estimate
+from jaxae.sparsity import keep_top_k as keep_top_k
+from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
+from jaxae.sparsity import l1_penalty as l1_penalty
+from jaxae.training import NonFiniteLossError as NonFiniteLossError
+from jaxae.training import TrainState as TrainState
+from jaxae.training import create_train_state as create_train_state
+from jaxae.training import evaluate as evaluate
+from jaxae.training import fit as fit
+from jaxae.training import make_epoch as make_epoch
+from jaxae.training import make_train_step as make_train_step
+
+__all__ = [
+    "AutoencoderFunctions",
+    "Bernoulli",
+    "ConvAutoencoder",
+    "DenseAutoencoder",
+    "DiagonalGaussian",
+    "Gaussian",
+    "LinearDenoiser",
+    "NonFiniteLossError",
+    "TrainState",
+    "active_units",
+    "as_functions",
+    "bernoulli_nll",
+    "combined_loss",
+    "compose",
+    "contraction_curve",
+    "contractive_loss",
+    "contractive_penalty",
+    "corrupt_batch",
+    "create_train_state",
+    "dead_units",
+    "denoising_loss",
+    "evaluate",
+    "explained_variance",
+    "fit",
+    "fit_linear_denoiser",
+    "gaussian_noise",
+    "gaussian_nll",
+    "jacobian_singular_values",
+    "keep_top_k",
+    "kl_sparsity_penalty",
+    "l1_penalty",
+    "make_epoch",
+    "make_train_step",
+    "masking_noise",
+    "mean_squared_error",
+    "psnr",
+    "reconstruction_field",
+    "reconstruction_loss",
+    "salt_and_pepper_noise",
+    "saturated_share",
+    "score_estimate",
+    "sparse_loss",
+    "squared_error",
+    "uniform_noise",
+]

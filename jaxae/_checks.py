@@ -1,0 +1,187 @@
+"""Argument checks with one wording: which argument, which value, what is allowed.
+
+Shapes, dtypes and Python numbers are checked at trace time, so under ``jax.jit`` a
+check costs nothing at run time. Values of arrays (finite, inside a range) can be
+seen only when the array is concrete; for a tracer these checks are skipped.
+"""
+
+import numbers
+import operator
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _holds(condition: Callable[[Array], Array], x: Array) -> int:
+    """Returns how many entries of a concrete array meet ``condition``."""
+    with jax.ensure_compile_time_eval():
+        return int(jnp.sum(condition(x)))
+
+
+def floating(name: str, x: Any, *, low: float | None = None, high: float | None = None) -> Array:
+    """Returns ``x`` as an array that is floating, finite and inside [low, high]."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic):
+        raise TypeError(f"{name} must be an array, but it is {_shown(x)}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be floating point, but its dtype is {x.dtype}; "
+            f"convert it first, for example with {name}.astype('float32')"
+        )
+    x = jnp.asarray(x)
+    if _is_traced(x):
+        return x
+    if bad := _holds(lambda v: ~jnp.isfinite(v), x):
+        raise ValueError(
+            f"{name} must be finite, but {bad} of its {x.size} values are NaN or infinite"
+        )
+    if low is not None and (bad := _holds(lambda v: v < low, x)):
+        raise ValueError(f"{name} must be at least {low}, but {bad} of its values are below")
+    if high is not None and (bad := _holds(lambda v: v > high, x)):
+        raise ValueError(f"{name} must be at most {high}, but {bad} of its values are above")
+    return x
+
+
+def number(
+    name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, above: bool = False
+) -> Any:
+    """Returns ``value``, a real scalar in [low, high], or in (low, high] if ``above``."""
+    allowed = f"a finite number {'above' if above else 'of at least'} {low}"
+    allowed = "a finite number" if low == -np.inf else allowed
+    allowed += "" if high == np.inf else f" and at most {high}"
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        is_real = jnp.issubdtype(value.dtype, jnp.floating) | jnp.issubdtype(
+            value.dtype, jnp.integer
+        )
+        if value.shape != () or not is_real:
+            raise TypeError(
+                f"{name} must be {allowed}, but it is an array of shape {value.shape} "
+                f"and dtype {value.dtype}"
+            )
+        if _is_traced(value):
+            return value
+    elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}")
+    inside = low < float(value) <= high if above else low <= float(value) <= high
+    if not (inside and np.isfinite(float(value))):
+        raise ValueError(f"{name} must be {allowed}, but it is {value}")
+    return value
+
+
+def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
+    """Returns ``value``, a static integer in [low, high], as ``int``."""
+    allowed = f"an integer of at least {low}" + ("" if high is None else f" and at most {high}")
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        result = operator.index(value)
+    except (TypeError, jax.errors.TracerIntegerConversionError):
+        raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}") from None
+    if result < low or (high is not None and result > high):
+        raise ValueError(f"{name} must be {allowed}, but it is {result}")
+    return result
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> None:
+    """Checks that ``value`` is one of the ``allowed`` words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, but it is {value!r}")
+
+
+def callable_(name: str, value: Any) -> None:
+    """Checks that ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, but it is {_shown(value)}")
+
+
+def prng_key(name: str, key: Any) -> None:
+    """Checks that ``key`` is ONE random key: typed, or two or four raw uint32 words."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return
+        if key.dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+            return
+        raise TypeError(
+            f"{name} must be one PRNG key such as jax.random.key(0), "
+            f"but it is an array of shape {key.shape} and dtype {key.dtype}"
+        )
+    raise TypeError(
+        f"{name} must be one PRNG key such as jax.random.key(0), but it is {_shown(key)}"
+    )
+
+
+def same_shape(name: str, a: Array, other: str, b: Array) -> None:
+    """Checks that two arrays have one shape; nothing is broadcast silently."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name} and {other} must have the same shape, "
+            f"but {name} has {a.shape} and {other} has {b.shape}"
+        )
+
+
+def batch_shape(name: str, x: Array, example_ndim: int) -> tuple[int, ...]:
+    """Returns the leading shape of ``x`` that is left of one example's axes."""
+    integer("example_ndim", example_ndim, low=1)
+    if x.ndim < example_ndim:
+        raise ValueError(
+            f"{name} must have at least example_ndim={example_ndim} axes, but its shape is {x.shape}"
+        )
+    return x.shape[: x.ndim - example_ndim]
+
+
+def output_shape(name: str, function: Callable[..., Any], *examples: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape of ``function`` on ONE example without running it.
+
+    An error that the function raises keeps its class and traceback and gets a note
+    that says how it was called.
+    """
+    callable_(name, function)
+    shown = ", ".join(f"{e.dtype}{list(e.shape)}" for e in examples)
+    try:
+        out = jax.eval_shape(function, *examples)
+    except Exception as error:
+        error.add_note(
+            f"jaxae called {name} with one example, {shown}, under jax.vmap. Batch axes are "
+            "taken off before; if an example has several axes (an image), pass example_ndim. "
+            "A module with state (BatchNorm, Dropout) must be passed in evaluation mode, as a "
+            "pure function of the example."
+        )
+        raise
+    if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
+        found = f"{out.dtype}{list(out.shape)}" if hasattr(out, "dtype") else _shown(out)
+        raise TypeError(f"{name} must return one floating array, but for {shown} it gave {found}")
+    return out
+
+
+def code_shape(encode: Callable[[Array], Array], example: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape ``(k,)`` of the code of one example."""
+    code = output_shape("encode", encode, example)
+    if len(code.shape) != 1:
+        raise ValueError(
+            f"encode must map one example to one code of shape (k,), but for one example of shape "
+            f"{example.shape} it gave {code.shape}; flatten it, or set example_ndim"
+        )
+    return code
+
+
+def autoencoder(
+    encode: Callable[[Array], Array], decode: Callable[[Array], Array], example: Any
+) -> None:
+    """Checks on one example that ``decode`` undoes the change of shape of ``encode``."""
+    x_hat = output_shape("decode", decode, code_shape(encode, example))
+    if x_hat.shape != example.shape:
+        raise ValueError(
+            f"decode must return an example of shape {example.shape}, but it gave {x_hat.shape}"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) < 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,311 @@
+r"""Metrics: how good a reconstruction, how sparse and how contractive a code is.
+
+Contract of this module. Reconstructions and targets are ``(*batch, *example)`` with
+``example_ndim`` trailing feature axes; codes are ``(*batch, k)``. Metrics of one example
+keep the batch, ``(*batch,)``; metrics of a data set return a scalar and say so.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
+
+from jaxae import _checks
+from jaxae._batching import one_example, over_batch
+from jaxae.reconstruction import squared_error
+
+
+def mean_squared_error(
+    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, "..."]:
+    """Returns the squared error per feature: the sum over an example, over its size.
+
+    Args:
+      x_hat: reconstruction, ``(*batch, *example)``, in the unit of ``x``.
+      x: target, same shape.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Mean square per feature in squared units of ``x``, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, hold too few axes, or a value is not finite.
+
+    Example:
+      >>> float(mean_squared_error(jnp.array([1.0, 3.0]), jnp.zeros(2)))
+      5.0
+
+    References:
+      None.
+    """
+    error = squared_error(x_hat, x, example_ndim=example_ndim)
+    return error * (error.size / x.size)
+
+
+def psnr(
+    x_hat: Float[Array, " *shape"],
+    x: Float[Array, " *shape"],
+    *,
+    peak: ScalarLike = 1.0,
+    example_ndim: int = 1,
+) -> Float[Array, "..."]:
+    r"""Returns the peak signal-to-noise ratio of every example.
+
+    .. math:: 10 \log_{10} \frac{\mathrm{peak}^2}{\mathrm{MSE}}
+
+    with the MSE over the features of that example. Infinite for a perfect reconstruction.
+
+    Args:
+      x_hat: reconstruction, ``(*batch, *example)``, in the unit of ``x``.
+      x: target, same shape.
+      peak: the largest possible value minus the smallest, above 0, in the unit of ``x``.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Decibels, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if ``peak`` is not above 0, the shapes differ, or a value is not finite.
+
+    Example:
+      >>> round(float(psnr(jnp.array([0.1]), jnp.array([0.0]))), 3)
+      20.0
+
+    References:
+      Gonzalez and Woods, Digital Image Processing, sec. 8.1. Deviation: none.
+    """
+    peak = _checks.number("peak", peak, low=0.0, above=True)
+    error = mean_squared_error(x_hat, x, example_ndim=example_ndim)
+    return 20 * jnp.log10(jnp.asarray(peak, error.dtype)) - 10 * jnp.log10(error)
+
+
+def explained_variance(
+    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, ""]:
+    r"""Returns the share of the data's variance that a reconstruction explains.
+
+    .. math:: 1 - \frac{\sum_i \mathrm{Var}(x_i - \hat x_i)}{\sum_i \mathrm{Var}(x_i)}
+
+    with variances over the examples and sums over the features. 1 is perfect, 0 is as good
+    as a constant, and it may be negative.
+
+    Args:
+      x_hat: reconstructions, ``(*batch, *example)``.
+      x: targets, same shape, at least two examples that are not all equal.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      A dimensionless SCALAR of the whole batch, at most 1.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, there are fewer than two examples, or a value is not
+        finite.
+
+    Example:
+      >>> x = jnp.array([[0.0], [2.0]])
+      >>> float(explained_variance(x + 7.0, x))
+      1.0
+
+    References:
+      scikit-learn, ``explained_variance_score``. Deviation: summed over the features before
+      the ratio, so a feature counts by its variance.
+    """
+    x_hat, x = _checks.floating("x_hat", x_hat), _checks.floating("x", x)
+    _checks.same_shape("x_hat", x_hat, "x", x)
+    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
+    examples = tuple(range(batch_ndim))
+    if x.size == 0 or jnp.size(x[(..., *(0,) * example_ndim)]) < 2:
+        raise ValueError(f"x must hold at least two examples, but its shape is {x.shape}")
+    left = jnp.sum(jnp.var(x - x_hat, axis=examples))
+    return 1 - left / jnp.sum(jnp.var(x, axis=examples))
+
+
+def active_units(
+    code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0
+) -> Float[Array, "*batch"]:
+    """Returns how many units of each code are active, the L0 norm.
+
+    Args:
+      code: codes ``(*batch, k)``, floating.
+      threshold: a unit is active if its magnitude is above this, at least 0.
+
+    Returns:
+      Counts as floats (so that they can be averaged), shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if ``code`` is not floating point.
+      ValueError: if ``threshold`` is negative or ``code`` is not finite.
+
+    Example:
+      >>> float(active_units(jnp.array([0.0, -2.0, 0.5])))
+      2.0
+
+    References:
+      None.
+    """
+    return jnp.sum(_active(code, threshold), axis=-1, dtype=jnp.result_type(float))
+
+
+def dead_units(
+    code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0
+) -> Bool[Array, " k"]:
+    """Returns which units are active for no example at all.
+
+    Args:
+      code: codes of a data set ``(*batch, k)``, floating.
+      threshold: a unit is active if its magnitude is above this, at least 0.
+
+    Returns:
+      True where a unit is dead, shape ``(k,)``; its mean is the share of dead units.
+
+    Raises:
+      TypeError: if ``code`` is not floating point.
+      ValueError: if ``threshold`` is negative or ``code`` is not finite.
+
+    Example:
+      >>> dead_units(jnp.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
+      [True, False]
+
+    References:
+      None.
+    """
+    active = _active(code, threshold)
+    return ~jnp.any(active, axis=tuple(range(active.ndim - 1)))
+
+
+def saturated_share(
+    code: Float[Array, "*batch k"], *, low: ScalarLike = 0.05, high: ScalarLike = 0.95
+) -> Float[Array, "*batch"]:
+    """Returns the share of units of each code that are below ``low`` or above ``high``.
+
+    Args:
+      code: activations of a sigmoid code ``(*batch, k)``, in [0, 1].
+      low: upper end of the lower saturated range.
+      high: lower end of the upper saturated range.
+
+    Returns:
+      Share in [0, 1], shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if ``code`` is not floating point.
+      ValueError: if ``low`` or ``high`` is not finite or ``code`` leaves [0, 1].
+
+    Example:
+      >>> float(saturated_share(jnp.array([0.01, 0.5, 0.7, 0.99])))
+      0.5
+
+    References:
+      Rifai et al. 2011, sec. 5.1, "Contractive Auto-Encoders", ICML. Deviation: none.
+    """
+    code = _checks.floating("code", code, low=0.0, high=1.0)
+    low = jnp.asarray(_checks.number("low", low), code.dtype)
+    high = jnp.asarray(_checks.number("high", high), code.dtype)
+    return jnp.mean((code < low) | (code > high), axis=-1, dtype=code.dtype)
+
+
+def jacobian_singular_values(
+    encode: Callable[[Array], Array], x: Float[Array, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, "*batch rank"]:
+    r"""Returns the singular values of the encoder's Jacobian, largest first.
+
+    Their squares sum to :func:`jaxae.contractive_penalty`. A value below 1 is a direction
+    in which the encoder contracts. Needs the k x d Jacobian of every example in memory.
+
+    Args:
+      encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
+      x: inputs ``(*batch, *example)``, floating.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Code units per input unit, at least 0, shape ``(*batch, min(k, d))``.
+
+    Raises:
+      TypeError: if ``x`` is not floating point or ``encode`` no function.
+      ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
+
+    Example:
+      >>> jacobian_singular_values(lambda x_i: 3.0 * x_i, jnp.zeros(2)).tolist()
+      [3.0, 3.0]
+
+    References:
+      Goodfellow, Bengio, Courville 2016, sec. 14.7. Deviation: none.
+    """
+    x = _checks.floating("x", x)
+    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
+    example = one_example(x, batch_ndim)
+    (k,) = _checks.code_shape(encode, example).shape
+
+    def spectrum(x_i: Array) -> Array:
+        jacobian = jax.jacfwd(encode)(x_i).reshape(k, example.size)
+        return jnp.linalg.svd(jacobian, compute_uv=False)
+
+    return over_batch(spectrum, batch_ndim)(x)
+
+
+def contraction_curve(
+    key: PRNGKeyArray,
+    encode: Callable[[Array], Array],
+    x: Float[Array, " *shape"],
+    *,
+    radii: Float[Array, " radii"],
+    example_ndim: int = 1,
+) -> Float[Array, "*batch radii"]:
+    r"""Returns how much the encoder shrinks distances, against the distance.
+
+    .. math:: \frac{\|\mathrm{enc}(x + r u) - \mathrm{enc}(x)\|}{r}
+
+    with one uniformly random direction u per example, the same for all radii. For small r
+    its root mean square is :math:`\|J(x)\|_F / \sqrt d`.
+
+    Args:
+      key: PRNG key, consumed here.
+      encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
+      x: inputs ``(*batch, *example)``, floating.
+      radii: distances r above 0, in the unit of ``x``.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Ratio of distances, at least 0, shape ``(*batch, len(radii))``; below 1: contracted.
+
+    Raises:
+      TypeError: if an array is not floating point, or ``encode`` no function.
+      ValueError: if a radius is not above 0, the code is not ``(k,)``, or ``x`` not finite.
+
+    Example:
+      >>> halve = lambda x_i: 0.5 * x_i
+      >>> ratio = contraction_curve(jax.random.key(0), halve, jnp.zeros(3), radii=jnp.ones(1))
+      >>> round(float(ratio[0]), 5)
+      0.5
+
+    References:
+      Rifai et al. 2011, sec. 5.2 (contraction curves). Deviation: random directions from
+      each example instead of pairs of points on a sphere.
+    """
+    _checks.prng_key("key", key)
+    x = _checks.floating("x", x)
+    radii = _checks.floating("radii", radii, low=float(jnp.finfo(jnp.float32).tiny))
+    if radii.ndim != 1:
+        raise ValueError(f"radii must have one axis, but its shape is {radii.shape}")
+    batch = _checks.batch_shape("x", x, example_ndim)
+    _checks.code_shape(encode, one_example(x, len(batch)))
+
+    def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
+        u = jax.random.normal(key_i, x_i.shape, x_i.dtype)
+        u = u / jnp.linalg.norm(u.reshape(-1))
+        code = encode(x_i)
+        moved = jax.vmap(lambda r: encode(x_i + r * u))(radii.astype(x_i.dtype))
+        return jnp.linalg.norm(moved - code[None], axis=-1) / radii.astype(code.dtype)
+
+    return over_batch(ratios, len(batch))(jax.random.split(key, batch), x)
+
+
+def _active(code: Array, threshold: ScalarLike) -> Array:
+    code = _checks.floating("code", code)
+    threshold = _checks.number("threshold", threshold, low=0.0)
+    if code.ndim == 0:
+        raise ValueError("code must have a last axis of units, but it is a scalar")
+    return jnp.abs(code) > jnp.asarray(threshold, code.dtype)

@@ -1,0 +1,143 @@
+r"""Reconstruction losses: negative log-likelihoods -log p(x | z) of a decoder's output.
+
+Contract of this module. The first argument is what the decoder returns, the second the
+clean target; both have the shape ``(*batch, *example)``. The ``example_ndim`` last axes
+(1 unless told) are features and are summed, the batch axes are kept, so every function
+returns ``(*batch,)``. Nothing is averaged and nothing is weighted.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxae import _checks
+
+
+def squared_error(
+    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, "..."]:
+    r"""Returns the squared Euclidean distance of reconstruction and target.
+
+    .. math:: L(x, \hat x) = \sum_i (\hat x_i - x_i)^2
+
+    Not halved and not averaged over the features.
+
+    Args:
+      x_hat: reconstruction, ``(*batch, *example)``, in the unit of ``x``.
+      x: target, same shape.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Distance in squared units of ``x``, at least 0, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, hold too few axes, or a value is not finite.
+
+    Example:
+      >>> float(squared_error(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.0])))
+      5.0
+
+    References:
+      Goodfellow, Bengio, Courville 2016, sec. 14.1. Deviation: none.
+    """
+    x_hat, x, features = _pair("x_hat", x_hat, x, example_ndim)
+    return jnp.sum(jnp.square(x_hat - x), axis=features)
+
+
+def gaussian_nll(
+    mean: Float[Array, " *shape"],
+    x: Float[Array, " *shape"],
+    *,
+    stddev: float | Float[Array, ""] | Float[Array, " *shape"] = 1.0,
+    example_ndim: int = 1,
+) -> Float[Array, "..."]:
+    r"""Returns the exact negative log-likelihood of a diagonal Gaussian.
+
+    .. math:: -\log p(x | \mu, \sigma)
+              = \sum_i \frac{(x_i - \mu_i)^2}{2 \sigma_i^2} + \log \sigma_i + \frac{\log 2\pi}{2}
+
+    With one fixed ``stddev`` this is the squared error over 2 stddev^2, up to a constant.
+
+    Args:
+      mean: mean of the Gaussian, ``(*batch, *example)``, in the unit of ``x``.
+      x: target, same shape.
+      stddev: standard deviation above 0: a number, or an array of the shape of ``x``.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Nats (a density, so it may be negative), shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, ``stddev`` is not above 0, or a value is not finite.
+
+    Example:
+      >>> round(float(gaussian_nll(jnp.zeros(1), jnp.zeros(1))), 4)
+      0.9189
+
+    References:
+      Bishop 2006, eq. 2.42. Deviation: none.
+    """
+    mean, x, features = _pair("mean", mean, x, example_ndim)
+    if jnp.ndim(stddev) == 0:
+        stddev = jnp.full_like(x, _checks.number("stddev", stddev, low=0.0, above=True))
+    else:
+        smallest = float(jnp.finfo(x.dtype).tiny)
+        stddev = _checks.floating("stddev", stddev, low=smallest)
+        _checks.same_shape("stddev", stddev, "x", x)
+    standard = (x - mean) / stddev
+    return jnp.sum(
+        0.5 * jnp.square(standard) + jnp.log(stddev) + 0.5 * jnp.log(2 * jnp.pi), axis=features
+    )
+
+
+def bernoulli_nll(
+    logits: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, "..."]:
+    r"""Returns the cross-entropy between targets and sigmoid(logits).
+
+    .. math:: L = -\sum_i x_i \log s(a_i) + (1 - x_i) \log (1 - s(a_i))
+
+    with logits a and the logistic sigmoid s; computed from the logits, so that value
+    and gradient stay exact where the sigmoid is saturated.
+
+    Args:
+      logits: log odds of each feature being 1, ``(*batch, *example)``.
+      x: target in [0, 1], same shape; a value between 0 and 1 is a probability.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      Nats, at least 0, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, a value is not finite, or ``x`` leaves [0, 1].
+
+    Example:
+      >>> round(float(bernoulli_nll(jnp.zeros(2), jnp.array([0.0, 1.0]))), 4)
+      1.3863
+
+    References:
+      Vincent et al. 2010, eq. 4, https://jmlr.org/papers/v11/vincent10a.html.
+      Deviation: none.
+    """
+    logits, x, features = _pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
+    log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    return -jnp.sum(x * log_on + (1 - x) * log_off, axis=features)
+
+
+def _pair(
+    name: str,
+    output: Array,
+    x: Array,
+    example_ndim: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[Array, Array, tuple[int, ...]]:
+    """Returns decoder output and target, checked, and the axes that are features."""
+    output = _checks.floating(name, output)
+    x = _checks.floating("x", x, low=low, high=high)
+    _checks.same_shape(name, output, "x", x)
+    batch = _checks.batch_shape("x", x, example_ndim)
+    return output, x, tuple(range(len(batch), x.ndim))

@@ -1,0 +1,272 @@
+r"""Training: a pure step, a whole epoch in one compiled scan, and exact evaluation.
+
+Contract of this module. A *loss* is ``loss(params, key, x, *settings) -> (batch,)``; the
+step takes its mean over the batch. ``settings`` (a noise level, a weight) are passed on
+as traced values, so a sweep over them compiles once. Data are an array ``(n, *example)``
+on the device. All randomness comes from one ``key``: the shuffle of an epoch and the key
+of a step are functions of (key, epoch, step) alone, by ``jax.random.fold_in``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
+
+from jaxae import _checks
+
+Loss = Callable[..., Array]
+
+
+class TrainState(NamedTuple):
+    """What changes during training.
+
+    Attributes:
+      params: parameters of the model, a pytree.
+      opt_state: state of the ``optax`` optimiser.
+      step: number of updates so far, an int32 scalar.
+    """
+
+    params: Any
+    opt_state: Any
+    step: Array
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The mean loss of an epoch was NaN or infinite; ``epoch`` counts from 1."""
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        super().__init__(
+            f"the training loss is {loss} in epoch {epoch}; the parameters before that epoch "
+            "were finite: lower the learning rate, or look for a division by zero in the loss"
+        )
+        self.epoch = epoch
+
+
+def create_train_state(
+    params: PyTree, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      params: parameters of the model, a pytree of floating arrays.
+      optimizer: any ``optax`` optimiser.
+
+    Returns:
+      State with ``step`` 0. Its arrays are strongly typed, so a step compiles once.
+
+    Raises:
+      TypeError: if ``optimizer`` is no ``optax`` optimiser.
+
+    Example:
+      >>> int(create_train_state({"w": jnp.ones(2)}, optax.adam(1e-3)).step)
+      0
+
+    References:
+      None.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+
+
+def make_train_step(
+    loss: Loss, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[TrainState, Array]]:
+    """Returns a pure train step for a loss and any ``optax`` optimiser.
+
+    Args:
+      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
+      optimizer: ``optax`` optimiser; line searches get ``value``, ``grad``, ``value_fn``.
+
+    Returns:
+      ``train_step(state, key, x, *settings) -> (state, mean_loss)``. Not compiled: wrap it in
+      ``jax.jit``, or use :func:`make_epoch`.
+
+    Raises:
+      TypeError: if ``loss`` is no function.
+
+    Example:
+      >>> loss = lambda params, key, x: jnp.square(params - x)
+      >>> optimizer = optax.sgd(0.5)
+      >>> step = make_train_step(loss, optimizer)
+      >>> state = create_train_state(jnp.zeros(()), optimizer)
+      >>> state, value = step(state, jax.random.key(0), jnp.array([1.0, 3.0]))
+      >>> float(value), float(state.params)
+      (5.0, 2.0)
+
+    References:
+      Goodfellow, Bengio, Courville 2016, algorithm 8.1. Deviation: none.
+    """
+    _checks.callable_("loss", loss)
+    update = optax.with_extra_args_support(optimizer).update
+
+    def train_step(
+        state: TrainState, key: PRNGKeyArray, x: Array, *settings: Any
+    ) -> tuple[TrainState, Array]:
+        def mean_loss(params: Any) -> Array:
+            return jnp.mean(loss(params, key, x, *settings))
+
+        value, grads = jax.value_and_grad(mean_loss)(state.params)
+        updates, opt_state = update(
+            grads, state.opt_state, state.params, value=value, grad=grads, value_fn=mean_loss
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1), value
+
+    return train_step
+
+
+def make_epoch(
+    loss: Loss, optimizer: optax.GradientTransformation, *, batch_size: int
+) -> Callable[..., tuple[TrainState, Array]]:
+    """Returns a function that trains one epoch in one compiled program.
+
+    The data are shuffled, cut into batches and passed through ``lax.scan``; the rest that
+    does not fill a batch makes one smaller step at the end, so every example is used once
+    and counts once. The host is not asked in between.
+
+    Args:
+      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
+      optimizer: any ``optax`` optimiser.
+      batch_size: examples per step, at least 1; more than there are means one full batch.
+
+    Returns:
+      ``run_epoch(state, key, epoch, x, *settings) -> (state, mean_loss)``, compiled. The
+      same ``key`` serves the whole run; ``epoch`` counts from 0. ``mean_loss`` is the mean
+      over the examples, each at the parameters of its own step.
+
+    Raises:
+      TypeError: if ``loss`` is no function or ``batch_size`` no integer.
+      ValueError: if ``batch_size`` is below 1; the result raises it for empty data.
+
+    Example:
+      >>> loss = lambda params, key, x: jnp.square(params - x)
+      >>> optimizer = optax.sgd(0.5)
+      >>> run_epoch = make_epoch(loss, optimizer, batch_size=2)
+      >>> state = create_train_state(jnp.zeros(()), optimizer)
+      >>> state, value = run_epoch(state, jax.random.key(0), 0, jnp.ones(5))
+      >>> int(state.step)
+      3
+
+    References:
+      None.
+    """
+    batch_size = _checks.integer("batch_size", batch_size, low=1)
+    train_step = make_train_step(loss, optimizer)
+
+    @jax.jit
+    def run_epoch(
+        state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Array, *settings: Any
+    ) -> tuple[TrainState, Array]:
+        if x.shape[0] == 0:
+            raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
+        shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
+        order = jax.random.permutation(shuffle_key, x.shape[0])
+        steps, rest = divmod(x.shape[0], batch_size)
+
+        def body(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Array]:
+            step, rows = inputs
+            return train_step(state, jax.random.fold_in(noise_key, step), x[rows], *settings)
+
+        batches = order[: steps * batch_size].reshape(steps, batch_size)
+        state, losses = jax.lax.scan(body, state, (jnp.arange(steps), batches))
+        total = batch_size * jnp.sum(losses)
+        if rest:
+            state, last = body(state, (jnp.asarray(steps), order[steps * batch_size :]))
+            total = total + rest * last
+        return state, total / x.shape[0]
+
+    return run_epoch
+
+
+def fit(
+    run_epoch: Callable[..., tuple[TrainState, Array]],
+    state: TrainState,
+    key: PRNGKeyArray,
+    x: Float[Array, "n *example"],
+    *settings: Any,
+    epochs: int,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> TrainState:
+    """Returns the state after some epochs, or stops at the first loss that is not finite.
+
+    Args:
+      run_epoch: what :func:`make_epoch` returned.
+      state: state to start from.
+      key: PRNG key of the whole run.
+      x: data ``(n, *example)``, floating and finite.
+      *settings: passed on to the loss.
+      epochs: how many passes over the data, at least 1.
+      on_epoch: called after each epoch with its number, from 1, and its mean loss.
+
+    Returns:
+      The final state.
+
+    Raises:
+      NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite.
+      TypeError: if ``x`` is not floating point.
+      ValueError: if ``epochs`` is below 1, or ``x`` is empty or not finite.
+
+    Example:
+      >>> loss = lambda params, key, x: jnp.square(params - x)
+      >>> optimizer = optax.sgd(0.5)
+      >>> run_epoch = make_epoch(loss, optimizer, batch_size=5)
+      >>> state = create_train_state(jnp.zeros(()), optimizer)
+      >>> float(fit(run_epoch, state, jax.random.key(0), jnp.ones(5), epochs=2).params)
+      1.0
+
+    References:
+      None.
+    """
+    x = _checks.floating("x", x)
+    _checks.prng_key("key", key)
+    for epoch in range(_checks.integer("epochs", epochs, low=1)):
+        state, loss = run_epoch(state, key, epoch, x, *settings)
+        mean_loss = float(loss)
+        if not math.isfinite(mean_loss):
+            raise NonFiniteLossError(epoch + 1, mean_loss)
+        if on_epoch is not None:
+            on_epoch(epoch + 1, mean_loss)
+    return state
+
+
+def evaluate(
+    metric: Callable[..., PyTree], *data: Float[Array, "n *example"], batch_size: int
+) -> PyTree:
+    """Returns the exact mean of a per-example metric over a data set.
+
+    Batches bound the memory only: the last one may be smaller and every example counts once.
+
+    Args:
+      metric: function of ONE example of each of ``data`` to a pytree of scalars.
+      *data: arrays with the same number n of examples.
+      batch_size: examples at a time, at least 1.
+
+    Returns:
+      Means over the n examples, in the pytree of ``metric``.
+
+    Raises:
+      TypeError: if an array is not floating point.
+      ValueError: if the arrays differ in n, are empty or not finite.
+
+    Example:
+      >>> float(evaluate(lambda x_i: x_i.sum(), jnp.arange(5.0).reshape(5, 1), batch_size=2))
+      2.0
+
+    References:
+      None.
+    """
+    _checks.callable_("metric", metric)
+    _checks.integer("batch_size", batch_size, low=1)
+    arrays = tuple(_checks.floating(f"data[{i}]", array) for i, array in enumerate(data))
+    lengths = {array.shape[:1] for array in arrays}
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        shapes = [array.shape for array in arrays]
+        raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
+    values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
+    return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)

@@ -1,0 +1,106 @@
+"""From the command line to ``main(config)``: options, their checks, and exit statuses.
+
+0 is success; 2 is bad input, with one line on standard error; anything else that goes wrong
+is an internal error, a traceback and status 1.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from experiments.common.errors import InputError
+from jaxae import NonFiniteLossError
+
+
+@dataclass(frozen=True)
+class CommonConfig:
+    """Options that every experiment has."""
+
+    dataset: str = "mnist"
+    """digits, the name of an image data set of TensorFlow Datasets, or a .npy or .npz file."""
+    data_dir: Path | None = None
+    """Folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
+    epochs: int | None = None
+    """Passes over the training data; by default 50 as in the lecture, on digits 300."""
+    batch_size: int = 64
+    """Examples per step."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    seed: int = 0
+    """Seed from which all randomness is derived."""
+    num_seeds: int = 3
+    """Repetitions, for the error bars."""
+    out: Path | None = None
+    """Folder for the results; by default results/<experiment>/<dataset>."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial in seconds: few examples, 2 epochs, 1 seed; the numbers mean nothing."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        require_integer("--epochs", self.epochs, low=1)
+        require_integer("--batch-size", self.batch_size, low=1)
+        require_integer("--num-seeds", self.num_seeds, low=1)
+        require_integer("--seed", self.seed, low=0, high=2**32 - 1)
+        require_number("--learning-rate", self.learning_rate, above=0.0)
+
+
+def require_integer(
+    option: str, value: int | None, *, low: int, high: int | None = None
+) -> None:
+    """Raises InputError if a given integer is outside [low, high]."""
+    if value is not None and (value < low or (high is not None and value > high)):
+        upper = "" if high is None else f" and at most {high}"
+        raise InputError(f"{option} must be at least {low}{upper}, but it is {value}")
+
+
+def require_number(
+    option: str,
+    value: float,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Raises InputError if a number is not finite or leaves its range."""
+    bounds = {"at least": low, "at most": high, "above": above}
+    allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    is_inside = (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
+    if not is_inside:
+        raise InputError(f"{option} must be a finite number {allowed}, but it is {value:g}")
+
+
+Config = TypeVar("Config", bound=CommonConfig)
+
+
+def run(
+    main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None = None
+) -> int:
+    """Returns the exit status of ``main`` on the options of the command line."""
+    config = tyro.cli(config_class, args=args, description=sys.modules[main.__module__].__doc__)
+    try:
+        config.check()
+        main(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"error: {error} (--learning-rate is {config.learning_rate:g})", file=sys.stderr)
+        return 2
+    return 0
+
+
+def as_json(config: CommonConfig) -> dict[str, Any]:
+    """Returns all options as JSON values."""
+    plain = lambda value: str(value) if isinstance(value, Path) else value
+    return {name: plain(value) for name, value in dataclasses.asdict(config).items()}

@@ -1,0 +1,212 @@
+"""Data sets as arrays: pixels float32 in [0, 1], train and test, in a canonical order.
+
+The order in which a data set is stored is an accident: TensorFlow Datasets shuffles on
+writing, IDX files do not. Every split is therefore sorted by a digest of its examples, so
+the same examples give the same arrays, and the same numbers for the same seed, wherever
+they come from.
+"""
+
+import hashlib
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common import idx, tfds_source
+from experiments.common.errors import InputError
+
+_HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of a train and a test split.
+
+    Attributes:
+      name: what ``--dataset`` said, for titles and folder names.
+      train: images ``(n, height, width, channels)``, float32 in [0, 1].
+      test: images of the same shape.
+      train_labels: classes ``(n,)``, or None.
+      test_labels: classes of the test images, or None.
+    """
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray | None
+    test_labels: np.ndarray | None
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape (height, width, channels) of one image."""
+        return self.train.shape[1:]
+
+    @property
+    def num_features(self) -> int:
+        """Number d of pixels of one image."""
+        return math.prod(self.example_shape)
+
+    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns train and test images as rows ``(n, d)``."""
+        return self.train.reshape(len(self.train), -1), self.test.reshape(len(self.test), -1)
+
+    def head(self, train: int, test: int) -> "Dataset":
+        """Returns the first ``train`` and ``test`` examples only."""
+        cut = lambda labels, n: None if labels is None else labels[:n]
+        return Dataset(
+            self.name,
+            self.train[:train],
+            self.test[:test],
+            cut(self.train_labels, train),
+            cut(self.test_labels, test),
+        )
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 of all pixels and labels, in order."""
+        digest = hashlib.sha256()
+        for array in (self.train, self.test, self.train_labels, self.test_labels):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def load(dataset: str, data_dir: Path | None = None) -> Dataset:
+    """Returns a data set.
+
+    Args:
+      dataset: ``"digits"`` (inside scikit-learn), the path of a ``.npy`` or ``.npz`` file, or
+        the name of an image data set of TensorFlow Datasets.
+      data_dir: for a name: a folder prepared by TensorFlow Datasets, or a folder of the four
+        IDX files; None for the default folder of TensorFlow Datasets.
+
+    Raises:
+      InputError: if the data are not there, cannot be read, or are no images in [0, 1].
+    """
+    is_file = Path(dataset).suffix in (".npy", ".npz")
+    if data_dir is not None and (is_file or dataset == "digits"):
+        raise InputError(f"--data-dir is for named data sets; --dataset {dataset} needs none")
+    name = dataset
+    if dataset == "digits":
+        stored = {"train": _digits()}
+    elif is_file:
+        stored = _read_numpy(Path(dataset))
+        name = Path(dataset).stem
+    else:
+        stored = _read_named(dataset, data_dir)
+    splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
+    if "test" not in splits:
+        splits = _hold_out(*splits["train"])
+    (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(
+            f"--dataset {dataset}: train images are {train.shape[1:]}, but test {test.shape[1:]}"
+        )
+    return Dataset(name, train, test, train_labels, test_labels)
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray | None]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return (bunch.images / 16).astype(np.float32), bunch.target
+
+
+def _read_named(name: str, data_dir: Path | None) -> tfds_source.Splits:
+    if data_dir is not None and data_dir.is_dir() and (files := idx.find(data_dir, name)):
+        return {split: idx.read_split(paths) for split, paths in files.items()}
+    splits = tfds_source.load(name, data_dir)
+    if "train" not in splits:
+        raise InputError(f"--dataset {name} has no split named train, but {', '.join(splits)}")
+    held_out = splits.get("test", splits.get("validation"))
+    return {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
+
+
+def _read_numpy(path: Path) -> tfds_source.Splits:
+    """Returns the splits of a user's own file.
+
+    ``.npy``: images ``(n, d)``, ``(n, h, w)`` or ``(n, h, w, c)``. ``.npz``: ``x_train`` and
+    ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, or a single array.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except FileNotFoundError:
+        raise InputError(f"--dataset {path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"--dataset {path} cannot be read as {path.suffix}: {line}") from error
+    for prefix in ("x_", ""):
+        if {f"{prefix}train", f"{prefix}test"} <= arrays.keys():
+            return {
+                split: (arrays[f"{prefix}{split}"], arrays.get(f"y_{split}"))
+                for split in ("train", "test")
+            }
+    if len(arrays) == 1:
+        return {"train": (next(iter(arrays.values())), None)}
+    raise InputError(
+        f"--dataset {path} must hold x_train and x_test, train and test, or one array, "
+        f"but it holds {', '.join(sorted(arrays)) or 'nothing'}"
+    )
+
+
+def _hold_out(images: np.ndarray, labels: np.ndarray | None) -> tfds_source.Splits:
+    if len(images) < _HOLD_OUT:
+        raise InputError(
+            f"a data set without a test split needs at least {_HOLD_OUT} examples, "
+            f"but it has {len(images)}"
+        )
+    is_test = np.arange(len(images)) % _HOLD_OUT == _HOLD_OUT - 1
+    part = lambda mask: (images[mask], None if labels is None else labels[mask])
+    return {"train": part(~is_test), "test": part(is_test)}
+
+
+def _canonical(
+    dataset: str, split: str, images: np.ndarray, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns pixels in [0, 1] as ``(n, h, w, c)``, and labels, sorted by content."""
+    pixels = _to_unit(f"--dataset {dataset} ({split})", _with_channels(dataset, images))
+    if labels is not None and labels.shape != (len(pixels),):
+        raise InputError(
+            f"--dataset {dataset} ({split}) has {len(pixels)} images, "
+            f"but labels of shape {labels.shape}"
+        )
+    classes = np.zeros(len(pixels), np.int64) if labels is None else labels
+    keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in pixels]
+    order = sorted(range(len(pixels)), key=lambda row: (keys[row], classes[row]))
+    return pixels[order], None if labels is None else np.asarray(labels, np.int64)[order]
+
+
+def _with_channels(dataset: str, images: np.ndarray) -> np.ndarray:
+    """Returns ``(n, h, w, c)``: rows of d become square pictures, or strips one pixel high."""
+    if images.ndim not in (2, 3, 4) or 0 in images.shape:
+        raise InputError(
+            f"--dataset {dataset} must be images (n, d), (n, h, w) or (n, h, w, c) with n >= 1, "
+            f"but its shape is {images.shape}"
+        )
+    if images.ndim == 2:
+        n, d = images.shape
+        side = math.isqrt(d)
+        images = images.reshape((n, side, side) if side * side == d else (n, 1, d))
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _to_unit(source: str, images: np.ndarray) -> np.ndarray:
+    """Returns float32 pixels in [0, 1]: integers are 8-bit, floats must be there already."""
+    if images.dtype == np.bool_:
+        return images.astype(np.float32)
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(
+            f"{source} must be uint8 in [0, 255] or floating in [0, 1], but it is {images.dtype}"
+        )
+    if bad := int(np.sum(~np.isfinite(images))):
+        raise InputError(f"{source} must be finite, but {bad} values are NaN or infinite")
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{source} must lie in [0, 1], but it spans [{low:g}, {high:g}]; "
+            "scale it, or store it as uint8"
+        )
+    return images.astype(np.float32)

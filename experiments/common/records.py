@@ -1,0 +1,136 @@
+"""What a run leaves behind: config, metrics, log and figures, all of them whole or none.
+
+Files are written into a hidden folder beside their place and renamed when the run is over;
+a run that fails leaves what was there before.
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.common.errors import InputError
+from jaxae._version import __version__
+
+
+class RunRecord:
+    """Collects the files of one run; use it as a context manager.
+
+    Raises:
+      InputError: on entry, if the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._made: list[Path] = []
+
+    def __enter__(self) -> "RunRecord":
+        try:
+            ancestors = [self.folder, *self.folder.parents]
+            self._made = [path for path in ancestors if not path.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+        except OSError as error:
+            self._remove_made()
+            raise InputError(
+                f"--out {self.folder} cannot be written: {error.strerror or error}"
+            ) from error
+        self._log = open(self._staging / "log.jsonl", "w", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._log.close()
+        if kind is None:
+            for path in sorted(self._staging.iterdir()):
+                os.replace(path, self.folder / path.name)
+        shutil.rmtree(self._staging, ignore_errors=True)
+        if kind is not None:
+            self._remove_made()
+
+    def path(self, name: str) -> Path:
+        """Returns where to write the file that shall be called ``name``."""
+        return self._staging / name
+
+    def log(self, **entry: Any) -> None:
+        """Adds one line to ``log.jsonl``."""
+        self._log.write(json.dumps(_finite(entry)) + "\n")
+        self._log.flush()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file; numbers that are not finite become null."""
+        text = json.dumps(_finite(value), indent=2) + "\n"
+        self.path(name).write_text(text, encoding="utf-8")
+
+    def _remove_made(self) -> None:
+        for path in self._made:
+            try:
+                path.rmdir()
+            except OSError:
+                return  # not empty, or never made
+
+
+def default_folder(experiment: str, dataset: str) -> Path:
+    """Returns ``results/<experiment>/<dataset>``."""
+    return Path("results") / experiment / dataset
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions and the device that the numbers were made with."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    device = jax.devices()[0]
+    return {
+        "jaxae": __version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "cores": os.cpu_count(),
+        },
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+    }
+
+
+def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
+    """Returns mean and sample standard deviation of one number over the seeds."""
+    array = np.asarray(values, np.float64)
+    return {
+        "mean": float(array.mean()),
+        "std": float(array.std(ddof=1)) if len(array) > 1 else None,
+        "values": array.tolist(),
+        "unit": unit,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    """Returns ``value`` with NaN and infinities, which JSON lacks, as None."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -109,7 +109,7 @@ class Config(command_line.CommonConfig):
             self,
             code_dims=tuple(sorted(dims, reverse=True)),
             noise_levels=levels,
-            epochs=2 if self.quick else self.epochs or (300 if self.dataset == "digits" else 50),
+            epochs=2 if self.quick else self.epochs or (200 if self.dataset == "digits" else 50),
             num_seeds=1 if self.quick else self.num_seeds,
             out=self.out or records.default_folder("denoising", dataset.name),
         )
@@ -358,7 +358,6 @@ def _draw_curves(
         x_label=x_label,
         title=title,
         log2_x=log2_x,
-        log_y=(labels["test_mse"],),
     )
 
 

@@ -27,7 +27,7 @@ class CommonConfig:
     data_dir: Path | None = None
     """Folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
     epochs: int | None = None
-    """Passes over the training data; by default 50 as in the lecture, on digits 300."""
+    """Passes over the training data; by default 50 as in the lecture, on digits 200."""
     batch_size: int = 64
     """Examples per step."""
     learning_rate: float = 1e-3

@@ -104,7 +104,6 @@ def curves(
     x_label: str,
     title: str,
     log2_x: bool = False,
-    log_y: Sequence[str] = (),
 ) -> None:
     """Writes a figure with one panel per quantity: curves against ``x`` with error bars.
 
@@ -115,7 +114,6 @@ def curves(
       x_label: label of the horizontal axis, with its unit.
       title: headline.
       log2_x: whether the horizontal axis is logarithmic, with a tick at each ``x``.
-      log_y: the panels whose vertical axis is logarithmic.
     """
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
@@ -137,8 +135,6 @@ def curves(
                 )
             if log2_x:
                 ax.set_xscale("log", base=2)
-            if label in log_y:
-                ax.set_yscale("log")
             ax.set_xticks(x, [f"{value:g}" for value in x])
             ax.minorticks_off()
             ax.set(xlabel=x_label, ylabel=label)

@@ -89,7 +89,10 @@ class Config(command_line.CommonConfig):
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
         super().check()
-        for name, values in (("--code-dims", self.code_dims), ("--noise-levels", self.noise_levels)):
+        for name, values in (
+            ("--code-dims", self.code_dims),
+            ("--noise-levels", self.noise_levels),
+        ):
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise InputError(f"{name} must be different values, but they are {list(values)}")
         for dim in self.code_dims or ():
@@ -152,7 +155,9 @@ class Trainer:
         encode, decode = self.bound(params)
         return decode(encode(x_i))
 
-    def fit(self, key: Array, x: Array, level: float, on_epoch: Callable[[int, float], None]) -> Any:
+    def fit(
+        self, key: Array, x: Array, level: float, on_epoch: Callable[[int, float], None]
+    ) -> Any:
         """Returns trained parameters."""
         init_key, train_key = jax.random.split(key)
         state = jaxae.create_train_state(self.functions.init(init_key), self.optimizer)
@@ -214,9 +219,7 @@ class Runs:
         for seed in range(self.config.num_seeds):
             doing = f"dim {dim}, noise {level:g}, seed {seed}"
 
-            def on_epoch(
-                epoch: int, loss: float, seed: int = seed, doing: str = doing
-            ) -> None:
+            def on_epoch(epoch: int, loss: float, seed: int = seed, doing: str = doing) -> None:
                 self.record.log(
                     code_dim=dim, noise_level=level, seed=seed, epoch=epoch, train_loss=loss
                 )

@@ -50,12 +50,13 @@ def floating(name: str, x: Any, *, low: float | None = None, high: float | None 
 
 
 def number(
-    name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, above: bool = False
+    name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, strict: bool = False
 ) -> Any:
-    """Returns ``value``, a real scalar in [low, high], or in (low, high] if ``above``."""
-    allowed = f"a finite number {'above' if above else 'of at least'} {low}"
-    allowed = "a finite number" if low == -np.inf else allowed
-    allowed += "" if high == np.inf else f" and at most {high}"
+    """Returns ``value``, a real scalar in [low, high], or in (low, high) if ``strict``."""
+    floor, ceiling = ("above", "below") if strict else ("of at least", "at most")
+    limits = [f"{floor} {low:g}"] if low != -np.inf else []
+    limits += [f"{ceiling} {high:g}"] if high != np.inf else []
+    allowed = " ".join(["a finite number", " and ".join(limits)]).rstrip()
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         is_real = jnp.issubdtype(value.dtype, jnp.floating) | jnp.issubdtype(
             value.dtype, jnp.integer
@@ -69,7 +70,7 @@ def number(
             return value
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}")
-    inside = low < float(value) <= high if above else low <= float(value) <= high
+    inside = low < float(value) < high if strict else low <= float(value) <= high
     if not (inside and np.isfinite(float(value))):
         raise ValueError(f"{name} must be {allowed}, but it is {value}")
     return value
@@ -131,7 +132,8 @@ def batch_shape(name: str, x: Array, example_ndim: int) -> tuple[int, ...]:
     integer("example_ndim", example_ndim, low=1)
     if x.ndim < example_ndim:
         raise ValueError(
-            f"{name} must have at least example_ndim={example_ndim} axes, but its shape is {x.shape}"
+            f"{name} must have at least example_ndim={example_ndim} axes, "
+            f"but its shape is {x.shape}"
         )
     return x.shape[: x.ndim - example_ndim]
 

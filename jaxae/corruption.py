@@ -9,7 +9,7 @@ Strength 0 gives ``x`` back.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ def uniform_noise(
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
     scale = _checks.number("scale", scale, low=0.0)
-    low, high = _check_bounds(low, high)
+    _check_bounds(low, high)
     unit = jax.random.uniform(key, x.shape, x.dtype, minval=-1.0, maxval=1.0)
     noisy = x + jnp.asarray(scale, x.dtype) * unit
     if low is not None:
@@ -183,7 +183,7 @@ def salt_and_pepper_noise(
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
     rate = jnp.asarray(_checks.number("rate", rate, low=0.0, high=1.0), jnp.float32)
-    low, high = _check_bounds(low, high)
+    _check_bounds(low, high)
     u = _uniform(key, x)
     noisy = jnp.where(u < rate, jnp.asarray(high, x.dtype), x)
     return jnp.where(u < rate / 2, jnp.asarray(low, x.dtype), noisy)
@@ -283,12 +283,10 @@ def _uniform(key: PRNGKeyArray, x: Array) -> Array:
     return jax.random.uniform(key, x.shape, jnp.float32)
 
 
-def _check_bounds(
-    low: ScalarLike | None, high: ScalarLike | None
-) -> tuple[ScalarLike | None, ScalarLike | None]:
-    low = None if low is None else _checks.number("low", low)
-    high = None if high is None else _checks.number("high", high)
-    both_known = not any(v is None or isinstance(v, jax.core.Tracer) for v in (low, high))
-    if both_known and float(low) > float(high):  # type: ignore[arg-type]
+def _check_bounds(low: Any, high: Any) -> None:
+    for name, bound in (("low", low), ("high", high)):
+        if bound is not None:
+            _checks.number(name, bound)
+    is_known = not any(v is None or isinstance(v, jax.core.Tracer) for v in (low, high))
+    if is_known and float(low) > float(high):
         raise ValueError(f"low must be at most high, but low={low} and high={high}")
-    return low, high

@@ -41,9 +41,7 @@ class Bernoulli:
         """Returns the probability of each entry being 1: logits in, pixels out."""
         return jax.nn.sigmoid(_checks.floating("output", output))
 
-    def sample(
-        self, key: PRNGKeyArray, output: Float[Array, " *shape"]
-    ) -> Float[Array, " *shape"]:
+    def sample(self, key: PRNGKeyArray, output: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Returns zeros and ones in the dtype of ``output``; not differentiable."""
         _checks.prng_key("key", key)
         mean = self.mean(output)
@@ -65,7 +63,7 @@ class Gaussian:
     stddev: ScalarLike = 1.0
 
     def __post_init__(self) -> None:
-        _checks.number("stddev", self.stddev, low=0.0, above=True)
+        _checks.number("stddev", self.stddev, low=0.0, strict=True)
 
     def log_prob(
         self, output: Float[Array, " *shape"], value: Float[Array, " *shape"], example_ndim: int = 1
@@ -77,9 +75,7 @@ class Gaussian:
         """Returns ``output``."""
         return _checks.floating("output", output)
 
-    def sample(
-        self, key: PRNGKeyArray, output: Float[Array, " *shape"]
-    ) -> Float[Array, " *shape"]:
+    def sample(self, key: PRNGKeyArray, output: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Returns ``output`` plus N(0, stddev^2) noise."""
         return gaussian_noise(key, output, stddev=self.stddev)
 

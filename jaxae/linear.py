@@ -30,7 +30,9 @@ class LinearDenoiser(NamedTuple):
     def encode(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch k"]:
         """Returns the best linear code of ``rank`` numbers."""
         basis = self.basis[:, : self._rank(rank)]
-        return _centred(_checks.floating("x_noisy", x_noisy), self.noisy_mean) @ (self.gain.T @ basis)
+        return _centred(_checks.floating("x_noisy", x_noisy), self.noisy_mean) @ (
+            self.gain.T @ basis
+        )
 
     def decode(self, code: Float[Array, "*batch k"]) -> Float[Array, "*batch d"]:
         """Returns the reconstruction from a code of any rank."""
@@ -46,9 +48,7 @@ class LinearDenoiser(NamedTuple):
         return min(_checks.integer("rank", rank, low=1), self.basis.shape[1])
 
 
-def fit_linear_denoiser(
-    x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]
-) -> LinearDenoiser:
+def fit_linear_denoiser(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) -> LinearDenoiser:
     r"""Returns the linear map with the least squared error from ``x_noisy`` to ``x``.
 
     With centred covariances :math:`S_{xy}, S_{yy}` of clean x and noisy y the full-rank map

@@ -77,7 +77,7 @@ def psnr(
     References:
       Gonzalez and Woods, Digital Image Processing, sec. 8.1. Deviation: none.
     """
-    peak = _checks.number("peak", peak, low=0.0, above=True)
+    peak = _checks.number("peak", peak, low=0.0, strict=True)
     error = mean_squared_error(x_hat, x, example_ndim=example_ndim)
     return 20 * jnp.log10(jnp.asarray(peak, error.dtype)) - 10 * jnp.log10(error)
 
@@ -150,9 +150,7 @@ def active_units(
     return jnp.sum(_active(code, threshold), axis=-1, dtype=jnp.result_type(float))
 
 
-def dead_units(
-    code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0
-) -> Bool[Array, " k"]:
+def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -> Bool[Array, " k"]:
     """Returns which units are active for no example at all.
 
     Args:

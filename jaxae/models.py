@@ -6,6 +6,7 @@ returns whatever the reconstruction loss takes: ``output_activation=None`` gives
 logits, ``nn.sigmoid`` gives pixels for the lecture's squared error.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ class DenseAutoencoder(nn.Module):
         for size in (*self.example_shape, *self.hidden_dims):
             _checks.integer("example_shape and hidden_dims", size, low=1)
         widths = [math.prod(self.example_shape), *self.hidden_dims, self.code_dim]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         up = [self._kernel(f"encoder_kernel_{i}", n, m) for i, (n, m) in enumerate(pairs)]
         if self.tied:
             down = [kernel.T for kernel in reversed(up)]

@@ -8,7 +8,7 @@ returns ``(*batch,)``. Nothing is averaged and nothing is weighted.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from jaxae import _checks
 
@@ -49,7 +49,7 @@ def gaussian_nll(
     mean: Float[Array, " *shape"],
     x: Float[Array, " *shape"],
     *,
-    stddev: float | Float[Array, ""] | Float[Array, " *shape"] = 1.0,
+    stddev: ScalarLike | Float[Array, " *shape"] = 1.0,
     example_ndim: int = 1,
 ) -> Float[Array, "..."]:
     r"""Returns the exact negative log-likelihood of a diagonal Gaussian.
@@ -81,7 +81,7 @@ def gaussian_nll(
     """
     mean, x, features = _pair("mean", mean, x, example_ndim)
     if jnp.ndim(stddev) == 0:
-        stddev = jnp.full_like(x, _checks.number("stddev", stddev, low=0.0, above=True))
+        stddev = jnp.full_like(x, _checks.number("stddev", stddev, low=0.0, strict=True))
     else:
         smallest = float(jnp.finfo(x.dtype).tiny)
         stddev = _checks.floating("stddev", stddev, low=smallest)

@@ -94,6 +94,6 @@ def score_estimate(
       Alain and Bengio 2014, theorem 1, https://jmlr.org/papers/v15/alain14a.html;
       Miyasawa 1961. Deviation: none.
     """
-    stddev = _checks.number("stddev", stddev, low=0.0, above=True)
+    stddev = _checks.number("stddev", stddev, low=0.0, strict=True)
     field = reconstruction_field(encode, decode, x, example_ndim=example_ndim)
     return field / jnp.asarray(stddev, field.dtype) ** 2

@@ -46,9 +46,7 @@ class NonFiniteLossError(FloatingPointError):
         self.epoch = epoch
 
 
-def create_train_state(
-    params: PyTree, optimizer: optax.GradientTransformation
-) -> TrainState:
+def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first step.
 
     Args:

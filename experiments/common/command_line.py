@@ -50,9 +50,7 @@ class CommonConfig:
         require_number("--learning-rate", self.learning_rate, above=0.0)
 
 
-def require_integer(
-    option: str, value: int | None, *, low: int, high: int | None = None
-) -> None:
+def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:
     """Raises InputError if a given integer is outside [low, high]."""
     if value is not None and (value < low or (high is not None and value > high)):
         upper = "" if high is None else f" and at most {high}"
@@ -69,7 +67,9 @@ def require_number(
 ) -> None:
     """Raises InputError if a number is not finite or leaves its range."""
     bounds = {"at least": low, "at most": high, "above": above}
-    allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    allowed = " and ".join(
+        f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
+    )
     is_inside = (
         math.isfinite(value)
         and (low is None or value >= low)

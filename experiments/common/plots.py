@@ -8,13 +8,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
-import numpy as np  # noqa: E402
-from matplotlib.patches import FancyArrowPatch, Polygon  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import FancyArrowPatch, Polygon
 
 INK, ACCENT, SECOND, MUTED = "#222222", "#0b6e99", "#c8553d", "#8a8a8a"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -197,10 +197,22 @@ def flow_chart(
             "",
             xy=(0.95, 2.3),
             xytext=(9.05, 2.3),
-            arrowprops={"arrowstyle": "<|-|>", "linestyle": "--", "color": SECOND,
-                        "connectionstyle": "bar,fraction=0.02"},
+            arrowprops={
+                "arrowstyle": "<|-|>",
+                "linestyle": "--",
+                "color": SECOND,
+                "connectionstyle": "bar,fraction=0.02",
+            },
         )
-        canvas.text(5, 2.47, "loss: reconstruction against the CLEAN input", ha="center",
-                    va="center", color=SECOND, fontsize=9, backgroundcolor="white")
+        canvas.text(
+            5,
+            2.47,
+            "loss: reconstruction against the CLEAN input",
+            ha="center",
+            va="center",
+            color=SECOND,
+            fontsize=9,
+            backgroundcolor="white",
+        )
         figure.savefig(path)
         plt.close(figure)

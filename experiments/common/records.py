@@ -103,7 +103,7 @@ def environment() -> dict[str, Any]:
             "count": jax.device_count(),
             "cores": os.cpu_count(),
         },
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
     }
 
 

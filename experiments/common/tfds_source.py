@@ -121,7 +121,7 @@ def prepare(base: Any, data_dir: Path | None) -> Any:
     if not is_idx and not _has_tensorflow():
         raise InputError(
             f"{name} is not prepared in {data_dir or tfds.core.constants.DATA_DIR}, and preparing it "
-            "needs TensorFlow once: pip install tensorflow && python -c \"import tensorflow_datasets "
+            'needs TensorFlow once: pip install tensorflow && python -c "import tensorflow_datasets '
             f"as tfds; tfds.builder('{name}', file_format='array_record').download_and_prepare()\"; "
             "--dataset digits needs none of this"
         )
@@ -182,7 +182,9 @@ def _feature_names(name: str, features: Any) -> tuple[str, str | None]:
 
     items = dict(features.items()) if hasattr(features, "items") else {}
     images = [key for key, feature in items.items() if isinstance(feature, tfds.features.Image)]
-    labels = [key for key, feature in items.items() if isinstance(feature, tfds.features.ClassLabel)]
+    labels = [
+        key for key, feature in items.items() if isinstance(feature, tfds.features.ClassLabel)
+    ]
     if not images:
         raise InputError(f"--dataset {name} holds no images, but {', '.join(items) or 'nothing'}")
     if None in items[images[0]].shape:

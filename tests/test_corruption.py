@@ -1,0 +1,179 @@
+"""Corruptions: closed-form moments, edge strengths, keys, compilation."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxae
+
+NOISES = {
+    "masking": partial(jaxae.masking_noise, rate=0.3),
+    "gaussian": partial(jaxae.gaussian_noise, stddev=0.7),
+    "uniform": partial(jaxae.uniform_noise, scale=0.55),
+    "uniform clipped": partial(jaxae.uniform_noise, scale=0.55, low=0.0, high=1.0),
+    "salt and pepper": partial(jaxae.salt_and_pepper_noise, rate=0.4, low=-1.0, high=3.0),
+}
+OFF = {
+    "masking": partial(jaxae.masking_noise, rate=0.0),
+    "gaussian": partial(jaxae.gaussian_noise, stddev=0.0),
+    "uniform": partial(jaxae.uniform_noise, scale=0.0),
+    "salt and pepper": partial(jaxae.salt_and_pepper_noise, rate=0.0),
+    "composed of nothing": jaxae.compose(),
+}
+noise_kinds = pytest.mark.parametrize("corrupt", NOISES.values(), ids=NOISES.keys())
+
+# Mean and variance of one corrupted entry x = 0.4, by hand:
+# masking: q x and q (1 - q) x^2 with q = 0.7; salt and pepper: mean (1-v) x + v (low+high)/2,
+# second moment (1-v) x^2 + v (low^2+high^2)/2; uniform: a^2/3; clipped: integrals over the parts.
+_A, _X = 0.55, 0.4
+_INSIDE = (_X + _A) / (2 * _A)  # the noise takes x below 0 with probability 1 - _INSIDE
+_CLIP_MEAN = (_X + _A) ** 2 / (4 * _A)
+_CLIP_SQUARE = (_X + _A) ** 3 / (6 * _A)
+MOMENTS = {
+    "masking": (0.7 * _X, 0.7 * 0.3 * _X**2),
+    "gaussian": (_X, 0.49),
+    "uniform": (_X, _A**2 / 3),
+    "uniform clipped": (_CLIP_MEAN, _CLIP_SQUARE - _CLIP_MEAN**2),
+    "salt and pepper": (0.6 * _X + 0.4, 0.6 * _X**2 + 0.4 * 5 - (0.6 * _X + 0.4) ** 2),
+}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_moments_are_those_of_the_formula(key, kind):
+    n = 200_000
+    draws = np.asarray(NOISES[kind](key, jnp.full(n, _X)), np.float64)
+    mean, variance = MOMENTS[kind]
+    assert abs(draws.mean() - mean) < 4 * np.sqrt(variance / n)
+    fourth = np.mean((draws - draws.mean()) ** 4)
+    assert abs(draws.var() - variance) < 4 * np.sqrt((fourth - variance**2) / n)
+
+
+@noise_kinds
+def test_entries_are_independent(key, corrupt):
+    draws = np.asarray(corrupt(key, jnp.full((50_000, 3), _X)), np.float64)
+    correlation = np.corrcoef(draws.T) - np.eye(3)
+    assert np.abs(correlation).max() < 4 / np.sqrt(50_000)
+
+
+@pytest.mark.parametrize("corrupt", OFF.values(), ids=OFF.keys())
+def test_strength_zero_gives_x_back(key, corrupt):
+    x = jnp.array([-1.0, 0.0, 0.3, 7.0])
+    np.testing.assert_array_equal(corrupt(key, x), x)
+
+
+def test_rate_one_replaces_everything(key):
+    x = jnp.full(1000, 0.3)
+    assert not jaxae.masking_noise(key, x, rate=1.0).any()
+    salted = jaxae.salt_and_pepper_noise(key, x, rate=1.0, low=-2.0, high=5.0)
+    assert set(salted.tolist()) == {-2.0, 5.0}
+    assert abs(float((salted == 5.0).mean()) - 0.5) < 4 * 0.5 / np.sqrt(1000)
+
+
+def test_masking_does_not_rescale_survivors(key):
+    x = jnp.arange(1.0, 101.0)
+    masked = jaxae.masking_noise(key, x, rate=0.5)
+    assert bool(((masked == x) | (masked == 0)).all())
+
+
+def test_uniform_noise_stays_in_its_bounds(key):
+    noisy = jaxae.uniform_noise(key, jnp.full(10_000, 0.5), scale=3.0, low=0.0, high=1.0)
+    assert float(noisy.min()) == 0.0
+    assert float(noisy.max()) == 1.0
+    free = jaxae.uniform_noise(key, jnp.full(10_000, 0.5), scale=3.0)
+    assert float(jnp.abs(free - 0.5).max()) <= 3.0
+
+
+@noise_kinds
+def test_key_decides_the_draw(key, corrupt):
+    x = jnp.full(64, _X)
+    np.testing.assert_array_equal(corrupt(key, x), corrupt(key, x))
+    assert not np.array_equal(corrupt(key, x), corrupt(jax.random.fold_in(key, 1), x))
+
+
+@noise_kinds
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_shape_and_dtype_are_kept(key, corrupt, dtype):
+    x = jnp.full((2, 3, 4), 0.5, dtype)
+    noisy = corrupt(key, x)
+    assert (noisy.shape, noisy.dtype) == (x.shape, x.dtype)
+
+
+@noise_kinds
+def test_float64_is_kept(key, corrupt, float64):
+    assert corrupt(key, jnp.full(3, 0.5, jnp.float64)).dtype == jnp.float64
+
+
+@noise_kinds
+def test_a_raw_uint32_key_works(corrupt):
+    assert corrupt(jax.random.PRNGKey(0), jnp.ones(3)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "name"),
+    [
+        (jaxae.masking_noise, "rate"),
+        (jaxae.gaussian_noise, "stddev"),
+        (jaxae.uniform_noise, "scale"),
+        (jaxae.salt_and_pepper_noise, "rate"),
+    ],
+)
+def test_a_sweep_over_levels_compiles_once_and_equals_eager(key, corrupt, name):
+    traces = 0
+
+    @jax.jit
+    def compiled(key, x, level):
+        nonlocal traces
+        traces += 1
+        return corrupt(key, x, **{name: level})
+
+    x = jnp.linspace(0.0, 1.0, 32)
+    for level in (0.0, 0.2, 0.5, 1.0):
+        got = compiled(key, x, level)
+        np.testing.assert_allclose(got, corrupt(key, x, **{name: level}), rtol=1e-6)
+    assert traces == 1
+
+
+def test_compose_applies_in_order_with_split_keys(key):
+    mask, noise = partial(jaxae.masking_noise, rate=0.5), partial(jaxae.gaussian_noise, stddev=0.1)
+    x = jnp.ones(16)
+    first, second = jax.random.split(key)
+    expected = noise(second, mask(first, x))
+    np.testing.assert_array_equal(jaxae.compose(mask, noise)(key, x), expected)
+
+
+@noise_kinds
+def test_corrupt_batch_is_the_loop_over_split_keys(key, corrupt):
+    x = jnp.linspace(0.0, 1.0, 20).reshape(5, 4)
+    keys = jax.random.split(key, 5)
+    loop = jnp.stack([corrupt(k, row) for k, row in zip(keys, x, strict=True)])
+    np.testing.assert_allclose(jaxae.corrupt_batch(key, corrupt, x), loop, rtol=1e-6)
+    jitted = jax.jit(partial(jaxae.corrupt_batch, corrupt=corrupt))(key, x=x)
+    np.testing.assert_allclose(jitted, loop, rtol=1e-6)
+
+
+def test_examples_of_a_batch_get_different_noise(key):
+    noise = jaxae.corrupt_batch(
+        key, partial(jaxae.gaussian_noise, stddev=1.0), jnp.zeros((100, 50))
+    )
+    gram = np.corrcoef(np.asarray(noise)) - np.eye(100)
+    assert np.abs(gram).max() < 6 / np.sqrt(50)
+    assert len(np.unique(np.asarray(noise))) > 4990
+
+
+def test_corrupt_batch_takes_several_batch_axes_and_images(key):
+    corrupt = partial(jaxae.gaussian_noise, stddev=1.0)
+    assert jaxae.corrupt_batch(key, corrupt, jnp.zeros((4, 8, 8, 1))).shape == (4, 8, 8, 1)
+    two = jaxae.corrupt_batch(key, corrupt, jnp.zeros((3, 2, 6)), batch_ndim=2)
+    assert two.shape == (3, 2, 6)
+    assert len(np.unique(np.asarray(two))) == 36
+    one = jaxae.corrupt_batch(key, corrupt, jnp.zeros(6), batch_ndim=0)
+    assert one.shape == (6,)
+
+
+def test_gradient_flows_through_the_kept_entries(key):
+    x = jnp.ones(100)
+    gradient = jax.grad(lambda x: jaxae.masking_noise(key, x, rate=0.5).sum())(x)
+    np.testing.assert_array_equal(gradient, jaxae.masking_noise(key, x, rate=0.5))

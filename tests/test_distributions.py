@@ -1,0 +1,81 @@
+"""Stochastic decoders and encoders: log-probabilities, means and samples agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+import jaxae
+
+N = 100_000
+
+
+def test_bernoulli_probabilities_sum_to_one(float64):
+    logits = jnp.array([-1.3, 0.4])
+    values = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    log_probs = jaxae.Bernoulli().log_prob(jnp.tile(logits, (4, 1)), values)
+    np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-12)
+
+
+def test_gaussian_density_is_scipys(float64):
+    mean, x = jnp.array([0.5, -1.0]), jnp.array([0.0, 2.0])
+    got = jaxae.Gaussian(stddev=0.3).log_prob(mean, x)
+    expected = scipy.stats.multivariate_normal(mean, 0.09 * np.eye(2)).logpdf(x)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_diagonal_gaussian_density_is_scipys(float64):
+    output, x = jnp.array([0.5, -1.0, np.log(0.2), np.log(3.0)]), jnp.array([0.0, 2.0])
+    got = jaxae.DiagonalGaussian().log_prob(output, x)
+    expected = scipy.stats.multivariate_normal([0.5, -1.0], np.diag([0.04, 9.0])).logpdf(x)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_samples_have_the_stated_mean_and_spread(key):
+    logits = jnp.array([-1.0, 0.0, 2.0])
+    p = np.asarray(jax.nn.sigmoid(logits))
+    cases = [
+        (jaxae.Bernoulli(), logits, p, p * (1 - p)),
+        (jaxae.Gaussian(stddev=0.3), logits, np.asarray(logits), np.full(3, 0.09)),
+        (
+            jaxae.DiagonalGaussian(),
+            jnp.array([1.0, 2.0, 0.0, np.log(0.5)]),
+            np.array([1.0, 2.0]),
+            np.array([1.0, 0.25]),
+        ),
+    ]
+    for distribution, output, mean, variance in cases:
+        np.testing.assert_allclose(distribution.mean(output), mean, rtol=1e-6)
+        draws = np.asarray(distribution.sample(key, jnp.tile(output, (N, 1))), np.float64)
+        assert (np.abs(draws.mean(0) - mean) < 4 * np.sqrt(variance / N)).all()
+        np.testing.assert_allclose(draws.var(0), variance, rtol=0.05)
+
+
+def test_bernoulli_samples_are_zeros_and_ones(key):
+    draws = jaxae.Bernoulli().sample(key, jnp.zeros(100))
+    assert set(draws.tolist()) == {0.0, 1.0}
+
+
+def test_gradients_reach_mean_and_spread_through_a_sample(key):
+    draw = lambda output: jaxae.DiagonalGaussian().sample(key, output).sum()
+    gradient = jax.grad(draw)(jnp.array([1.0, 2.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(gradient[:2], [1.0, 1.0])
+    assert bool((gradient[2:] != 0).all())
+
+
+def test_reconstruction_distribution_of_a_denoising_autoencoder(key):
+    # p(x | x~) is the decoder's distribution at dec(enc(x~)).
+    init, encode, decode = jaxae.as_functions(jaxae.DenseAutoencoder((6,), code_dim=3))
+    params = init(key)
+    x_noisy = jnp.linspace(0.0, 1.0, 6)
+    logits = decode(params, encode(params, x_noisy))
+    x = jaxae.Bernoulli().sample(key, logits)
+    assert float(jaxae.Bernoulli().log_prob(logits, x)) < 0
+    assert jaxae.Bernoulli().mean(logits).shape == (6,)
+
+
+def test_stddev_may_be_traced(key):
+    spread = jax.jit(lambda s: jaxae.Gaussian(s).log_prob(jnp.zeros(2), jnp.ones(2)))
+    np.testing.assert_allclose(
+        spread(0.5), jaxae.Gaussian(0.5).log_prob(jnp.zeros(2), jnp.ones(2)), rtol=1e-6
+    )

@@ -1,0 +1,97 @@
+"""Sparsity penalties and the k-sparse projection."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jax.test_util import check_grads
+
+import jaxae
+
+RNG = np.random.default_rng(2)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_l1_is_the_sum_of_magnitudes(batch):
+    code = jnp.asarray(RNG.normal(size=(*batch, 5)), jnp.float32)
+    np.testing.assert_allclose(jaxae.l1_penalty(code), np.abs(code).sum(-1), rtol=1e-6)
+
+
+def test_l1_gradient_is_the_sign_and_zero_at_the_kink():
+    gradient = jax.grad(jaxae.l1_penalty)(jnp.array([-2.0, 0.0, 3.0]))
+    np.testing.assert_array_equal(gradient, [-1.0, 0.0, 1.0])
+
+
+def test_kl_by_hand():
+    # unit means 0.25 and 0.5, target 0.1:
+    # 0.1 ln(0.1/0.25) + 0.9 ln(0.9/0.75) + 0.1 ln(0.1/0.5) + 0.9 ln(0.9/0.5) = 0.440521
+    code = jnp.array([[0.1, 0.4], [0.4, 0.6]])
+    np.testing.assert_allclose(jaxae.kl_sparsity_penalty(code, target=0.1), 0.440521, atol=1e-5)
+
+
+def test_kl_is_about_batch_means_and_a_scalar():
+    code = jnp.asarray(RNG.uniform(0.1, 0.9, (6, 4)), jnp.float32)
+    value = jaxae.kl_sparsity_penalty(code, target=0.2)
+    assert value.shape == ()
+    shuffled = jnp.stack([code[::-1, 0], *code[:, 1:].T], axis=1)  # same means, other pairs
+    np.testing.assert_allclose(value, jaxae.kl_sparsity_penalty(shuffled, target=0.2), rtol=1e-5)
+    stacked = jaxae.kl_sparsity_penalty(code.reshape(2, 3, 4), target=0.2)
+    np.testing.assert_allclose(value, stacked, rtol=1e-6)
+
+
+def test_kl_gradient(float64):
+    code = jnp.asarray(RNG.uniform(0.1, 0.9, (5, 3)))
+    penalty = jax.jit(lambda c: jaxae.kl_sparsity_penalty(c, target=0.1))
+    check_grads(penalty, (code,), order=2)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_kl_is_finite_at_dead_and_saturated_units_and_points_inwards(value):
+    code = jnp.full((4, 2), value)
+    loss, gradient = jax.value_and_grad(lambda c: jaxae.kl_sparsity_penalty(c, target=0.1))(code)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient).all()
+    assert (np.sign(gradient) == (-1 if value == 0 else 1)).all()
+
+
+codes = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=1, max_dims=3), elements=st.floats(-9, 9, width=32)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(codes, st.data())
+def test_top_k_keeps_the_k_largest(code, data):
+    k = data.draw(st.integers(1, code.shape[-1]))
+    kept = np.asarray(jaxae.keep_top_k(jnp.asarray(code), k=k))
+    assert kept.shape == code.shape
+    assert ((kept == code) | (kept == 0)).all()
+    assert ((kept != 0).sum(-1) <= k).all()
+    expected = np.sort(code, -1)[..., -k:].sum(-1)
+    np.testing.assert_allclose(kept.sum(-1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_top_k_of_ties_keeps_exactly_k_and_all_units_is_the_identity():
+    assert jaxae.keep_top_k(jnp.ones(5), k=2).tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+    code = jnp.array([3.0, -1.0, 2.0])
+    np.testing.assert_array_equal(jaxae.keep_top_k(code, k=3), code)
+
+
+def test_top_k_is_by_value_not_by_magnitude():
+    assert jaxae.keep_top_k(jnp.array([-5.0, 1.0]), k=1).tolist() == [0.0, 1.0]
+
+
+def test_top_k_passes_the_gradient_of_what_stays():
+    gradient = jax.grad(lambda c: (jaxae.keep_top_k(c, k=2) * jnp.array([1.0, 2.0, 3.0])).sum())
+    np.testing.assert_array_equal(gradient(jnp.array([5.0, 1.0, 4.0])), [1.0, 0.0, 3.0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dtype_is_kept(dtype):
+    code = jnp.full((3, 4), 0.5, dtype)
+    assert jaxae.l1_penalty(code).dtype == jnp.dtype(dtype)
+    assert jaxae.keep_top_k(code, k=2).dtype == jnp.dtype(dtype)
+    assert jaxae.kl_sparsity_penalty(code, target=0.1).dtype == jnp.dtype(dtype)

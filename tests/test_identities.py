@@ -1,0 +1,419 @@
+"""Exact ground truths about regularised autoencoders, in float64.
+
+S is the data covariance with eigenvalues l, noise is N(0, s^2 I), squared errors are summed
+over the features. Expectations over noise are exact, not sampled: for a linear map the 2 d
+points +- s sqrt(d) e_j have the mean and covariance of the noise; masks are enumerated. Every
+loss goes through the public objectives.
+"""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from optimise import minimise
+
+import jaxae
+
+pytestmark = pytest.mark.usefixtures("float64")
+RNG = np.random.default_rng(4)
+D, N = 4, 60
+_MIX = np.linalg.qr(RNG.normal(size=(D, D)))[0] * np.array([2.0, 1.2, 0.7, 0.3])
+DATA = RNG.normal(size=(N, D)) @ _MIX.T
+DATA -= DATA.mean(0)
+S = DATA.T @ DATA / N
+LAMBDA, VECTORS = (a[..., ::-1] for a in np.linalg.eigh(S))  # largest first
+STDDEV = 0.6
+
+
+def linear_code(w, x_i):
+    return w @ x_i
+
+
+def sigma_points(stddev, d):
+    """Returns 2 d equally likely points with mean 0 and covariance stddev^2 I."""
+    points = np.sqrt(d) * stddev * np.eye(d)
+    return jnp.asarray(np.concatenate([points, -points]))
+
+
+def exact_denoising(encode, decode, x, stddev):
+    """Returns the denoising loss averaged exactly over noise, for linear maps."""
+    key = jax.random.key(0)
+    shifted = lambda e: jaxae.denoising_loss(key, encode, decode, x, corrupt=lambda _, v: v + e)
+    return jax.vmap(shifted)(sigma_points(stddev, x.shape[-1])).mean()
+
+
+def pair(params):
+    """Returns the linear encoder and decoder of ``{"enc": (k, d), "dec": (d, k)}``."""
+    return partial(linear_code, params["enc"]), partial(linear_code, params["dec"])
+
+
+def random_pair(k, scale=0.5):
+    return {
+        "enc": jnp.asarray(RNG.normal(size=(k, D)) * scale),
+        "dec": jnp.asarray(RNG.normal(size=(D, k)) * scale),
+    }
+
+
+# 2.1 Linear denoising autoencoders.
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 6])
+def test_linear_dae_learns_the_shrunk_principal_axes(k):
+    x = jnp.asarray(DATA)
+    loss = lambda params: exact_denoising(*pair(params), x, STDDEV)
+    params, gradient = minimise(loss, random_pair(k))
+    assert gradient < 1e-7
+    gain = LAMBDA / (LAMBDA + STDDEV**2)
+    kept = np.arange(D) < k
+    expected = VECTORS @ np.diag(gain * kept) @ VECTORS.T
+    np.testing.assert_allclose(params["dec"] @ params["enc"], expected, atol=1e-6)
+    minimum = np.sum(np.where(kept, gain * STDDEV**2, LAMBDA))
+    np.testing.assert_allclose(loss(params), minimum, rtol=1e-9)
+
+
+def test_closed_form_linear_denoiser_is_that_map():
+    # All sigma points of all examples as pairs: the covariances are exact.
+    noise = np.asarray(sigma_points(STDDEV, D))
+    clean = np.repeat(DATA, 2 * D, axis=0)
+    noisy = clean + np.tile(noise, (N, 1))
+    best = jaxae.fit_linear_denoiser(jnp.asarray(noisy), jnp.asarray(clean))
+    for k in range(1, D + 1):
+        gain = np.where(np.arange(D) < k, LAMBDA / (LAMBDA + STDDEV**2), 0)
+        expected = DATA @ (VECTORS * gain) @ VECTORS.T
+        np.testing.assert_allclose(best(jnp.asarray(DATA), rank=k), expected, atol=1e-10)
+
+
+# 2.2 The optimal reconstruction knows the score.
+
+
+def test_score_of_gaussian_data_is_that_of_the_smoothed_density():
+    mean, noise = RNG.normal(size=D), STDDEV**2 * np.eye(D)
+    gain = S @ np.linalg.inv(S + noise)  # E[x | y] - mean = gain (y - mean)
+    encode = lambda y: jnp.asarray(gain) @ (y - jnp.asarray(mean))
+    decode = lambda z: z + jnp.asarray(mean)
+    y = RNG.normal(size=(10, D))
+    got = jaxae.score_estimate(encode, decode, jnp.asarray(y), stddev=STDDEV)
+    expected = -(y - mean) @ np.linalg.inv(S + noise)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+    jacobian = jax.jacfwd(lambda v: decode(encode(v)))(jnp.asarray(y[0]))
+    posterior = S - S @ np.linalg.inv(S + noise) @ S
+    np.testing.assert_allclose(jacobian, posterior / STDDEV**2, rtol=1e-10)
+
+
+# 2.4, 2.5 Contractive autoencoders in closed form.
+
+
+def test_contractive_reconstruction_equals_denoising_with_variance_lambda():
+    x, weight = jnp.asarray(DATA), STDDEV**2
+    identity = lambda z: z
+
+    def loss(r):
+        reconstruct = partial(linear_code, r)
+        return jaxae.contractive_loss(reconstruct, identity, x, weight=weight).mean()
+
+    r, gradient = minimise(loss, jnp.asarray(RNG.normal(size=(D, D))))
+    assert gradient < 1e-7
+    np.testing.assert_allclose(r, S @ np.linalg.inv(S + weight * np.eye(D)), atol=1e-7)
+
+
+def test_tied_linear_cae_keeps_directions_by_their_variance():
+    x, weight = jnp.asarray(DATA), 0.9
+
+    def loss(w):
+        encode, decode = partial(linear_code, w), partial(linear_code, w.T)
+        return jaxae.contractive_loss(encode, decode, x, weight=weight).mean()
+
+    w, gradient = minimise(loss, jnp.asarray(RNG.normal(size=(D, D)) * 0.5), steps=600)
+    assert gradient < 1e-6
+    squared_gains = np.maximum(0, 1 - weight / (2 * LAMBDA))
+    assert 0 < (squared_gains > 0).sum() < D  # some directions die
+    np.testing.assert_allclose(w.T @ w, VECTORS @ np.diag(squared_gains) @ VECTORS.T, atol=2e-5)
+
+
+# 2.6 is about untied weights: the penalty is lowered for free.
+
+
+def test_untied_cae_shrinks_for_free_and_tied_does_not():
+    x, weight = jnp.asarray(DATA), 0.1
+    params = random_pair(2)
+    encode, decode = pair(params)
+    plain = jaxae.reconstruction_loss(encode, decode, x)
+    smaller = pair({"enc": params["enc"] * 1e-3, "dec": params["dec"] * 1e3})
+    np.testing.assert_allclose(jaxae.reconstruction_loss(*smaller, x), plain, rtol=1e-9)
+    penalised = jaxae.contractive_loss(*smaller, x, weight=weight) - plain
+    full = jaxae.contractive_loss(encode, decode, x, weight=weight) - plain
+    np.testing.assert_allclose(penalised, 1e-6 * full, rtol=1e-3)
+
+
+# 2.7 Linear autoencoders are PCA.
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_linear_autoencoder_is_pca(k):
+    x = jnp.asarray(DATA)
+    loss = lambda params: jaxae.reconstruction_loss(*pair(params), x).mean()
+    params, gradient = minimise(loss, random_pair(k))
+    assert gradient < 1e-7
+    np.testing.assert_allclose(loss(params), LAMBDA[k:].sum(), rtol=1e-9)
+    span = np.linalg.qr(np.asarray(params["dec"]))[0]
+    cosines = np.linalg.svd(span.T @ VECTORS[:, :k], compute_uv=False)
+    np.testing.assert_allclose(cosines, 1.0, atol=1e-9)
+    without_noise = jaxae.fit_linear_denoiser(x, x)
+    np.testing.assert_allclose(
+        without_noise(x, rank=k), DATA @ VECTORS[:, :k] @ VECTORS[:, :k].T, atol=1e-9
+    )
+
+
+# 2.8 Masking noise and a linear map.
+
+
+def test_masking_noise_has_the_closed_form_of_the_marginalised_denoiser():
+    keep = 0.7
+    x = jnp.asarray(DATA + np.array([1.0, -0.5, 0.3, 2.0]))  # a mean, so that the bias matters
+    masks = np.array(list(itertools.product([0.0, 1.0], repeat=D)))
+    probabilities = jnp.asarray(keep ** masks.sum(1) * (1 - keep) ** (D - masks.sum(1)))
+    key = jax.random.key(0)
+
+    def loss(params):
+        encode, decode = (lambda v: params["w"] @ v + params["b"]), (lambda z: z)
+        masked = lambda mask: jaxae.denoising_loss(
+            key, encode, decode, x, corrupt=lambda _, v: v * mask
+        )
+        return jnp.sum(probabilities[:, None] * jax.vmap(masked)(jnp.asarray(masks))) / N
+
+    params, gradient = minimise(loss, {"w": jnp.zeros((D, D)), "b": jnp.zeros(D)})
+    assert gradient < 1e-7
+    rows = np.concatenate([np.asarray(x).T, np.ones((1, N))])  # a bias row that is never masked
+    q = np.array([keep] * D + [1.0])
+    scatter = rows @ rows.T
+    big_q = scatter * np.outer(q, q)
+    np.fill_diagonal(big_q, q * np.diag(scatter))
+    expected = (scatter * q)[:D] @ np.linalg.inv(big_q)
+    got = np.concatenate([params["w"], params["b"][:, None]], axis=1)
+    np.testing.assert_allclose(got, expected, atol=1e-7)
+
+
+def test_masking_noise_draws_those_masks(key):
+    x = jnp.ones((20_000, 2))
+    drawn = jaxae.corrupt_batch(key, partial(jaxae.masking_noise, rate=0.3), x)
+    share = np.asarray((drawn == jnp.array([[1.0, 0.0]])).all(1).mean())
+    assert abs(share - 0.7 * 0.3) < 4 * np.sqrt(0.21 * 0.79 / 20_000)
+
+
+# 2.9 Noise inside a linear decoder is a penalty.
+
+NOTHING = jaxae.compose()
+
+
+def test_noise_on_the_code_adds_the_squared_norm_of_the_decoder():
+    x, params, stddev = jnp.asarray(DATA), random_pair(3), 0.4
+    encode, decode = pair(params)
+    key = jax.random.key(0)
+    noisy = lambda e: jaxae.denoising_loss(
+        key, encode, decode, x, corrupt=NOTHING, sample_code=lambda _, z: z + e
+    )
+    got = jax.vmap(noisy)(sigma_points(stddev, 3)).mean(0)
+    plain = jaxae.reconstruction_loss(encode, decode, x)
+    expected = plain + stddev**2 * jnp.sum(params["dec"] ** 2)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_sampled_gaussian_encoder_has_that_mean(key):
+    params, stddev = random_pair(3), 0.4
+    encode, decode = pair(params)
+    x = jnp.tile(jnp.asarray(DATA[:1]), (50_000, 1))
+    sampler = jaxae.Gaussian(stddev).sample
+    draws = jaxae.denoising_loss(key, encode, decode, x, corrupt=NOTHING, sample_code=sampler)
+    plain = jaxae.reconstruction_loss(encode, decode, x[0])
+    expected = plain + stddev**2 * jnp.sum(params["dec"] ** 2)
+    assert abs(draws.mean() - expected) < 4 * draws.std() / np.sqrt(50_000)
+
+
+def test_dropout_on_the_code_adds_a_weighted_norm():
+    x, params, p = jnp.asarray(DATA), random_pair(3), 0.25
+    encode, decode = pair(params)
+    masks = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
+    probabilities = jnp.asarray((1 - p) ** masks.sum(1) * p ** (3 - masks.sum(1)))
+    dropped = lambda mask: jaxae.denoising_loss(
+        jax.random.key(0),
+        encode,
+        decode,
+        x,
+        corrupt=NOTHING,
+        sample_code=lambda _, z: z * mask / (1 - p),
+    )
+    got = probabilities @ jax.vmap(dropped)(jnp.asarray(masks))
+    codes = jax.vmap(encode)(x)
+    norms = jnp.sum(params["dec"] ** 2, axis=0)  # ||w_j||^2
+    expected = jaxae.reconstruction_loss(encode, decode, x) + p / (1 - p) * codes**2 @ norms
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_small_noise_before_the_activation_is_the_contractive_penalty_when_tied():
+    w, stddev = jnp.asarray(RNG.normal(size=(3, D))), 1e-4
+    x = jnp.asarray(DATA[:5])
+    pre, decode = (lambda v: w @ v), (lambda h: w.T @ h)
+    plain = jaxae.reconstruction_loss(lambda v: jnp.tanh(pre(v)), decode, x)
+
+    def noisy(e):
+        sample = lambda _, a: jnp.tanh(a + e)
+        return jaxae.denoising_loss(
+            jax.random.key(0), pre, decode, x, corrupt=NOTHING, sample_code=sample
+        )
+
+    added = (jax.vmap(noisy)(sigma_points(stddev, 3)).mean(0) - plain) / stddev**2
+    # To second order in the noise the curvature of f adds <residual, W_dec f''>, beside
+    # sum_j f'(a_j)^2 ||w_j||^2; the identity is about the latter.
+    activations = jax.vmap(pre)(x)
+    slope = 1 - jnp.tanh(activations) ** 2
+    curvature = -2 * jnp.tanh(activations) * slope
+    residual = jax.vmap(decode)(jnp.tanh(activations)) - x
+    bend = jnp.sum((residual @ w.T) * curvature, axis=-1)
+    penalty = jaxae.contractive_penalty(lambda v: jnp.tanh(pre(v)), x)
+    by_hand = jnp.sum(slope**2 * jnp.sum(w**2, axis=1)[None, :], axis=-1)
+    np.testing.assert_allclose(penalty, by_hand, rtol=1e-10)
+    np.testing.assert_allclose(added, penalty + bend, rtol=1e-4)
+
+
+# 2.10 One layer.
+
+
+@pytest.mark.parametrize("f", [jnp.tanh, jax.nn.sigmoid, jax.nn.relu, jax.nn.softplus, lambda a: a])
+@pytest.mark.parametrize("method", ["auto", "jacfwd", "jacrev"])
+def test_one_layer_penalty_is_slopes_times_column_norms(f, method):
+    w, b, x = RNG.normal(size=(6, D)), RNG.normal(size=6), jnp.asarray(DATA)
+    encode = lambda x_i: f(jnp.asarray(w) @ x_i + jnp.asarray(b))
+    slopes = jax.vmap(jax.vmap(jax.grad(f)))(x @ w.T + jnp.broadcast_to(jnp.asarray(b), (N, 6)))
+    expected = np.asarray(slopes) ** 2 @ (w**2).sum(1)
+    got = jaxae.contractive_penalty(encode, x, method=method)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+# 2.11 Sparsity.
+
+
+def test_kl_is_zero_with_zero_gradient_at_the_target():
+    code = jnp.asarray(np.array([[0.05, 0.2], [0.15, 0.0]]))  # means 0.1 and 0.1
+    penalty = lambda c: jaxae.kl_sparsity_penalty(c, target=0.1)
+    np.testing.assert_allclose(penalty(code), 0.0, atol=1e-15)
+    np.testing.assert_allclose(jax.grad(penalty)(code), 0.0, atol=1e-14)
+    assert penalty(code + 0.01) > 1e-4
+
+
+def test_l1_with_an_orthonormal_decoder_soft_thresholds_at_half_the_weight():
+    basis = jnp.asarray(np.linalg.qr(RNG.normal(size=(D, D)))[0])
+    x, weight = jnp.asarray(DATA[:8]), 0.8
+    coefficients = DATA[:8] @ np.asarray(basis)
+    expected = np.sign(coefficients) * np.maximum(np.abs(coefficients) - weight / 2, 0)
+    assert 0 < (expected == 0).sum() < expected.size
+
+    # The code is the free variable here: encode returns it, whatever the input.
+    def loss(code_i, x_i):
+        return jaxae.sparse_loss(lambda _: code_i, lambda z: basis @ z, x_i, weight=weight)
+
+    total = lambda codes: jax.vmap(loss)(codes, x).sum()
+    # Proximal gradient with step 1/2 solves it in one step from anywhere (orthonormal basis).
+    smooth = lambda codes: total(codes) - weight * jnp.abs(codes).sum()
+    start = jnp.asarray(RNG.normal(size=(8, D)))
+    moved = start - jax.grad(smooth)(start) / 2
+    solved = jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - weight / 2, 0)
+    np.testing.assert_allclose(solved, expected, atol=1e-12)
+    # and nothing near it is better.
+    for step in 1e-3 * RNG.normal(size=(50, 8, D)):
+        assert total(jnp.asarray(expected)) <= total(jnp.asarray(expected + step))
+
+
+def test_top_k_with_an_orthonormal_decoder_hard_thresholds():
+    basis = np.linalg.qr(RNG.normal(size=(D, D)))[0]
+    coefficients = np.abs(DATA[:8] @ basis)  # non-negative, so that largest is largest magnitude
+    kept = np.asarray(jaxae.keep_top_k(jnp.asarray(coefficients), k=2))
+    best = min(
+        (
+            (coefficients[:, list(rest)] ** 2).sum(1)
+            for rest in itertools.combinations(range(D), D - 2)
+        ),
+        key=lambda losses: losses.sum(),
+    )
+    losses = ((coefficients - kept) ** 2).sum(1)
+    assert (losses <= best + 1e-12).all()
+    smallest = np.sort(coefficients, 1)[:, : D - 2]
+    np.testing.assert_allclose(losses, (smallest**2).sum(1), rtol=1e-12)
+
+
+# 2.12 Variance of the Hutchinson estimator.
+
+
+@pytest.mark.parametrize("probes", ["gaussian", "rademacher"])
+def test_variance_of_the_estimator(key, probes):
+    w = RNG.normal(size=(3, D))
+    a = w.T @ w
+    variance = 2 * np.sum(a**2)
+    if probes == "rademacher":
+        variance -= 2 * np.sum(np.diag(a) ** 2)
+    n = 100_000
+    draws = np.asarray(
+        jaxae.contractive_penalty(
+            lambda x_i: jnp.asarray(w) @ x_i,
+            jnp.zeros((n, D)),
+            method="hutchinson",
+            key=key,
+            probes=probes,
+        )
+    )
+    assert abs(draws.mean() - np.trace(a)) < 4 * np.sqrt(variance / n)
+    fourth = np.mean((draws - draws.mean()) ** 4)
+    assert abs(draws.var() - variance) < 4 * np.sqrt((fourth - variance**2) / n)
+
+
+# 2.13 Strength 0 gives the plain autoencoder.
+
+OFF = {
+    "sparse": lambda key, *f: jaxae.sparse_loss(*f, weight=0.0),
+    "kl sparse": lambda key, *f: jaxae.sparse_loss(
+        lambda v: jax.nn.sigmoid(f[0](v)),
+        f[1],
+        f[2],
+        weight=0.0,
+        penalty=partial(jaxae.kl_sparsity_penalty, target=0.1),
+    ),
+    "contractive": lambda key, *f: jaxae.contractive_loss(*f, weight=0.0),
+    "masking": lambda key, *f: jaxae.denoising_loss(
+        key, *f, corrupt=partial(jaxae.masking_noise, rate=0.0)
+    ),
+    "gaussian": lambda key, *f: jaxae.denoising_loss(
+        key, *f, corrupt=partial(jaxae.gaussian_noise, stddev=0.0)
+    ),
+    "uniform": lambda key, *f: jaxae.denoising_loss(
+        key, *f, corrupt=partial(jaxae.uniform_noise, scale=0.0)
+    ),
+    "salt and pepper": lambda key, *f: jaxae.denoising_loss(
+        key, *f, corrupt=partial(jaxae.salt_and_pepper_noise, rate=0.0)
+    ),
+    "combined": lambda key, *f: jaxae.combined_loss(key, *f, corrupt=NOTHING),
+    "k-sparse with all units": lambda key, encode, decode, x: jaxae.reconstruction_loss(
+        lambda v: jaxae.keep_top_k(encode(v), k=3), decode, x
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OFF)
+def test_strength_zero_is_the_plain_autoencoder_in_value_and_gradient(key, kind):
+    x, params = jnp.asarray(DATA[:7]), random_pair(3)
+
+    def regularised(params):
+        encode, decode = pair(params)
+        return OFF[kind](key, encode, decode, x).mean()
+
+    def plain(params):
+        encode, decode = pair(params)
+        squash = jax.nn.sigmoid if kind == "kl sparse" else lambda z: z
+        return jaxae.reconstruction_loss(lambda v: squash(encode(v)), decode, x).mean()
+
+    value, gradient = jax.value_and_grad(regularised)(params)
+    expected_value, expected_gradient = jax.value_and_grad(plain)(params)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-12)
+    for name in params:
+        np.testing.assert_allclose(gradient[name], expected_gradient[name], rtol=1e-9, atol=1e-12)

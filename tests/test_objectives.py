@@ -1,0 +1,196 @@
+"""Objectives: formula by parts, batch axes, images, custom parts, stochastic encoders."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import jaxae
+
+RNG = np.random.default_rng(7)
+W = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
+X = jnp.asarray(RNG.uniform(size=(6, 6)), jnp.float32)
+MASK = partial(jaxae.masking_noise, rate=0.4)
+
+
+def encode(x_i):
+    return jax.nn.sigmoid(W @ x_i)
+
+
+def decode(z):
+    return W.T @ z
+
+
+OBJECTIVES = {
+    "plain": lambda x: jaxae.reconstruction_loss(encode, decode, x),
+    "sparse": lambda x: jaxae.sparse_loss(encode, decode, x, weight=0.2),
+    "denoising": lambda x: jaxae.denoising_loss(
+        jax.random.key(1), encode, decode, x, corrupt=MASK
+    ),
+    "contractive": lambda x: jaxae.contractive_loss(encode, decode, x, weight=0.2),
+    "combined": lambda x: jaxae.combined_loss(
+        jax.random.key(1),
+        encode,
+        decode,
+        x,
+        corrupt=MASK,
+        sparsity_weight=0.1,
+        contraction_weight=0.2,
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+@pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
+def test_shape_is_the_batch_and_jit_equals_eager(loss, batch):
+    x = X[0] if batch == () else X.reshape(*batch, 6)
+    got = loss(x)
+    assert got.shape == batch
+    np.testing.assert_allclose(jax.jit(loss)(x), got, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["plain", "sparse", "contractive"])
+def test_batch_equals_the_loop(name):
+    loop = [float(OBJECTIVES[name](x_i)) for x_i in X]
+    np.testing.assert_allclose(OBJECTIVES[name](X), loop, rtol=1e-5)
+
+
+def test_sparse_is_reconstruction_plus_weighted_penalty():
+    codes = jax.vmap(encode)(X)
+    x_hat = jax.vmap(decode)(codes)
+    plain = jaxae.squared_error(x_hat, X)
+    np.testing.assert_allclose(jaxae.reconstruction_loss(encode, decode, X), plain, rtol=1e-6)
+    got = jaxae.sparse_loss(encode, decode, X, weight=0.3)
+    np.testing.assert_allclose(got, plain + 0.3 * jaxae.l1_penalty(codes), rtol=1e-6)
+    kl = partial(jaxae.kl_sparsity_penalty, target=0.1)
+    got = jaxae.sparse_loss(encode, decode, X, weight=0.3, penalty=kl)
+    np.testing.assert_allclose(got, plain + 0.3 * kl(codes), rtol=1e-6)
+
+
+def test_denoising_decodes_the_corrupted_and_compares_with_the_clean(key):
+    x_noisy = jaxae.corrupt_batch(key, MASK, X)
+    x_hat = jax.vmap(lambda v: decode(encode(v)))(x_noisy)
+    got = jaxae.denoising_loss(key, encode, decode, X, corrupt=MASK)
+    np.testing.assert_allclose(got, jaxae.squared_error(x_hat, X), rtol=1e-6)
+
+
+def test_contractive_is_reconstruction_plus_weighted_jacobian_norm():
+    got = jaxae.contractive_loss(encode, decode, X, weight=0.3)
+    jacobians = jax.vmap(jax.jacfwd(encode))(X)
+    expected = jaxae.reconstruction_loss(encode, decode, X) + 0.3 * (jacobians**2).sum((1, 2))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_contractive_with_hutchinson_averages_to_the_exact_one(key):
+    x = jnp.tile(X[:1], (20_000, 1))
+    draws = jaxae.contractive_loss(encode, decode, x, weight=1.0, method="hutchinson", key=key)
+    exact = jaxae.contractive_loss(encode, decode, X[0], weight=1.0)
+    assert abs(draws.mean() - exact) < 4 * draws.std() / np.sqrt(20_000)
+
+
+def test_combined_has_its_terms_at_the_corrupted_input(key):
+    noise_key, _ = jax.random.split(key)
+    x_noisy = jaxae.corrupt_batch(noise_key, MASK, X)
+    got = jaxae.combined_loss(
+        key, encode, decode, X, corrupt=MASK, sparsity_weight=0.1, contraction_weight=0.2
+    )
+    codes = jax.vmap(encode)(x_noisy)
+    expected = (
+        jaxae.squared_error(jax.vmap(decode)(codes), X)
+        + 0.1 * jaxae.l1_penalty(codes)
+        + 0.2 * jaxae.contractive_penalty(encode, x_noisy)
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_weights_may_be_traced_and_a_sweep_compiles_once():
+    traces = 0
+
+    @jax.jit
+    def loss(weight):
+        nonlocal traces
+        traces += 1
+        return jaxae.sparse_loss(encode, decode, X, weight=weight).mean()
+
+    values = [float(loss(weight)) for weight in (0.0, 0.5, 1.0)]
+    assert traces == 1
+    np.testing.assert_allclose(values[2] - values[1], values[1] - values[0], rtol=1e-4)
+    swept = jax.vmap(lambda w: jaxae.contractive_loss(encode, decode, X, weight=w).mean())
+    assert swept(jnp.array([0.0, 1.0])).shape == (2,)
+
+
+def test_stochastic_encoder_draws_one_code_per_example(key):
+    x = jnp.tile(X[:1], (500, 1))
+    loss = jaxae.denoising_loss(
+        key,
+        encode,
+        decode,
+        x,
+        corrupt=jaxae.compose(),
+        sample_code=jaxae.Gaussian(stddev=0.5).sample,
+    )
+    assert len(np.unique(np.asarray(loss))) > 490
+
+
+def test_learned_gaussian_encoder_trains_its_spread(key):
+    weights = jnp.asarray(RNG.normal(size=(8, 6)), jnp.float32)  # 4 means and 4 log stddevs
+
+    def loss(w):
+        return jaxae.denoising_loss(
+            key,
+            lambda x_i: w @ x_i,
+            decode,
+            X,
+            corrupt=MASK,
+            sample_code=jaxae.DiagonalGaussian().sample,
+        ).mean()
+
+    gradient = jax.grad(loss)(weights)
+    assert float(jnp.abs(gradient[4:]).max()) > 1e-3
+
+
+def test_images_with_a_convolutional_model(key):
+    images = jnp.asarray(RNG.uniform(size=(3, 8, 8, 1)), jnp.float32)
+    model = jaxae.ConvAutoencoder((8, 8, 1), code_dim=5, channels=(4,), code_activation=jnp.tanh)
+    init, conv_encode, conv_decode = jaxae.as_functions(model)
+    params = init(key)
+    f = partial(conv_encode, params), partial(conv_decode, params)
+    for loss in (
+        jaxae.reconstruction_loss(*f, images, example_ndim=3),
+        jaxae.sparse_loss(*f, images, weight=0.1, example_ndim=3),
+        jaxae.denoising_loss(key, *f, images, corrupt=MASK, example_ndim=3),
+        jaxae.contractive_loss(*f, images, weight=0.1, example_ndim=3),
+        jaxae.reconstruction_loss(*f, images, reconstruction=jaxae.bernoulli_nll, example_ndim=3),
+    ):
+        assert loss.shape == (3,)
+        assert bool(jnp.isfinite(loss).all())
+
+
+def test_gradients_in_float64(key, float64):
+    weights = jnp.asarray(RNG.normal(size=(4, 6)))
+    x = jnp.asarray(RNG.uniform(size=(3, 6)))
+
+    def loss(w):
+        return jaxae.combined_loss(
+            key,
+            lambda v: jnp.tanh(w @ v),
+            lambda z: w.T @ z,
+            x,
+            corrupt=partial(jaxae.gaussian_noise, stddev=0.1),
+            sparsity_weight=0.3,
+            contraction_weight=0.2,
+        ).mean()
+
+    check_grads(jax.jit(loss), (weights,), order=1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dtype_follows_the_input(dtype, key):
+    x = X.astype(dtype)
+    f = (lambda v: W.astype(dtype) @ v), (lambda z: W.astype(dtype).T @ z)
+    assert jaxae.sparse_loss(*f, x, weight=0.1).dtype == jnp.dtype(dtype)
+    assert jaxae.denoising_loss(key, *f, x, corrupt=MASK).dtype == jnp.dtype(dtype)
+    assert jaxae.contractive_loss(*f, x, weight=0.1).dtype == jnp.dtype(dtype)

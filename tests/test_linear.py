@@ -1,0 +1,59 @@
+"""The closed-form linear denoiser: least squares, rank, degenerate data."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+import jaxae
+
+RNG = np.random.default_rng(12)
+CLEAN = RNG.normal(size=(200, 5)) @ RNG.normal(size=(5, 5)) + 3.0
+NOISY = np.clip(CLEAN + RNG.uniform(-2, 2, CLEAN.shape), 0, 6)  # noise that depends on the data
+
+
+def mse(best, rank):
+    return float(jnp.mean((best(jnp.asarray(NOISY), rank=rank) - jnp.asarray(CLEAN)) ** 2))
+
+
+def test_full_rank_is_least_squares(float64):
+    best = jaxae.fit_linear_denoiser(jnp.asarray(NOISY), jnp.asarray(CLEAN))
+    design = np.concatenate([NOISY, np.ones((200, 1))], axis=1)
+    fitted = design @ np.linalg.lstsq(design, CLEAN, rcond=None)[0]
+    np.testing.assert_allclose(best(jnp.asarray(NOISY), rank=5), fitted, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_no_other_map_of_that_rank_is_better(rank, float64):
+    best = jaxae.fit_linear_denoiser(jnp.asarray(NOISY), jnp.asarray(CLEAN))
+    code = best.encode(jnp.asarray(NOISY), rank=rank)
+    assert code.shape == (200, rank)
+    noisy, clean = NOISY - NOISY.mean(0), CLEAN - CLEAN.mean(0)
+
+    def loss(flat):
+        down, up = flat[: 5 * rank].reshape(5, rank), flat[5 * rank :].reshape(rank, 5)
+        residual = noisy @ down @ up - clean
+        into_up = 2 * (noisy @ down).T @ residual / residual.size
+        into_down = 2 * noisy.T @ residual @ up.T / residual.size
+        return np.mean(residual**2), np.concatenate([into_down.ravel(), into_up.ravel()])
+
+    found = min(
+        scipy.optimize.minimize(loss, RNG.normal(size=10 * rank), jac=True).fun for _ in range(5)
+    )
+    np.testing.assert_allclose(mse(best, rank), found, rtol=1e-6)
+
+
+def test_error_falls_with_the_rank_and_a_rank_beyond_d_is_d(float64):
+    best = jaxae.fit_linear_denoiser(jnp.asarray(NOISY), jnp.asarray(CLEAN))
+    errors = [mse(best, rank) for rank in range(1, 6)]
+    assert errors == sorted(errors, reverse=True)
+    assert mse(best, 100) == errors[-1]
+
+
+def test_constant_pixels_do_no_harm():
+    clean = np.concatenate([CLEAN, np.full((200, 2), 0.5)], axis=1).astype(np.float32)
+    noisy = np.concatenate([NOISY, np.zeros((200, 2))], axis=1).astype(np.float32)
+    best = jaxae.fit_linear_denoiser(jnp.asarray(noisy), jnp.asarray(clean))
+    x_hat = best(jnp.asarray(noisy), rank=7)
+    assert bool(jnp.isfinite(x_hat).all())
+    np.testing.assert_allclose(x_hat[:, 5:], 0.5, atol=1e-4)

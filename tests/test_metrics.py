@@ -1,0 +1,101 @@
+"""Metrics by hand and against scikit-learn and NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+import jaxae
+
+RNG = np.random.default_rng(10)
+
+
+def test_mean_squared_error_is_per_feature():
+    x_hat, x = RNG.normal(size=(2, 7, 5)).astype(np.float32)
+    got = jaxae.mean_squared_error(jnp.asarray(x_hat), jnp.asarray(x))
+    np.testing.assert_allclose(got, ((x_hat - x) ** 2).mean(-1), rtol=1e-5)
+    image = jnp.ones((3, 4, 4, 2))
+    got = jaxae.mean_squared_error(image, 0 * image, example_ndim=3)
+    np.testing.assert_allclose(got, np.ones(3))
+
+
+def test_psnr_by_hand():
+    # MSE 0.01 of a peak of 1: 20 dB; the same error of a peak of 255: 68.13 dB.
+    x_hat, x = jnp.full((2, 4), 0.1), jnp.zeros((2, 4))
+    np.testing.assert_allclose(jaxae.psnr(x_hat, x), [20.0, 20.0], rtol=1e-5)
+    np.testing.assert_allclose(jaxae.psnr(x_hat, x, peak=255.0), 68.1308, rtol=1e-5)
+    assert float(jaxae.psnr(x[0], x[0])) == np.inf
+
+
+def test_explained_variance_of_one_feature_is_scikit_learns():
+    x_hat, x = RNG.normal(size=(2, 30)).astype(np.float32)
+    got = jaxae.explained_variance(jnp.asarray(x_hat)[:, None], jnp.asarray(x)[:, None])
+    np.testing.assert_allclose(got, sklearn.metrics.explained_variance_score(x, x_hat), rtol=1e-5)
+
+
+def test_explained_variance_over_two_batch_axes_and_images():
+    x = jnp.asarray(RNG.normal(size=(12, 6)), jnp.float32)
+    x_hat = x + 0.3 * jnp.asarray(RNG.normal(size=(12, 6)), jnp.float32)
+    expected = jaxae.explained_variance(x_hat, x)
+    got = jaxae.explained_variance(x_hat.reshape(3, 4, 6), x.reshape(3, 4, 6))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    images = (12, 3, 2, 1)
+    got = jaxae.explained_variance(x_hat.reshape(images), x.reshape(images), example_ndim=3)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_active_and_dead_units():
+    code = jnp.array([[0.0, 1.0, -0.2], [0.0, 0.0, 0.05]])
+    assert jaxae.active_units(code).tolist() == [2.0, 1.0]
+    assert jaxae.active_units(code, threshold=0.1).tolist() == [2.0, 0.0]
+    assert jaxae.dead_units(code).tolist() == [True, False, False]
+    assert jaxae.dead_units(code[1:], threshold=0.1).tolist() == [True, True, True]
+    assert jaxae.dead_units(code.reshape(2, 1, 3)).tolist() == [True, False, False]
+
+
+def test_active_units_counts_beyond_the_range_of_half_precision():
+    assert float(jaxae.active_units(jnp.ones(5001, jnp.float16))) == 5001.0
+
+
+def test_saturated_share():
+    code = jnp.array([[0.04, 0.05, 0.95, 0.96], [0.5, 0.5, 0.5, 0.0]])
+    np.testing.assert_allclose(jaxae.saturated_share(code), [0.5, 0.25])
+
+
+def test_singular_values_are_numpys():
+    w = RNG.normal(size=(3, 5)).astype(np.float32)
+    got = jaxae.jacobian_singular_values(lambda v: jnp.asarray(w) @ v, jnp.zeros((2, 5)))
+    expected = np.linalg.svd(w, compute_uv=False)
+    np.testing.assert_allclose(got, np.stack([expected, expected]), rtol=1e-4)
+
+
+def test_contraction_curve_is_jacobian_norm_at_small_radii(key, float64):
+    w = jnp.asarray(RNG.normal(size=(4, 6)))
+    encode = lambda v: jnp.tanh(w @ v)
+    x = jnp.tile(jnp.asarray(RNG.normal(size=6)), (4000, 1))
+    radii = jnp.array([1e-5, 1.0, 100.0])
+    curve = jaxae.contraction_curve(key, encode, x, radii=radii)
+    assert curve.shape == (4000, 3)
+    rms = jnp.sqrt(jnp.mean(curve[:, 0] ** 2))
+    expected = jnp.sqrt(jaxae.contractive_penalty(encode, x[0]) / 6)
+    np.testing.assert_allclose(rms, expected, rtol=0.03)
+    # tanh codes are at most 2 sqrt(4) apart, so far away everything is contracted
+    assert float(curve[:, 2].max()) <= 4 / 100
+
+
+def test_metrics_work_under_jit():
+    x = jnp.asarray(RNG.uniform(size=(5, 4)), jnp.float32)
+    for metric in (
+        lambda v: jaxae.psnr(0.5 * v, v),
+        lambda v: jaxae.explained_variance(0.5 * v, v),
+        jaxae.active_units,
+        jaxae.dead_units,
+        jaxae.saturated_share,
+    ):
+        np.testing.assert_allclose(jax.jit(metric)(x), metric(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", [jaxae.mean_squared_error, jaxae.psnr])
+def test_metrics_of_one_example_are_scalars(metric):
+    assert metric(jnp.ones(4), jnp.zeros(4)).shape == ()

@@ -66,8 +66,7 @@ def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) 
     References:
       None.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    _check_optimizer(optimizer)
     state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
 
@@ -86,7 +85,7 @@ def make_train_step(
       ``jax.jit``, or use :func:`make_epoch`.
 
     Raises:
-      TypeError: if ``loss`` is no function.
+      TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser.
 
     Example:
       >>> loss = lambda params, key, x: jnp.square(params - x)
@@ -101,6 +100,7 @@ def make_train_step(
       Goodfellow, Bengio, Courville 2016, algorithm 8.1. Deviation: none.
     """
     _checks.callable_("loss", loss)
+    _check_optimizer(optimizer)
     update = optax.with_extra_args_support(optimizer).update
 
     def train_step(
@@ -268,3 +268,8 @@ def evaluate(
         raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
     values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")

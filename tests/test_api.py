@@ -28,9 +28,11 @@ CONTRACT = {
     "reconstruction_field": ("encode", "decode", "x"),
     "score_estimate": ("encode", "decode", "x", "*", "stddev"),
 }
-FUNCTIONS = {name: getattr(jaxae, name) for name in jaxae.__all__ if inspect.isfunction(
-    inspect.unwrap(getattr(jaxae, name))
-)}
+FUNCTIONS = {
+    name: getattr(jaxae, name)
+    for name in jaxae.__all__
+    if inspect.isfunction(inspect.unwrap(getattr(jaxae, name)))
+}
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 

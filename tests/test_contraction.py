@@ -122,9 +122,7 @@ def test_chunks_bound_the_memory_of_the_gradient():
     def peak(method, chunk_size):
         def loss(w):
             encode = lambda x_i: jax.nn.sigmoid(w @ x_i)
-            return jaxae.contractive_penalty(
-                encode, x, method=method, chunk_size=chunk_size
-            ).mean()
+            return jaxae.contractive_penalty(encode, x, method=method, chunk_size=chunk_size).mean()
 
         compiled = jax.jit(jax.grad(loss)).lower(weights).compile()
         return compiled.memory_analysis().temp_size_in_bytes

@@ -44,9 +44,7 @@ def jaxae_model(weights):
 def linen(weights):
     import flax.linen as nn
 
-    params = lambda part: {
-        "params": {"kernel": weights[f"{part}_w"], "bias": weights[f"{part}_b"]}
-    }
+    params = lambda part: {"params": {"kernel": weights[f"{part}_w"], "bias": weights[f"{part}_b"]}}
     encode = lambda x_i: jax.nn.sigmoid(nn.Dense(K).apply(params("enc"), x_i))
     decode = partial(nn.Dense(D).apply, params("dec"))
     return encode, decode

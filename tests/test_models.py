@@ -1,5 +1,6 @@
 """Flax models: shapes, tying, initialisation, purity."""
 
+import itertools
 from functools import partial
 
 import flax.linen as nn
@@ -29,7 +30,7 @@ def test_dense_shapes_and_parameter_counts(key, hidden, code_dim, tied):
     assert code.shape == (code_dim,)
     assert decode(params, code).shape == (2, 3, 1)
     widths = [6, *hidden, code_dim]
-    kernels = sum(n * m for n, m in zip(widths[:-1], widths[1:], strict=True))
+    kernels = sum(n * m for n, m in itertools.pairwise(widths))
     biases = sum(widths[1:]) + sum(widths[:-1])
     assert count(params) == kernels * (1 if tied else 2) + biases
 

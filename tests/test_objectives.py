@@ -27,9 +27,7 @@ def decode(z):
 OBJECTIVES = {
     "plain": lambda x: jaxae.reconstruction_loss(encode, decode, x),
     "sparse": lambda x: jaxae.sparse_loss(encode, decode, x, weight=0.2),
-    "denoising": lambda x: jaxae.denoising_loss(
-        jax.random.key(1), encode, decode, x, corrupt=MASK
-    ),
+    "denoising": lambda x: jaxae.denoising_loss(jax.random.key(1), encode, decode, x, corrupt=MASK),
     "contractive": lambda x: jaxae.contractive_loss(encode, decode, x, weight=0.2),
     "combined": lambda x: jaxae.combined_loss(
         jax.random.key(1),

@@ -84,9 +84,7 @@ def test_features_are_summed_and_the_batch_is_kept(loss, batch):
     x = jnp.asarray(RNG.uniform(size=(*batch, 4)), jnp.float32)
     got = loss(output, x)
     assert got.shape == batch
-    flat = [
-        float(loss(o, t)) for o, t in zip(output.reshape(-1, 4), x.reshape(-1, 4), strict=True)
-    ]
+    flat = [float(loss(o, t)) for o, t in zip(output.reshape(-1, 4), x.reshape(-1, 4), strict=True)]
     np.testing.assert_allclose(np.ravel(got), flat, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(loss)(output, x), got, rtol=1e-6)
 

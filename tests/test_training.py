@@ -1,5 +1,6 @@
 """Training: optimisers, shuffles, the last batch, reproducibility, divergence, evaluation."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -27,9 +28,7 @@ INIT, ENCODE, DECODE = jaxae.as_functions(MODEL)
 
 def dae_loss(params, key, x, stddev):
     f = partial(ENCODE, params), partial(DECODE, params)
-    return jaxae.denoising_loss(
-        key, *f, x, corrupt=partial(jaxae.gaussian_noise, stddev=stddev)
-    )
+    return jaxae.denoising_loss(key, *f, x, corrupt=partial(jaxae.gaussian_noise, stddev=stddev))
 
 
 def distance(params, key, x):
@@ -39,7 +38,12 @@ def distance(params, key, x):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [optax.sgd(0.1), optax.adam(0.05), optax.lbfgs(), optax.chain(optax.clip(1.0), optax.adamw(0.05))],
+    [
+        optax.sgd(0.1),
+        optax.adam(0.05),
+        optax.lbfgs(),
+        optax.chain(optax.clip(1.0), optax.adamw(0.05)),
+    ],
     ids=["sgd", "adam", "lbfgs", "clipped adamw"],
 )
 def test_any_optax_optimiser_trains(optimizer, key):
@@ -91,7 +95,7 @@ def batches_of_an_epoch(key, epoch, n, batch_size):
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (2, 5), (1, 1), (7, 7)])
 def test_every_example_is_used_once_per_epoch(key, n, batch_size):
     seen = batches_of_an_epoch(key, 0, n, batch_size)
-    assert sorted(sum(seen, [])) == list(range(n))
+    assert sorted(itertools.chain(*seen)) == list(range(n))
     assert [len(batch) for batch in seen[:-1]] == [batch_size] * (len(seen) - 1)
 
 
@@ -100,7 +104,7 @@ def test_the_shuffle_depends_on_key_and_epoch_alone(key):
     assert batches_of_an_epoch(key, 0, 20, 4) == first
     assert batches_of_an_epoch(key, 1, 20, 4) != first
     assert batches_of_an_epoch(jax.random.fold_in(key, 1), 0, 20, 4) != first
-    assert sum(first, []) != list(range(20))
+    assert list(itertools.chain(*first)) != list(range(20))
 
 
 def test_epoch_equals_the_loop_of_steps(key):

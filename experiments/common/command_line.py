@@ -4,7 +4,6 @@
 is an internal error, a traceback and status 1.
 """
 
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -98,9 +97,3 @@ def run(
         print(f"error: {error} (--learning-rate is {config.learning_rate:g})", file=sys.stderr)
         return 2
     return 0
-
-
-def as_json(config: CommonConfig) -> dict[str, Any]:
-    """Returns all options as JSON values."""
-    plain = lambda value: str(value) if isinstance(value, Path) else value
-    return {name: plain(value) for name, value in dataclasses.asdict(config).items()}

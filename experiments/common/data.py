@@ -63,6 +63,12 @@ class Dataset:
             cut(self.test_labels, test),
         )
 
+    def one_of_each_class(self) -> np.ndarray:
+        """Returns ten rows at most: the first test example of each class, or the first ones."""
+        if self.test_labels is None:
+            return np.arange(min(10, len(self.test)))
+        return np.unique(self.test_labels, return_index=True)[1][:10]
+
     def fingerprint(self) -> str:
         """Returns a SHA-256 of all pixels and labels, in order."""
         digest = hashlib.sha256()

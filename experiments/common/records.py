@@ -4,6 +4,7 @@ Files are written into a hidden folder beside their place and renamed when the r
 a run that fails leaves what was there before.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.common.data import Dataset
 from experiments.common.errors import InputError
 from jaxae._version import __version__
 
@@ -87,6 +89,17 @@ class RunRecord:
 def default_folder(experiment: str, dataset: str) -> Path:
     """Returns ``results/<experiment>/<dataset>``."""
     return Path("results") / experiment / dataset
+
+
+def configuration(config: Any, dataset: Dataset) -> dict[str, Any]:
+    """Returns what ``config.json`` holds: all settings, the data's digest, versions, device."""
+    plain = lambda value: str(value) if isinstance(value, Path) else value
+    settings = {name: plain(value) for name, value in dataclasses.asdict(config).items()}
+    return {
+        "settings": settings,
+        "data_sha256": dataset.fingerprint(),
+        "environment": environment(),
+    }
 
 
 def environment() -> dict[str, Any]:

@@ -115,22 +115,22 @@ def prepare(base: Any, data_dir: Path | None) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.image_classification import mnist
 
-    name = base.name
+    name, folder = base.name, data_dir or Path(tfds.core.constants.DATA_DIR)
     arguments = {"file_format": "array_record"} | ({"data_dir": data_dir} if data_dir else {})
     is_idx = issubclass(base, mnist.MNIST) and name in ("mnist", "fashion_mnist", "kmnist")
     if not is_idx and not _has_tensorflow():
         raise InputError(
-            f"{name} is not prepared in {data_dir or tfds.core.constants.DATA_DIR}, and preparing it "
-            'needs TensorFlow once: pip install tensorflow && python -c "import tensorflow_datasets '
-            f"as tfds; tfds.builder('{name}', file_format='array_record').download_and_prepare()\"; "
+            f"{name} is not prepared in {folder}, and preparing it needs TensorFlow once: "
+            'pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
+            f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\"; "
             "--dataset digits needs none of this"
         )
     url = getattr(base, "URL", "https://storage.googleapis.com/")
     if not _reachable(url):
         raise InputError(
-            f"{name} is not prepared in {data_dir or tfds.core.constants.DATA_DIR} and {url} cannot "
-            f"be reached: run `python -m experiments.denoising --dataset {name}` once where there "
-            "is a network and copy the folder, or pass --data-dir with the four IDX files; "
+            f"{name} is not prepared in {folder} and {url} cannot be reached: where there is a "
+            f"network, run python -m experiments.denoising --dataset {name} --quick and copy "
+            f"{folder}, or download the four IDX files and pass their folder as --data-dir; "
             "--dataset digits needs no download"
         )
     try:

@@ -1,0 +1,80 @@
+"""Training and scoring one autoencoder again and again, compiled once."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+import jaxae
+
+UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
+
+
+class Trainer:
+    """Trains a model with Adam; seeds and settings (a noise level) share one program.
+
+    Args:
+      model: any autoencoder of ``jaxae.models``.
+      loss: ``loss(key, encode, decode, x, *settings) -> (batch,)``.
+      learning_rate: step size of Adam.
+      batch_size: examples per step.
+      epochs: passes over the data.
+    """
+
+    def __init__(
+        self,
+        model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
+        loss: Callable[..., Array],
+        *,
+        learning_rate: float,
+        batch_size: int,
+        epochs: int,
+    ) -> None:
+        self._functions = jaxae.as_functions(model)
+        self._optimizer = optax.adam(learning_rate)
+        self._epochs = epochs
+
+        def of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
+            return loss(key, *self.bound(params), x, *settings)
+
+        self._run_epoch = jaxae.make_epoch(of_params, self._optimizer, batch_size=batch_size)
+
+    def fit(
+        self, key: Array, x: Array, *settings: float, on_epoch: Callable[[int, float], None]
+    ) -> Any:
+        """Returns parameters trained from a fresh initialisation."""
+        init_key, train_key = jax.random.split(key)
+        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
+        traced = [jnp.asarray(setting, x.dtype) for setting in settings]
+        return jaxae.fit(
+            self._run_epoch, state, train_key, x, *traced, epochs=self._epochs, on_epoch=on_epoch
+        ).params
+
+    def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+        """Returns encoder and decoder with these parameters."""
+        return partial(self._functions.encode, params), partial(self._functions.decode, params)
+
+    def reconstruct(self, params: Any, x_i: Array) -> Array:
+        """Returns decode(encode(x_i))."""
+        encode, decode = self.bound(params)
+        return decode(encode(x_i))
+
+
+@partial(jax.jit, static_argnums=0)
+def denoising_scores(
+    reconstruct: Callable[[Any, Array], Array], params: Any, x_noisy: Array, x: Array
+) -> dict[str, Array]:
+    """Returns MSE per pixel and PSNR of ``reconstruct(params, x_noisy_i)`` against ``x_i``.
+
+    Both are exact means over the examples; the PSNR is that of each example.
+    """
+
+    def scores(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
+        x_hat_i = reconstruct(params, x_noisy_i)
+        return {"mse": jaxae.mean_squared_error(x_hat_i, x_i), "psnr": jaxae.psnr(x_hat_i, x_i)}
+
+    return jaxae.evaluate(scores, x_noisy, x, batch_size=1000)

@@ -1,0 +1,564 @@
+"""Bad input of every public function: one clear error that names argument, value, allowed.
+
+Each row: what is called, the class of the error, and a pattern of its message.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxae
+
+pytestmark = pytest.mark.usefixtures("no_type_hook")
+
+KEY = jax.random.key(0)
+X = jnp.full((4, 3), 0.5)
+NAN = X.at[0, 0].set(jnp.nan)
+INF = X.at[0, 0].set(jnp.inf)
+INT = jnp.ones((4, 3), jnp.int32)
+IDENTITY = lambda v: v
+MASK = partial(jaxae.masking_noise, rate=0.5)
+W = jnp.ones((2, 3))
+ENCODE, DECODE = (lambda v: W @ v), (lambda z: W.T @ z)
+SGD = optax.sgd(0.1)
+LOSS = lambda params, key, x: params * x[:, 0]
+
+NOISES = {
+    "masking_noise": (jaxae.masking_noise, "rate", 0.5, [-0.1, 1.1, np.nan, np.inf]),
+    "gaussian_noise": (jaxae.gaussian_noise, "stddev", 0.5, [-0.1, np.nan, np.inf]),
+    "uniform_noise": (jaxae.uniform_noise, "scale", 0.5, [-0.1, np.nan, -np.inf]),
+    "salt_and_pepper_noise": (jaxae.salt_and_pepper_noise, "rate", 0.5, [-1, 2, np.nan]),
+}
+CASES = []
+
+
+def case(name, call, error, match):
+    CASES.append(pytest.param(call, error, match, id=f"{len(CASES)}-{name}"))
+
+
+for name, (noise, strength, good, bad_values) in NOISES.items():
+    for bad in bad_values:
+        case(
+            name,
+            partial(noise, KEY, X, **{strength: bad}),
+            ValueError,
+            rf"{strength} must be a finite number.*but it is {bad}",
+        )
+    for bad, shown in (("0.5", "'0.5' \\(str\\)"), (None, "None"), (True, "True")):
+        case(
+            name,
+            partial(noise, KEY, X, **{strength: bad}),
+            TypeError,
+            rf"{strength} must be a finite number.*{shown}",
+        )
+    case(
+        name,
+        partial(noise, KEY, X, **{strength: X}),
+        TypeError,
+        rf"{strength} must be .*array of shape \(4, 3\)",
+    )
+    case(
+        name,
+        partial(noise, KEY, INT, **{strength: good}),
+        TypeError,
+        "x must be floating point, but its dtype is int32",
+    )
+    case(
+        name,
+        partial(noise, KEY, [1.0], **{strength: good}),
+        TypeError,
+        r"x must be an array, but it is \[1.0\] \(list\)",
+    )
+    case(
+        name,
+        partial(noise, KEY, NAN, **{strength: good}),
+        ValueError,
+        "x must be finite, but 1 of its 12 values",
+    )
+    case(name, partial(noise, KEY, INF, **{strength: good}), ValueError, "x must be finite")
+    case(
+        name,
+        partial(noise, 0, X, **{strength: good}),
+        TypeError,
+        r"key must be one PRNG key.*0 \(int\)",
+    )
+    case(
+        name,
+        partial(noise, jax.random.split(KEY), X, **{strength: good}),
+        TypeError,
+        r"key must be one PRNG key.*shape \(2,\)",
+    )
+
+case(
+    "uniform_noise",
+    lambda: jaxae.uniform_noise(KEY, X, scale=0.1, low=1.0, high=0.0),
+    ValueError,
+    "low must be at most high, but low=1.0 and high=0.0",
+)
+case(
+    "uniform_noise",
+    lambda: jaxae.uniform_noise(KEY, X, scale=0.1, low=np.nan),
+    ValueError,
+    "low must be a finite number, but it is nan",
+)
+case("uniform_noise", lambda: jaxae.uniform_noise(KEY, X, scale=0.1, high="1"), TypeError, "high")
+case(
+    "salt_and_pepper_noise",
+    lambda: jaxae.salt_and_pepper_noise(KEY, X, rate=0.1, low=2.0),
+    ValueError,
+    "low must be at",
+)
+case(
+    "compose",
+    lambda: jaxae.compose(MASK, 3),
+    TypeError,
+    r"corruptions\[1\] must be a function, but it is 3",
+)
+case("compose", lambda: jaxae.compose(MASK)(7, X), TypeError, "key must be one PRNG key")
+case(
+    "corrupt_batch",
+    lambda: jaxae.corrupt_batch(KEY, "mask", X),
+    TypeError,
+    "corrupt must be a function, but it is 'mask'",
+)
+case(
+    "corrupt_batch",
+    lambda: jaxae.corrupt_batch(KEY, MASK, jnp.ones(())),
+    ValueError,
+    r"x must have at least batch_ndim=1 axes, but its shape is \(\)",
+)
+case(
+    "corrupt_batch",
+    lambda: jaxae.corrupt_batch(KEY, MASK, X, batch_ndim=-1),
+    ValueError,
+    "batch_ndim must be an integer of at least 0, but it is -1",
+)
+case(
+    "corrupt_batch",
+    lambda: jaxae.corrupt_batch(KEY, lambda k, v: v[:1], X),
+    ValueError,
+    r"corrupt must keep shape and dtype.*float32\[3\] into float32\[1\]",
+)
+case("corrupt_batch", lambda: jaxae.corrupt_batch(KEY, MASK, INT), TypeError, "x must be floating")
+case("corrupt_batch", lambda: jaxae.corrupt_batch(KEY, MASK, NAN), ValueError, "x must be finite")
+case("corrupt_batch", lambda: jaxae.corrupt_batch(None, MASK, X), TypeError, "key must be one PRNG")
+
+for first, loss in (
+    ("x_hat", jaxae.squared_error),
+    ("mean", jaxae.gaussian_nll),
+    ("logits", jaxae.bernoulli_nll),
+    ("x_hat", jaxae.mean_squared_error),
+    ("x_hat", jaxae.psnr),
+    ("x_hat", jaxae.explained_variance),
+):
+    name = loss.__name__
+    case(
+        name,
+        partial(loss, X[:, :2], X),
+        ValueError,
+        rf"{first} and x must have the same shape.*\(4, 2\).*\(4, 3\)",
+    )
+    case(name, partial(loss, X[:1], X), ValueError, "same shape")  # would broadcast
+    case(name, partial(loss, INT, X), TypeError, f"{first} must be floating point")
+    case(name, partial(loss, X, INT), TypeError, "x must be floating point")
+    case(name, partial(loss, NAN, X), ValueError, f"{first} must be finite")
+    case(name, partial(loss, X, INF), ValueError, "x must be finite")
+    case(
+        name,
+        partial(loss, X, X, example_ndim=3),
+        ValueError,
+        r"x must have at least example_ndim=3 axes, but its shape is \(4, 3\)",
+    )
+    case(name, partial(loss, X, X, example_ndim=0), ValueError, "example_ndim must be an integer")
+    case(name, partial(loss, X, X, example_ndim=1.0), TypeError, "example_ndim must be an integer")
+
+for bad in (0.0, -1.0, np.nan):
+    case(
+        "gaussian_nll",
+        partial(jaxae.gaussian_nll, X, X, stddev=bad),
+        ValueError,
+        "stddev must be a finite number above 0, but it is",
+    )
+    case("Gaussian", partial(jaxae.Gaussian, bad), ValueError, "stddev must be a finite number")
+    case(
+        "score_estimate",
+        partial(jaxae.score_estimate, ENCODE, DECODE, X, stddev=bad),
+        ValueError,
+        "stddev must be a finite number above 0",
+    )
+    case("psnr", partial(jaxae.psnr, X, X, peak=bad), ValueError, "peak must be a finite number")
+case(
+    "gaussian_nll",
+    lambda: jaxae.gaussian_nll(X, X, stddev=0 * X),
+    ValueError,
+    "stddev must be at least",
+)
+case(
+    "gaussian_nll",
+    lambda: jaxae.gaussian_nll(X, X, stddev=X[:, 0]),
+    ValueError,
+    r"stddev and x must have the same shape",
+)
+case(
+    "bernoulli_nll",
+    lambda: jaxae.bernoulli_nll(X, 255 * X),
+    ValueError,
+    "x must be at most 1.0, but 12 of its values are above",
+)
+case("bernoulli_nll", lambda: jaxae.bernoulli_nll(X, -X), ValueError, "x must be at least 0.0")
+case("Bernoulli", lambda: jaxae.Bernoulli().mean(INT), TypeError, "output must be floating point")
+case("Bernoulli", lambda: jaxae.Bernoulli().sample(3, X), TypeError, "key must be one PRNG key")
+case(
+    "DiagonalGaussian",
+    lambda: jaxae.DiagonalGaussian().mean(X),
+    ValueError,
+    r"output must hold means and log standard deviations.*\(4, 3\)",
+)
+
+case("l1_penalty", lambda: jaxae.l1_penalty(INT), TypeError, "code must be floating point")
+case("l1_penalty", lambda: jaxae.l1_penalty(jnp.ones(())), ValueError, "code must have a last axis")
+case("l1_penalty", lambda: jaxae.l1_penalty(NAN), ValueError, "code must be finite")
+for bad in (0.0, 1.0, -0.1, 1.5, np.nan):
+    case(
+        "kl_sparsity_penalty",
+        partial(jaxae.kl_sparsity_penalty, X, target=bad),
+        ValueError,
+        "target must be a finite number above 0 and below 1, but it is",
+    )
+case(
+    "kl_sparsity_penalty",
+    lambda: jaxae.kl_sparsity_penalty(3 * X, target=0.1),
+    ValueError,
+    "code must be at most 1.0",
+)
+case(
+    "kl_sparsity_penalty",
+    lambda: jaxae.kl_sparsity_penalty(-X, target=0.1),
+    ValueError,
+    "code must be at least 0.0",
+)
+case(
+    "kl_sparsity_penalty",
+    lambda: jaxae.kl_sparsity_penalty(X[0], target=0.1),
+    ValueError,
+    r"code must be a batch of codes.*\(3,\)",
+)
+case(
+    "kl_sparsity_penalty",
+    lambda: jaxae.kl_sparsity_penalty(X[:0], target=0.1),
+    ValueError,
+    "of at least one",
+)
+case(
+    "kl_sparsity_penalty",
+    lambda: jax.vmap(lambda c: jaxae.kl_sparsity_penalty(c, target=0.1))(X),
+    ValueError,
+    "batch means",
+)
+for bad in (0, 4, -1):
+    case(
+        "keep_top_k",
+        partial(jaxae.keep_top_k, X, k=bad),
+        ValueError,
+        f"k must be an integer of at least 1 and at most 3, but it is {bad}",
+    )
+for bad in (1.5, "2", None, True):
+    case("keep_top_k", partial(jaxae.keep_top_k, X, k=bad), TypeError, "k must be an integer")
+case("keep_top_k", lambda: jaxae.keep_top_k(INF, k=1), ValueError, "code must be finite")
+
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(ENCODE, X, method="exact"),
+    ValueError,
+    "method must be one of auto, jacfwd, jacrev, hutchinson, but it is 'exact'",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(ENCODE, X, method="hutchinson"),
+    ValueError,
+    "key must be given for method='hutchinson'",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(ENCODE, X, method="hutchinson", key=1),
+    TypeError,
+    "key",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(ENCODE, X, method="hutchinson", key=KEY, probes="normal"),
+    ValueError,
+    "probes must be one of rademacher, gaussian, but it is 'normal'",
+)
+for option in ("num_samples", "chunk_size"):
+    case(
+        "contractive_penalty",
+        partial(jaxae.contractive_penalty, ENCODE, X, **{option: 0}),
+        ValueError,
+        f"{option} must be an integer of at least 1, but it is 0",
+    )
+    case(
+        "contractive_penalty",
+        partial(jaxae.contractive_penalty, ENCODE, X, **{option: 2.5}),
+        TypeError,
+        f"{option} must be an integer",
+    )
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(lambda v: v.sum(), X),
+    ValueError,
+    r"encode must map one example to one code of shape \(k,\).*it gave \(\)",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(lambda v: (v, v), X),
+    TypeError,
+    "encode must return one floating array",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(lambda v: v > 0, X),
+    TypeError,
+    r"encode must return one floating array.*bool\[3\]",
+)
+case(
+    "contractive_penalty",
+    lambda: jaxae.contractive_penalty(3, X),
+    TypeError,
+    "encode must be a function, but it is 3",
+)
+case("contractive_penalty", lambda: jaxae.contractive_penalty(ENCODE, INT), TypeError, "x must be")
+case("contractive_penalty", lambda: jaxae.contractive_penalty(ENCODE, NAN), ValueError, "finite")
+
+OBJECTIVES = {
+    "reconstruction_loss": jaxae.reconstruction_loss,
+    "sparse_loss": partial(jaxae.sparse_loss, weight=0.1),
+    "denoising_loss": partial(jaxae.denoising_loss, KEY, corrupt=MASK),
+    "contractive_loss": partial(jaxae.contractive_loss, weight=0.1),
+    "combined_loss": partial(jaxae.combined_loss, KEY, corrupt=MASK),
+    "reconstruction_field": jaxae.reconstruction_field,
+    "score_estimate": partial(jaxae.score_estimate, stddev=0.5),
+}
+for name, objective in OBJECTIVES.items():
+    case(name, partial(objective, ENCODE, DECODE, INT), TypeError, "x must be floating point")
+    case(name, partial(objective, ENCODE, DECODE, NAN), ValueError, "x must be finite")
+    case(name, partial(objective, ENCODE, DECODE, X, example_ndim=3), ValueError, "example_ndim=3")
+    case(name, partial(objective, None, DECODE, X), TypeError, "encode must be a function")
+    case(name, partial(objective, ENCODE, "mean", X), TypeError, "decode must be a function")
+    case(
+        name,
+        partial(objective, ENCODE, IDENTITY, X),
+        ValueError,
+        r"decode must return an example of shape \(3,\), but it gave \(2,\)",
+    )
+    case(
+        name,
+        partial(objective, lambda v: v[None], DECODE, X),
+        ValueError,
+        r"one code of shape \(k,\)",
+    )
+for name, option in (
+    ("sparse_loss", "weight"),
+    ("contractive_loss", "weight"),
+    ("combined_loss", "sparsity_weight"),
+    ("combined_loss", "contraction_weight"),
+):
+    loss = OBJECTIVES[name]
+    for bad in (-0.1, np.nan, np.inf):
+        case(
+            name,
+            partial(loss, ENCODE, DECODE, X, **{option: bad}),
+            ValueError,
+            f"{option} must be a finite number of at least 0, but it is {bad}",
+        )
+    case(name, partial(loss, ENCODE, DECODE, X, **{option: "1"}), TypeError, f"{option} must be")
+case(
+    "sparse_loss",
+    lambda: jaxae.sparse_loss(ENCODE, DECODE, X, weight=1, penalty=jnp.abs),
+    ValueError,
+    r"penalty must return one value per example \(4,\) or a scalar.*\(4, 2\)",
+)
+case(
+    "sparse_loss",
+    lambda: jaxae.sparse_loss(ENCODE, DECODE, X, weight=1, penalty="l1"),
+    TypeError,
+    "penalty must be a function, but it is 'l1'",
+)
+case(
+    "denoising_loss",
+    lambda: jaxae.denoising_loss(1, ENCODE, DECODE, X, corrupt=MASK),
+    TypeError,
+    "key must be one PRNG key",
+)
+case(
+    "denoising_loss",
+    lambda: jaxae.denoising_loss(KEY, ENCODE, DECODE, X, corrupt=0.5),
+    TypeError,
+    "corrupt must be a function, but it is 0.5",
+)
+case(
+    "denoising_loss",
+    lambda: jaxae.denoising_loss(KEY, ENCODE, DECODE, X, corrupt=MASK, sample_code=1),
+    TypeError,
+    "sample_code must be a function",
+)
+case(
+    "denoising_loss",
+    lambda: jaxae.denoising_loss(KEY, ENCODE, DECODE, X, corrupt=MASK, reconstruction="mse"),
+    TypeError,
+    "reconstruction must be a function, but it is 'mse'",
+)
+case(
+    "contractive_loss",
+    lambda: jaxae.contractive_loss(ENCODE, DECODE, X, weight=1.0, method="hutchinson"),
+    ValueError,
+    "key must be given",
+)
+
+case("active_units", lambda: jaxae.active_units(INT), TypeError, "code must be floating point")
+case("active_units", lambda: jaxae.active_units(X, threshold=-1), ValueError, "threshold must be")
+case("dead_units", lambda: jaxae.dead_units(NAN), ValueError, "code must be finite")
+case("dead_units", lambda: jaxae.dead_units(jnp.ones(())), ValueError, "last axis of units")
+case("saturated_share", lambda: jaxae.saturated_share(2 + X), ValueError, "code must be at most")
+case(
+    "explained_variance",
+    lambda: jaxae.explained_variance(X[:1], X[:1]),
+    ValueError,
+    "x must hold at least two examples",
+)
+case(
+    "jacobian_singular_values", lambda: jaxae.jacobian_singular_values(ENCODE, INT), TypeError, "x"
+)
+case(
+    "jacobian_singular_values",
+    lambda: jaxae.jacobian_singular_values(jnp.sum, X),
+    ValueError,
+    "one code",
+)
+case(
+    "contraction_curve",
+    lambda: jaxae.contraction_curve(KEY, ENCODE, X, radii=jnp.zeros(2)),
+    ValueError,
+    "radii must be at least",
+)
+case(
+    "contraction_curve",
+    lambda: jaxae.contraction_curve(KEY, ENCODE, X, radii=jnp.ones(())),
+    ValueError,
+    "radii must have one axis",
+)
+case(
+    "fit_linear_denoiser", lambda: jaxae.fit_linear_denoiser(X[:, :2], X), ValueError, "same shape"
+)
+case(
+    "fit_linear_denoiser",
+    lambda: jaxae.fit_linear_denoiser(X[0], X[0]),
+    ValueError,
+    r"x must be rows \(n, d\) with n >= 2",
+)
+case("fit_linear_denoiser", lambda: jaxae.fit_linear_denoiser(X, INT), TypeError, "x must be float")
+case(
+    "fit_linear_denoiser",
+    lambda: jaxae.fit_linear_denoiser(X, X)(X, rank=0),
+    ValueError,
+    "rank must be an integer of at least 1",
+)
+
+DENSE, CONV = jaxae.DenseAutoencoder, jaxae.ConvAutoencoder
+init = lambda model: jaxae.as_functions(model).init(KEY)
+case("as_functions", lambda: jaxae.as_functions(3), TypeError, "model must be a Flax Linen module")
+case("as_functions", lambda: jaxae.as_functions(DENSE((3,), 2)).init(5), TypeError, "key must be")
+case("DenseAutoencoder", lambda: init(DENSE((3,), 0)), ValueError, "code_dim must be an integer")
+case("DenseAutoencoder", lambda: init(DENSE((3,), 2.0)), TypeError, "code_dim must be an integer")
+case("DenseAutoencoder", lambda: init(DENSE((3,), 2, hidden_dims=(0,))), ValueError, "hidden_dims")
+case("DenseAutoencoder", lambda: init(DENSE((0,), 2)), ValueError, "example_shape")
+case(
+    "ConvAutoencoder",
+    lambda: init(CONV((8, 8), 2)),
+    ValueError,
+    r"example_shape must be \(height, width, channels\), but it is \(8, 8\)",
+)
+case("ConvAutoencoder", lambda: init(CONV((8, 8, 1), 2, channels=())), ValueError, "channels")
+case("ConvAutoencoder", lambda: init(CONV((8, 8, 1), 2, kernel_size=0)), ValueError, "kernel_size")
+
+run_epoch = jaxae.make_epoch(LOSS, SGD, batch_size=2)
+state = jaxae.create_train_state(jnp.zeros(()), SGD)
+case(
+    "create_train_state",
+    lambda: jaxae.create_train_state({}, "adam"),
+    TypeError,
+    "optimizer must be an optax optimiser, but it is 'adam'",
+)
+case("make_train_step", lambda: jaxae.make_train_step(None, SGD), TypeError, "loss must be a func")
+case("make_train_step", lambda: jaxae.make_train_step(LOSS, None), TypeError, "optimizer must be")
+for bad, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
+    case(
+        "make_epoch",
+        partial(jaxae.make_epoch, LOSS, SGD, batch_size=bad),
+        error,
+        f"batch_size must be an integer of at least 1, but it is {bad}",
+    )
+    case(
+        "fit",
+        partial(jaxae.fit, run_epoch, state, KEY, X, epochs=bad),
+        error,
+        f"epochs must be an integer of at least 1, but it is {bad}",
+    )
+    case("evaluate", partial(jaxae.evaluate, jnp.sum, X, batch_size=bad), error, "batch_size must")
+case(
+    "make_epoch",
+    lambda: run_epoch(state, KEY, 0, X[:0]),
+    ValueError,
+    r"x must hold at least one example, but its shape is \(0, 3\)",
+)
+case("fit", lambda: jaxae.fit(run_epoch, state, KEY, NAN, epochs=1), ValueError, "x must be finite")
+case(
+    "fit", lambda: jaxae.fit(run_epoch, state, KEY, INT, epochs=1), TypeError, "x must be floating"
+)
+case("fit", lambda: jaxae.fit(run_epoch, state, 0, X, epochs=1), TypeError, "key must be one PRNG")
+case("evaluate", lambda: jaxae.evaluate(3, X, batch_size=2), TypeError, "metric must be a function")
+case("evaluate", lambda: jaxae.evaluate(jnp.sum, X[:0], batch_size=2), ValueError, "n >= 1")
+case(
+    "evaluate",
+    lambda: jaxae.evaluate(jaxae.squared_error, X, X[:2], batch_size=2),
+    ValueError,
+    r"same n >= 1 examples, but have \[\(4, 3\), \(2, 3\)\]",
+)
+case("evaluate", lambda: jaxae.evaluate(jnp.sum, jnp.ones(()), batch_size=2), ValueError, "n >= 1")
+case(
+    "evaluate",
+    lambda: jaxae.evaluate(jnp.sum, NAN, batch_size=2),
+    ValueError,
+    r"data\[0\] must be finite",
+)
+
+
+@pytest.mark.parametrize(("call", "error", "match"), CASES)
+def test_bad_input(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_every_public_function_is_in_the_table():
+    covered = {param.id.split("-", 1)[1] for param in CASES}
+    exempt = {"AutoencoderFunctions", "LinearDenoiser", "NonFiniteLossError", "TrainState"}
+    assert covered | exempt == set(jaxae.__all__)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_numbers_are_checked_at_trace_time_and_values_are_not(name):
+    noise, strength, good, bad_values = NOISES[name]
+    with pytest.raises(ValueError, match=strength):
+        jax.jit(lambda x: noise(KEY, x, **{strength: bad_values[0]}))(X)
+    traced = jax.jit(lambda x, level: noise(KEY, x, **{strength: level}))
+    assert bool(jnp.isnan(traced(NAN, good)).any()) or name == "salt_and_pepper_noise"
+
+
+def test_a_long_value_is_shortened_in_the_message():
+    with pytest.raises(TypeError, match=r"\.\.\. \(str\)") as caught:
+        jaxae.masking_noise(KEY, X, rate="9" * 5000)
+    assert len(str(caught.value)) < 200

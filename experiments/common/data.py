@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common import idx, tfds_source
-from experiments.common.errors import InputError
+from experiments.common.errors import InputError, first_line
 
 _HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
 
@@ -135,13 +135,15 @@ def _read_numpy(path: Path) -> tfds_source.Splits:
     ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, or a single array.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        with open(path, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except FileNotFoundError:
         raise InputError(f"--dataset {path} does not exist") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"--dataset {path} cannot be read as {path.suffix}: {line}") from error
+        raise InputError(
+            f"--dataset {path} cannot be read as {path.suffix}: {first_line(error)}"
+        ) from error
     for prefix in ("x_", ""):
         if {f"{prefix}train", f"{prefix}test"} <= arrays.keys():
             return {

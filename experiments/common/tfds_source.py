@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import idx
-from experiments.common.errors import InputError
+from experiments.common.errors import InputError, first_line
 
 _PROBE_SECONDS = 5.0
 _CACHE_VERSION = "1"
@@ -84,12 +84,13 @@ def _open(name: str, data_dir: Path | None) -> Any:
     if folder := _prepared_folder(base.name, data_dir, Path(tfds.core.constants.DATA_DIR)):
         try:
             builder = tfds.builder_from_directory(folder)
-            if builder.name != base.name:
-                raise InputError(f"{folder} holds {builder.name}, but --dataset is {name}")
-            return builder
-        except (ValueError, KeyError, OSError) as error:
-            line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{folder} cannot be read as a prepared data set: {line}") from error
+        except Exception as error:  # JSON, protobuf and tfds each raise their own classes
+            raise InputError(
+                f"{folder} cannot be read as a prepared data set: {first_line(error)}"
+            ) from error
+        if builder.name != base.name:
+            raise InputError(f"{folder} holds {builder.name}, but --dataset is {name}")
+        return builder
     return prepare(base, data_dir)
 
 
@@ -139,22 +140,26 @@ def prepare(base: Any, data_dir: Path | None) -> Any:
     except InputError:
         raise
     except Exception as error:  # the download manager raises whatever its parts raise
-        line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} could not be downloaded from {url}: {line}") from error
+        raise InputError(
+            f"{name} could not be downloaded from {url}: {first_line(error)}"
+        ) from error
     return builder
+
+
+def _idx_examples(files: idx.IdxFiles) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields what TFDS stores of one split: a key, and the features with the pixels as PNG."""
+    from PIL import Image
+
+    for row, (pixels, label) in enumerate(zip(*idx.read_split(files), strict=True)):
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, format="png")
+        png.seek(0)
+        yield row, {"image": png, "label": int(label)}
 
 
 def _idx_builder(base: Any) -> Any:
     """Returns a builder class like ``base`` that prepares IDX files without TensorFlow."""
     import tensorflow_datasets as tfds
-    from PIL import Image
-
-    def examples(files: idx.IdxFiles) -> Iterator[tuple[int, dict[str, Any]]]:
-        for row, (pixels, label) in enumerate(zip(*idx.read_split(files), strict=True)):
-            png = io.BytesIO()
-            Image.fromarray(pixels).save(png, format="png")
-            png.seek(0)
-            yield row, {"image": png, "label": int(label)}
 
     def split_generators(self: Any, manager: Any) -> dict[str, Any]:
         splits = {}
@@ -164,7 +169,7 @@ def _idx_builder(base: Any) -> Any:
                 "labels": f"{self.URL}{stem}-labels-idx1-ubyte.gz",
             }
             paths = {kind: Path(path) for kind, path in manager.download(urls).items()}
-            splits[split] = examples(idx.IdxFiles(**paths))
+            splits[split] = _idx_examples(idx.IdxFiles(**paths))
         return splits
 
     with tfds.core.registered.skip_registration():
@@ -210,8 +215,9 @@ def _decode_split(
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever damaged bytes make them raise
-        line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{paths[0]} cannot be decoded: {line}; is it damaged?") from error
+        raise InputError(
+            f"{paths[0]} cannot be decoded: {first_line(error)}; is it damaged?"
+        ) from error
     expected = builder.info.splits[split].num_examples
     if len(pairs) != expected:
         raise InputError(f"{paths[0]} holds {len(pairs)} examples of {expected}; is it truncated?")

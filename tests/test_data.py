@@ -1,0 +1,486 @@
+"""Data: digits, user files, IDX files, TensorFlow Datasets; canonical order; bad files."""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import shutil
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from idx_files import idx_bytes, random_split, write_four
+
+from experiments.common import data, idx, tfds_source
+from experiments.common.errors import InputError
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+needs_mnist = pytest.mark.skipif(
+    not (SHARED / "idx").is_dir() or not (SHARED / "tfds").is_dir(),
+    reason="the real MNIST is not beside the repository (../shared/data)",
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def rows(images):
+    return {image.tobytes() for image in images}
+
+
+# digits and user files
+
+
+def test_digits_are_the_real_ones():
+    digits = data.load("digits")
+    assert digits.train.shape == (1438, 8, 8, 1)
+    assert digits.test.shape == (359, 8, 8, 1)
+    for images in (digits.train, digits.test):
+        assert images.dtype == np.float32
+        assert images.min() == 0
+        assert images.max() == 1
+    assert set(digits.train_labels) == set(digits.test_labels) == set(range(10))
+    from sklearn.datasets import load_digits
+
+    stored = (load_digits().images / 16).astype(np.float32)
+    assert rows(digits.train) | rows(digits.test) == rows(stored)
+    assert digits.test_labels[digits.one_of_each_class()].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((20, 9), (3, 3, 1)),
+        ((20, 7), (1, 7, 1)),
+        ((20, 4, 5), (4, 5, 1)),
+        ((20, 4, 5, 3), (4, 5, 3)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "bool"])
+def test_npy_of_any_shape_and_dtype(tmp_path, shape, expected, dtype):
+    values = np.random.default_rng(0).integers(0, 2, shape)
+    array = values.astype(dtype) * (np.uint8(255) if dtype == "uint8" else 1)
+    np.save(tmp_path / "mine.npy", array.astype(dtype))
+    mine = data.load(str(tmp_path / "mine.npy"))
+    assert mine.name == "mine"
+    assert mine.example_shape == expected
+    assert mine.num_features == np.prod(expected)
+    assert (len(mine.train), len(mine.test)) == (16, 4)
+    assert mine.train.dtype == np.float32
+    assert set(np.unique(mine.train)) == {0.0, 1.0}
+    flat_train, flat_test = mine.flat()
+    assert flat_train.shape == (16, mine.num_features)
+    assert flat_test.shape == (4, mine.num_features)
+
+
+@pytest.mark.parametrize("prefix", ["x_", ""])
+def test_npz_with_splits_and_labels(tmp_path, prefix):
+    x = np.random.default_rng(0).uniform(size=(9, 4, 4)).astype(np.float32)
+    y = np.arange(9)
+    arrays = {f"{prefix}train": x[:6], f"{prefix}test": x[6:], "y_train": y[:6], "y_test": y[6:]}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    mine = data.load(str(tmp_path / "mine.npz"))
+    for image, label in zip(mine.train[..., 0], mine.train_labels, strict=True):
+        np.testing.assert_array_equal(image, x[label])
+    assert sorted(mine.test_labels) == [6, 7, 8]
+
+
+def test_order_of_storage_does_not_matter(tmp_path):
+    images, labels = random_split(30, 3)
+    order = np.random.default_rng(1).permutation(30)
+    for name, pick in (("a", slice(None)), ("b", order)):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x_train=images[pick],
+            x_test=images[pick][:8],
+            y_train=labels[pick],
+            y_test=labels[pick][:8],
+        )
+        np.save(tmp_path / f"{name}.npy", images[pick])
+    a, b = (data.load(str(tmp_path / f"{name}.npz")) for name in "ab")
+    np.testing.assert_array_equal(a.train, b.train)
+    np.testing.assert_array_equal(a.train_labels, b.train_labels)
+    a, b = (data.load(str(tmp_path / f"{name}.npy")) for name in "ab")
+    assert a.fingerprint() == b.fingerprint()  # the hold-out does not depend on it either
+    assert not rows(a.train) & rows(a.test)
+
+
+def test_the_canonical_order_is_no_order_of_the_pixels(tmp_path):
+    # Sorting by brightness would make batches of equal images; a digest does not.
+    ramp = np.linspace(0, 1, 400, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    np.save(tmp_path / "ramp.npy", ramp)
+    brightness = data.load(str(tmp_path / "ramp.npy")).train.mean((1, 2, 3))
+    assert abs(np.corrcoef(brightness, np.arange(len(brightness)))[0, 1]) < 0.2
+
+
+# IDX files
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=3)), st.booleans())
+def test_idx_round_trip(tmp_path_factory, array, compress):
+    path = tmp_path_factory.mktemp("idx") / "file"
+    encoded = idx_bytes(array)
+    path.write_bytes(gzip.compress(encoded) if compress else encoded)
+    np.testing.assert_array_equal(idx.read(path, ndim=array.ndim), array)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60), st.integers(1, 3))
+def test_idx_reader_survives_any_bytes(tmp_path_factory, content, ndim):
+    path = tmp_path_factory.getbasetemp() / "any-bytes"
+    for raw in (content, bytes((0, 0, 8, ndim)) + content, gzip.compress(content)[: len(content)]):
+        path.write_bytes(raw)
+        with contextlib.suppress(InputError):
+            assert idx.read(path, ndim=ndim).size <= 60
+
+
+@pytest.mark.parametrize("layout", [".", "raw", "MNIST/raw", "mnist"])
+@pytest.mark.parametrize("compress", [True, False])
+def test_idx_folders_of_every_layout(tmp_path, layout, compress):
+    splits = write_four(tmp_path / layout, compress=compress)
+    loaded = data.load("mnist", tmp_path)
+    for stem, images in (("train", loaded.train), ("t10k", loaded.test)):
+        expected = splits[stem][0].astype(np.float32)[..., None] / np.float32(255)
+        assert rows(images) == rows(expected)
+    assert loaded.train.shape == (12, 28, 28, 1)
+
+
+def test_idx_names_with_a_dot_and_relatives_of_mnist(tmp_path):
+    write_four(tmp_path / "FashionMNIST" / "raw", compress=False)
+    for path in (tmp_path / "FashionMNIST" / "raw").iterdir():
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert len(data.load("fashion_mnist", tmp_path).test) == 5
+
+
+GOOD = idx_bytes(np.zeros((2, 3, 3), np.uint8))
+BAD_IDX = {
+    "empty": (b"", "has the magic number 0x,"),
+    "text": (b"hello, this is no IDX file", "has the magic number 0x68656c6c, but an IDX file"),
+    "labels instead of images": (idx_bytes(np.zeros(9, np.uint8)), "starts with 0x00000803"),
+    "floats": (bytes((0, 0, 13, 3)) + GOOD[4:], "magic number 0x00000d03"),
+    "ends in the header": (GOOD[:9], "ends within its header"),
+    "truncated": (GOOD[:-1], r"should hold 18 bytes for its sizes \[2, 3, 3\], but there are only"),
+    "bytes left over": (GOOD + b"x", "but there are more"),
+    "huge sizes": (struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1), "only 0"),
+    "truncated gzip": (gzip.compress(GOOD)[:-9], "cannot be read"),
+    "damaged gzip": (b"\x1f\x8b" + b"\x00" * 40, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), BAD_IDX.values(), ids=BAD_IDX.keys())
+def test_bad_idx_files(tmp_path, content, match):
+    write_four(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(InputError, match=match) as caught:
+        data.load("mnist", tmp_path)
+    assert "train-images-idx3-ubyte.gz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_one_of_the_four(tmp_path):
+    write_four(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(InputError, match="but not t10k-labels-idx1-ubyte"):
+        data.load("mnist", tmp_path)
+
+
+def test_labels_of_another_number(tmp_path):
+    write_four(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(7, np.uint8)))
+    with pytest.raises(InputError, match=r"holds 12 images, but .* 7 labels"):
+        data.load("mnist", tmp_path)
+
+
+# bad user files
+
+
+def save(name, array):
+    return lambda folder: np.save(folder / name, array, allow_pickle=True)
+
+
+GREY = np.full((10, 4, 4), 0.5, np.float32)
+BAD_FILES = {
+    "missing": ("x.npy", lambda folder: None, "does not exist"),
+    "text": ("x.npy", lambda folder: (folder / "x.npy").write_text("1,2,3"), "cannot be read"),
+    "empty": ("x.npy", lambda folder: (folder / "x.npy").write_bytes(b""), "cannot be read"),
+    "folder": ("x.npy", lambda folder: (folder / "x.npy").mkdir(), "cannot be read"),
+    "objects": ("x.npy", save("x.npy", np.array([{}, 3], object)), "cannot be read"),
+    "integers": ("x.npy", save("x.npy", np.ones((9, 4), np.int64)), "must be uint8 in .* int64"),
+    "text array": ("x.npy", save("x.npy", np.full((9, 4), "a")), "must be uint8"),
+    "complex": ("x.npy", save("x.npy", np.ones((9, 4), complex)), "but it is complex128"),
+    "NaN": ("x.npy", save("x.npy", np.where(GREY > 0, np.nan, GREY)), "must be finite, but 160"),
+    "infinite": (
+        "x.npy",
+        save("x.npy", np.full((9, 4), np.inf)),
+        "must be finite",
+    ),
+    "0 to 255 as floats": ("x.npy", save("x.npy", GREY * 255), r"must lie in \[0, 1\].*127.5"),
+    "negative": ("x.npy", save("x.npy", GREY - 1), r"must lie in \[0, 1\], but it spans \[-0.5"),
+    "one axis": ("x.npy", save("x.npy", np.zeros(9)), r"must be images \(n, d\).*\(9,\)"),
+    "five axes": ("x.npy", save("x.npy", np.zeros((9, 1, 1, 1, 1))), "must be images"),
+    "no examples": ("x.npy", save("x.npy", np.zeros((0, 4))), r"with n >= 1.*\(0, 4\)"),
+    "too few": ("x.npy", save("x.npy", np.zeros((4, 4))), "at least 5 examples, but it has 4"),
+    "scalar": ("x.npy", save("x.npy", np.zeros(())), "must be images"),
+    "not a zip": ("x.npz", lambda folder: (folder / "x.npz").write_bytes(b"PK"), "cannot be read"),
+    "odd names": (
+        "x.npz",
+        lambda folder: np.savez(folder / "x.npz", a=GREY, b=GREY),
+        "must hold x_train and x_test.*but it holds a, b",
+    ),
+    "nothing inside": ("x.npz", lambda folder: np.savez(folder / "x.npz"), "holds nothing"),
+    "shapes differ": (
+        "x.npz",
+        lambda folder: np.savez(folder / "x.npz", train=GREY, test=GREY[:, :2]),
+        "train images are",
+    ),
+    "labels differ": (
+        "x.npz",
+        lambda folder: np.savez(folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.ones(3)),
+        r"has 10 images, but labels of shape \(3,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "match"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_user_files(tmp_path, name, make, match):
+    make(tmp_path)
+    with pytest.raises(InputError, match=match) as caught:
+        data.load(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_truncated_user_files(tmp_path, name):
+    if name.endswith("npy"):
+        np.save(tmp_path / name, GREY)
+    else:
+        np.savez_compressed(tmp_path / name, x_train=GREY, x_test=GREY)
+    content = (tmp_path / name).read_bytes()
+    for size in range(1, len(content), max(1, len(content) // 25)):
+        (tmp_path / name).write_bytes(content[:size])
+        with pytest.raises(InputError):
+            data.load(str(tmp_path / name))
+
+
+def test_data_dir_goes_with_names_only(tmp_path):
+    for dataset in ("digits", "mine.npy"):
+        with pytest.raises(InputError, match="--data-dir is for named data sets"):
+            data.load(dataset, tmp_path)
+
+
+# TensorFlow Datasets, against a local server
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The four files behind a real HTTP server; yields (url, folder, arrays)."""
+    folder = tmp_path_factory.mktemp("server")
+    splits = write_four(folder)
+    handler = functools.partial(Silent, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/", folder, splits
+        running.shutdown()
+        thread.join()
+
+
+@contextlib.contextmanager
+def mnist_at(url, folder, *, damage=b""):
+    """Points the builder of MNIST, and its checksums, to a local server."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    def info(path):
+        content = path.read_bytes()
+        checksum = hashlib.sha256(content + damage).hexdigest()
+        return UrlInfo(len(content), checksum, path.name)
+
+    builder = tfds.builder_cls("mnist")
+    infos = {url + path.name: info(path) for path in folder.glob("*.gz")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "URL", url)
+        patch.setattr(builder, "url_infos", infos)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(server, tmp_path_factory):
+    """A TFDS folder that this project downloaded and prepared; yields (folder, arrays)."""
+    url, folder, splits = server
+    target = tmp_path_factory.mktemp("tfds")
+    with mnist_at(url, folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXAE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        data.load("mnist", target)
+    return target, splits
+
+
+def test_tensorflow_is_not_needed():
+    assert importlib.util.find_spec("tensorflow") is None
+
+
+def test_download_and_prepare_equals_the_idx_files(prepared, server, tmp_path):
+    target, _ = prepared
+    _, folder, _ = server
+    assert (target / "mnist" / "3.0.1" / "dataset_info.json").is_file()
+    from_tfds, from_idx = data.load("mnist", target), data.load("mnist", folder)
+    assert from_tfds.fingerprint() == from_idx.fingerprint()
+    version = data.load("mnist", target / "mnist" / "3.0.1")
+    assert version.fingerprint() == from_idx.fingerprint()
+
+
+def test_what_we_prepare_tfds_reads_as_its_own(prepared):
+    import tensorflow_datasets as tfds
+
+    target, splits = prepared
+    source = tfds.data_source("mnist", split="test", data_dir=target, download=False)
+    images = np.stack([row["image"][..., 0] for row in source])
+    assert rows(images) == rows(splits["t10k"][0])
+
+
+def test_tfrecord_folders_give_the_same(prepared, tmp_path):
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    target, _ = prepared
+    folder = tmp_path / "mnist" / "3.0.1"
+    shutil.copytree(target / "mnist" / "3.0.1", folder)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for path in list(folder.glob("*.array_record*")):
+        reader = ArrayRecordReader(str(path))
+        records = reader.read_all()
+        reader.close()
+        framed = b"".join(
+            struct.pack("<QI", len(record), 0) + record + struct.pack("<I", 0) for record in records
+        )
+        path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(framed)
+        path.unlink()
+    assert data.load("mnist", tmp_path).fingerprint() == data.load("mnist", target).fingerprint()
+    shard = next(folder.glob("*train*tfrecord*"))
+    for cut in (-3, 5):
+        shard.write_bytes(shard.read_bytes()[:cut])
+        with pytest.raises(InputError, match="truncated"):
+            data.load("mnist", tmp_path)
+
+
+def test_decoded_images_are_kept_and_memory_mapped(prepared, monkeypatch, tmp_path):
+    target, _ = prepared
+    first = data.load("mnist", target)
+    monkeypatch.setattr(tfds_source, "_decode_split", lambda *_: pytest.fail("decoded again"))
+    assert data.load("mnist", target).fingerprint() == first.fingerprint()
+    assert isinstance(tfds_source.load("mnist", target)["train"][0], np.memmap)
+
+
+def test_a_damaged_cache_is_made_again(prepared, tmp_path):
+    target, _ = prepared
+    first = data.load("mnist", target)
+    (entry,) = (tmp_path / "cache").iterdir()
+    for name in ("train_images.npy", "index.json", "test_labels.npy"):
+        file = entry / name
+        file.write_bytes(file.read_bytes()[:20])
+        assert data.load("mnist", target).fingerprint() == first.fingerprint()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [entry.name]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(prepared, tmp_path, monkeypatch, caplog):
+    target, splits = prepared
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert len(data.load("mnist", target).train) == len(splits["train"][0])
+    assert "not kept" in caplog.text
+
+
+def test_damaged_shards_are_named(prepared, tmp_path):
+    target, _ = prepared
+    shutil.copytree(target / "mnist", tmp_path / "mnist")
+    shard = next((tmp_path / "mnist" / "3.0.1").glob("*train*array_record*"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"mnist-train.*") as caught:
+        data.load("mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+    shard.unlink()
+    with pytest.raises(InputError, match="is missing; prepare the data set mnist again"):
+        data.load("mnist", tmp_path)
+    (shard.parent / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a prepared data set"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_download_with_a_wrong_checksum_is_refused(server, tmp_path):
+    url, folder, _ = server
+    with mnist_at(url, folder, damage=b"!"), pytest.raises(InputError, match="could not be down"):
+        data.load("mnist", tmp_path)
+    assert not (tmp_path / "mnist" / "3.0.1").exists()
+
+
+def test_no_network_is_one_line_with_the_commands(tmp_path, server):
+    _, folder, _ = server
+    with mnist_at("http://127.0.0.1:9/", folder), pytest.raises(InputError) as caught:
+        data.load("mnist", tmp_path)
+    line = str(caught.value)
+    assert "\n" not in line
+    for part in ("cannot be reached", "python -m experiments", "--data-dir", "--dataset digits"):
+        assert part in line
+
+
+def test_preparing_other_data_sets_names_the_command(tmp_path):
+    with pytest.raises(InputError, match=r"cifar10.*needs TensorFlow once: pip install tensorflow"):
+        data.load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("mnits", "--dataset mnits is unknown.*did you mean mnist"),
+        ("", "is unknown"),
+        ("no/such/file.txt", "is unknown"),
+        ("qqqqzzzz", "allowed are digits"),
+    ],
+)
+def test_unknown_data_sets(name, match):
+    with pytest.raises(InputError, match=match) as caught:
+        data.load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_dir_that_is_no_folder(tmp_path):
+    with pytest.raises(InputError, match="is not a folder"):
+        data.load("mnist", tmp_path / "nowhere")
+
+
+def test_data_dir_of_another_data_set(prepared):
+    target, _ = prepared
+    with pytest.raises(InputError, match="holds mnist, but --dataset is kmnist"):
+        data.load("kmnist", target / "mnist" / "3.0.1")
+
+
+# the real MNIST
+
+
+@needs_mnist
+def test_real_mnist_from_tfds_and_from_idx_is_the_same(monkeypatch, request):
+    # decoding 60,000 PNGs once per checkout is enough
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(request.config.cache.mkdir("decoded")))
+    from_idx, from_tfds = (data.load("mnist", SHARED / kind) for kind in ("idx", "tfds"))
+    assert from_idx.train.shape == (60000, 28, 28, 1)
+    assert from_idx.test.shape == (10000, 28, 28, 1)
+    assert from_idx.fingerprint() == from_tfds.fingerprint()
+    # known facts of MNIST: mean pixel, and the number of zeros among the test labels
+    np.testing.assert_allclose(from_idx.train.mean(), 0.1307, atol=1e-4)
+    assert int((from_idx.test_labels == 0).sum()) == 980

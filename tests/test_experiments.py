@@ -1,0 +1,264 @@
+"""The experiments end to end on real digits: files, numbers, reproducibility, bad options."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from idx_files import write_four
+from PIL import Image
+
+from experiments import denoising
+from experiments.common import command_line, data
+
+ROOT = Path(__file__).parent.parent
+TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+    """Experiments run with JAX's own settings, as on the command line."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """One small run on digits; yields (folder, what main returned)."""
+    out = tmp_path_factory.mktemp("run") / "new" / "folder"
+    with jax.numpy_dtype_promotion("standard"):
+        metrics = denoising.main(denoising.Config(dataset="digits", out=out, **TINY))
+    return out, metrics
+
+
+def test_a_run_leaves_every_file(digits_run):
+    out, _ = digits_run
+    figures = {"flow_chart", "corrupted", "code_dims", "noise_levels", "rows_dim_0016"}
+    figures |= {"rows_dim_0004", "curves_code_dim", "curves_noise_level"}
+    expected = {f"{name}.png" for name in figures} | {"metrics.json", "config.json", "log.jsonl"}
+    assert {path.name for path in out.iterdir()} == expected
+
+
+def test_figures_are_pictures_with_something_in_them(digits_run):
+    out, _ = digits_run
+    for path in out.glob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L"))
+        assert min(pixels.shape) > 150, path.name
+        assert pixels.std() > 10, path.name
+
+
+def test_metrics_are_complete_and_consistent(digits_run):
+    out, metrics = digits_run
+    stored = json.loads((out / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(metrics))
+    assert (stored["train_examples"], stored["test_examples"]) == (1438, 359)
+    assert [row["code_dim"] for row in stored["by_code_dim"]] == [16, 4]
+    assert [row["noise_level"] for row in stored["by_noise_level"]] == [0.5, 1.0]
+    for row in stored["by_code_dim"] + stored["by_noise_level"]:
+        for part in (row, row["linear"], row["corrupted"]):
+            for name, unit in (("test_mse", "squared pixel"), ("test_psnr", "dB")):
+                number = part[name]
+                assert unit in number["unit"]
+                assert len(number["values"]) == 2
+                np.testing.assert_allclose(number["mean"], np.mean(number["values"]))
+                np.testing.assert_allclose(number["std"], np.std(number["values"], ddof=1))
+
+
+def test_baselines_are_what_they_say(digits_run):
+    # uniform noise of half-width a, clipped: about a^2 / 3 inside, half of that at 0 and 1
+    _, metrics = digits_run
+    low, high = (row["corrupted"]["test_mse"]["mean"] for row in metrics["by_noise_level"])
+    assert 0.5**2 / 6 < low < 0.5**2 / 3
+    assert low < high < 1 / 3
+    ranks = [row["linear"]["test_mse"]["mean"] for row in metrics["by_code_dim"]]
+    assert ranks[0] < ranks[1] < low  # rank 16 beats rank 4 beats doing nothing
+
+
+def test_log_has_one_line_per_epoch(digits_run):
+    out, _ = digits_run
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    runs = {(line["code_dim"], line["noise_level"], line["seed"]) for line in lines}
+    assert runs == {(d, n, s) for d, n in ((16, 0.5), (16, 1.0), (4, 0.5)) for s in (0, 1)}
+    assert len(lines) == 2 * len(runs)
+    assert all(np.isfinite(line["train_loss"]) for line in lines)
+    first, last = (
+        np.mean([line["train_loss"] for line in lines if line["epoch"] == epoch])
+        for epoch in (1, 2)
+    )
+    assert last < first
+
+
+def test_config_records_settings_versions_device_and_data(digits_run):
+    out, _ = digits_run
+    config = json.loads((out / "config.json").read_text())
+    assert config["settings"]["code_dims"] == [16, 4]
+    assert config["settings"]["epochs"] == 2
+    assert config["environment"]["jax"] == jax.__version__
+    assert config["environment"]["device"]["platform"] == jax.devices()[0].platform
+    assert config["data_sha256"] == data.load("digits").fingerprint()
+
+
+def without_times(metrics):
+    text = json.dumps(metrics)
+    return re.sub(r'"seconds(_per_run)?": [0-9.]+', "", text)
+
+
+def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, monkeypatch):
+    # "Same" means: the same examples in one canonical order, hence bit-identical metrics.
+    import tensorflow_datasets as tfds
+
+    from experiments.common import tfds_source
+
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
+    write_four(tmp_path / "idx", train=30, test=10)
+    builder = tfds_source._idx_builder(tfds.builder_cls("mnist"))
+    monkeypatch.setattr(
+        builder,
+        "_split_generators",
+        lambda self, manager: {
+            split: tfds_source._idx_examples(files)
+            for split, files in tfds_source.idx.find(tmp_path / "idx", "mnist").items()
+        },
+    )
+    builder(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()
+    tiny = TINY | {"code_dims": (3,), "noise_levels": (0.5,), "num_seeds": 1}
+    config = denoising.Config(dataset="mnist", seed=7, **tiny)
+
+    def run(source, seed):
+        changes = {"data_dir": tmp_path / source, "out": tmp_path / f"{source}-{seed}"}
+        return without_times(denoising.main(dataclasses.replace(config, seed=seed, **changes)))
+
+    first = run("idx", 7)
+    assert run("tfds", 7) == first
+    assert run("idx", 8) != first
+
+
+@pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt-and-pepper"])
+def test_every_corruption_is_an_option(corruption, tmp_path):
+    args = ["--dataset", "digits", "--quick", "--code-dims", "4", "--corruption", corruption]
+    args += ["--noise-levels", "0.4", "--out", str(tmp_path)]
+    assert command_line.run(denoising.main, denoising.Config, args) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["corruption"] == corruption
+    assert metrics["by_code_dim"][0]["corrupted"]["test_mse"]["mean"] > 0.01
+
+
+def test_default_dimensions_and_levels_are_the_lectures(tmp_path):
+    plan = denoising.make_plan(denoising.Config(dataset="digits"))
+    assert plan.dims == (128, 64, 32, 16, 8, 4, 2)
+    assert (plan.swept_dim, plan.levels[0], plan.config.batch_size) == (16, 0.55, 64)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(size=(10, 28, 28)))
+    plan = denoising.make_plan(denoising.Config(dataset=str(tmp_path / "x.npy")))
+    assert plan.dims == (1568, 784, 256, 64, 32, 16, 8)
+    assert (plan.swept_dim, plan.epochs, plan.config.learning_rate) == (64, 50, 1e-3)
+
+
+# bad options: one line on standard error, status 2, nothing left behind
+
+BAD_OPTIONS = {
+    "no epochs": (["--epochs", "0"], "--epochs must be at least 1, but it is 0"),
+    "negative batch": (["--batch-size", "-3"], "--batch-size must be at least 1, but it is -3"),
+    "no seeds": (["--num-seeds", "0"], "--num-seeds must be at least 1"),
+    "negative seed": (["--seed", "-1"], "--seed must be at least 0 and at most 4294967295"),
+    "seed too large": (["--seed", "4294967296"], "--seed must be at least 0 and at most"),
+    "zero rate": (["--learning-rate", "0"], "--learning-rate must be a finite number above 0"),
+    "NaN rate": (["--learning-rate", "nan"], "--learning-rate must be .* but it is nan"),
+    "infinite rate": (["--learning-rate", "inf"], "--learning-rate must be .* but it is inf"),
+    "dim 0": (["--code-dims", "8", "0"], "--code-dims must be at least 1 .* but it is 0"),
+    "dim too large": (["--code-dims", "99999999"], "--code-dims must be at least 1 and at most"),
+    "dim twice": (["--code-dims", "8", "8"], r"--code-dims must be different values.*\[8, 8\]"),
+    "negative noise": (["--noise-levels", "-0.5"], "--noise-levels must be a finite number at lea"),
+    "NaN noise": (["--noise-levels", "nan"], "--noise-levels must be a finite number"),
+    "noise twice": (["--noise-levels", "1", "1"], "--noise-levels must be different values"),
+    "rate above 1": (["--corruption", "masking", "--noise-levels", "1.5"], "at most 1, but it is"),
+    "salt above 1": (["--corruption", "salt-and-pepper", "--noise-levels", "2"], "at most 1"),
+    "unknown data": (["--dataset", "mnits"], "--dataset mnits is unknown"),
+    "missing file": (["--dataset", "nowhere/x.npy"], "x.npy does not exist"),
+    "data dir of digits": (["--data-dir", "."], "--data-dir is for named data sets"),
+    "missing data dir": (["--dataset", "mnist", "--data-dir", "nowhere"], "is not a folder"),
+    "divergence": (["--learning-rate", "1e38", "--code-dims", "4", "--epochs", "3"],
+                   r"the training loss is .* in epoch \d.*--learning-rate is 1e\+38"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "match"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
+def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
+    out = tmp_path / "results" / "here"
+    given = ["--dataset", "digits", "--out", str(out), *args]
+    assert command_line.run(denoising.main, denoising.Config, given) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in lines if not line.startswith("\r")]
+    assert len(lines) == 1
+    assert re.search(match, lines[0])
+    assert not any(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    "args", [["--epoch-count", "3"], ["--epochs", "three"], ["--corruption", "fog"], ["extra"]]
+)
+def test_mistyped_options_show_the_parsers_usage_and_status_2(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.run(denoising.main, denoising.Config, args)
+    assert caught.value.code == 2
+    assert args[0] in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("keep me")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        args = ["--dataset", "digits", "--quick", "--out", str(out)]
+        assert command_line.run(denoising.main, denoising.Config, args) == 2
+        assert f"--out {out} cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "keep me"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_permission(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    args = ["--dataset", "digits", "--quick", "--out", str(tmp_path / "new")]
+    assert command_line.run(denoising.main, denoising.Config, args) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch):
+    out, _ = digits_run
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_, **__):
+        raise RuntimeError("in the middle of drawing")
+
+    monkeypatch.setattr(denoising.plots, "curves", fail)
+    config = denoising.Config(dataset="digits", out=out, quick=True, code_dims=(2,))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        denoising.main(config)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_command_line_as_a_user_types_it(tmp_path):
+    """A real process: plain lines when the output is no terminal, status 0, help, status 2."""
+    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
+    options = ["--quick", "--code-dims", "4", "--noise-levels", "0.5", "--out", str(tmp_path)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stdout + done.stderr
+    assert "test MSE" in done.stdout
+    assert str(tmp_path) in done.stdout.splitlines()[-1]
+    bad = subprocess.run([*command, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr == "error: --epochs must be at least 1, but it is 0\n"
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.run(denoising.main, denoising.Config, ["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(denoising.Config):
+        assert f"--{field.name.replace('_', '-')}" in shown

@@ -6,6 +6,8 @@ from jaxtyping import config as jaxtyping_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tests compile much and run little.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Regularised autoencoders in JAX: sparse, denoising and contractive, exact and fast."""
 
+from jaxae._version import __version__ as __version__
 from jaxae.contraction import contractive_penalty as contractive_penalty
 from jaxae.corruption import compose as compose
 from jaxae.corruption import corrupt_batch as corrupt_batch

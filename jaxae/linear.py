@@ -63,7 +63,8 @@ def fit_linear_denoiser(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) ->
       x: the clean rows, same shape. float64 is worth it for d in the hundreds.
 
     Returns:
-      The map for every rank; a rank above d is d.
+      The map for every rank; a rank above d is d. Directions of the noisy data whose variance
+      is below d times the rounding error of the largest one are left out.
 
     Raises:
       TypeError: if an argument is not floating point.

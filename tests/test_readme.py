@@ -1,0 +1,59 @@
+"""The README keeps its word: its example runs, its tables are the committed numbers."""
+
+import ast
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxae
+from experiments import readme_tables
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    ast.parse(code)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["params"]["w"].shape == (32, 64)
+    assert float(abs(names["gradient"]["w"]).max()) > 0
+
+
+def test_tables_are_the_committed_numbers():
+    assert readme_tables.updated(README) == README
+
+
+@pytest.mark.parametrize("name", jaxae.__all__)
+def test_every_public_name_is_mentioned(name):
+    inner = {"AutoencoderFunctions", "LinearDenoiser", "NonFiniteLossError", "TrainState"}
+    assert name in inner or f"`{name}" in README
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_options_of_the_commands_exist():
+    fields = {"dataset", "epochs", "out"}
+    commands = re.findall(r"python -m experiments\.(\w+)(.*)", README)
+    assert {name for name, _ in commands} <= {"denoising"}
+    for _, options in commands:
+        assert {o for o in re.findall(r"--([\w-]+)", options)} <= fields | {"help"}
+
+
+def test_requirements_and_setup_agree():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    wanted = {line for part in lines for line in part.split("\n") if line.strip()}
+    listed = {
+        line
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    assert listed - {"jaxlib"} == wanted  # jaxlib comes with jax and is never pinned apart

@@ -36,12 +36,16 @@ class TrainState(NamedTuple):
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The mean loss of an epoch was NaN or infinite; ``epoch`` counts from 1."""
+    """Training broke down: a loss, or a parameter at the end, is NaN or infinite.
 
-    def __init__(self, epoch: int, loss: float) -> None:
+    Attributes:
+      epoch: the epoch in which it happened, from 1.
+    """
+
+    def __init__(self, what: str, epoch: int) -> None:
         super().__init__(
-            f"the training loss is {loss} in epoch {epoch}; the parameters before that epoch "
-            "were finite: lower the learning rate, or look for a division by zero in the loss"
+            f"{what} in epoch {epoch}: lower the learning rate, "
+            "or look for a division by zero in the loss"
         )
         self.epoch = epoch
 
@@ -191,7 +195,7 @@ def fit(
     epochs: int,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> TrainState:
-    """Returns the state after some epochs, or stops at the first loss that is not finite.
+    """Returns the state after some epochs, or stops at the first epoch that broke down.
 
     Args:
       run_epoch: what :func:`make_epoch` returned.
@@ -206,7 +210,8 @@ def fit(
       The final state.
 
     Raises:
-      NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite.
+      NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite, or a
+        parameter after the last one is.
       TypeError: if ``x`` is not floating point.
       ValueError: if ``epochs`` is below 1, or ``x`` is empty or not finite.
 
@@ -227,9 +232,12 @@ def fit(
         state, loss = run_epoch(state, key, epoch, x, *settings)
         mean_loss = float(loss)
         if not math.isfinite(mean_loss):
-            raise NonFiniteLossError(epoch + 1, mean_loss)
+            raise NonFiniteLossError(f"the training loss is {mean_loss}", epoch + 1)
         if on_epoch is not None:
             on_epoch(epoch + 1, mean_loss)
+    # The very last update is seen by no loss.
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params)):
+        raise NonFiniteLossError("a parameter became NaN or infinite", epochs)
     return state
 
 

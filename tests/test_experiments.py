@@ -241,6 +241,17 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(denoising.fitting.Trainer, "fit", interrupted)
+    args = ["--dataset", "digits", "--quick", "--out", str(tmp_path / "new")]
+    assert command_line.run(denoising.main, denoising.Config, args) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_command_line_as_a_user_types_it(tmp_path):
     """A real process: plain lines when the output is no terminal, status 0, help, status 2."""
     command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]

@@ -43,7 +43,7 @@ def test_options_of_the_commands_exist():
     commands = re.findall(r"python -m experiments\.(\w+)(.*)", README)
     assert {name for name, _ in commands} <= {"denoising"}
     for _, options in commands:
-        assert {o for o in re.findall(r"--([\w-]+)", options)} <= fields | {"help"}
+        assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help"}
 
 
 def test_requirements_and_setup_agree():

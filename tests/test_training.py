@@ -167,6 +167,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_epoch(key, bad):
     assert seen == [1, 2]
 
 
+def test_a_parameter_that_breaks_in_the_very_last_step_is_noticed(key):
+    optimizer = optax.sgd(3e38)
+    run_epoch = jaxae.make_epoch(lambda p, k, x: 2 * p * x.sum(-1), optimizer, batch_size=37)
+    state = jaxae.create_train_state(jnp.ones(()), optimizer)
+    with pytest.raises(jaxae.NonFiniteLossError, match=r"parameter became .* in epoch 1"):
+        jaxae.fit(run_epoch, state, key, X, epochs=1)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 36, 37, 38, 1000])
 def test_evaluation_counts_every_example_once(batch_size):
     got = jaxae.evaluate(lambda x_i: {"sum": x_i.sum(), "first": x_i[0]}, X, batch_size=batch_size)

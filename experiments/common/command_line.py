@@ -1,7 +1,7 @@
 """From the command line to ``main(config)``: options, their checks, and exit statuses.
 
-0 is success; 2 is bad input, with one line on standard error; anything else that goes wrong
-is an internal error, a traceback and status 1.
+0 is success; 2 is bad input, with one line on standard error; 130 is Ctrl-C; anything else
+that goes wrong is an internal error, a traceback and status 1.
 """
 
 import math
@@ -96,4 +96,7 @@ def run(
     except NonFiniteLossError as error:
         print(f"error: {error} (--learning-rate is {config.learning_rate:g})", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; no results were written", file=sys.stderr)
+        return 130
     return 0

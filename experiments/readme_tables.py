@@ -26,17 +26,18 @@ def denoising_table(dataset: str) -> str:
             [
                 str(row["code_dim"]),
                 f"{row['noise_level']:g}",
-                _with_spread(row["test_mse"], ".4f"),
+                _with_spread(row["test_mse"], ".5f"),
                 _with_spread(row["test_psnr"], ".2f"),
-                f"{row['linear']['test_mse']['mean']:.4f}",
-                f"{row['corrupted']['test_mse']['mean']:.4f}",
+                f"{row['linear']['test_mse']['mean']:.5f}",
+                f"{row['corrupted']['test_mse']['mean']:.5f}",
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _with_spread(number: dict[str, Any], style: str) -> str:
-    return f"{number['mean']:{style}} ± {number['std']:{style}}"
+    spread = "" if number["std"] is None else f" ± {number['std']:{style}}"
+    return f"{number['mean']:{style}}{spread}"
 
 
 def updated(readme: str) -> str:

@@ -26,8 +26,15 @@ def _holds(condition: Callable[[Array], Array], x: Array) -> int:
         return int(jnp.sum(condition(x)))
 
 
-def floating(name: str, x: Any, *, low: float | None = None, high: float | None = None) -> Array:
-    """Returns ``x`` as an array that is floating, finite and inside [low, high]."""
+def floating(
+    name: str,
+    x: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Array:
+    """Returns ``x`` as an array that is floating, finite, in [low, high] and > above."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"{name} must be an array, but it is {_shown(x)}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -43,16 +50,27 @@ def floating(name: str, x: Any, *, low: float | None = None, high: float | None 
             f"{name} must be finite, but {bad} of its {x.size} values are NaN or infinite"
         )
     if low is not None and (bad := _holds(lambda v: v < low, x)):
-        raise ValueError(f"{name} must be at least {low}, but {bad} of its values are below")
+        raise ValueError(f"{name} must be at least {low:g}, but {bad} of its values are below")
     if high is not None and (bad := _holds(lambda v: v > high, x)):
-        raise ValueError(f"{name} must be at most {high}, but {bad} of its values are above")
+        raise ValueError(f"{name} must be at most {high:g}, but {bad} of its values are above")
+    if above is not None and (bad := _holds(lambda v: v <= above, x)):
+        raise ValueError(f"{name} must be above {above:g}, but {bad} of its values are not")
     return x
 
 
 def number(
-    name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, strict: bool = False
-) -> Any:
-    """Returns ``value``, a real scalar in [low, high], or in (low, high) if ``strict``."""
+    name: str,
+    value: Any,
+    dtype: Any = jnp.float32,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    strict: bool = False,
+) -> Array:
+    """Returns ``value``, a real scalar, in ``dtype``.
+
+    It must lie in [low, high], or in (low, high) if ``strict``, also after rounding.
+    """
     floor, ceiling = ("above", "below") if strict else ("of at least", "at most")
     limits = [f"{floor} {low:g}"] if low != -np.inf else []
     limits += [f"{ceiling} {high:g}"] if high != np.inf else []
@@ -67,13 +85,20 @@ def number(
                 f"and dtype {value.dtype}"
             )
         if _is_traced(value):
-            return value
+            return jnp.asarray(value, dtype)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}")
-    inside = low < float(value) < high if strict else low <= float(value) <= high
-    if not (inside and np.isfinite(float(value))):
+    with np.errstate(over="ignore"):
+        rounded = float(np.asarray(value, np.float64).astype(dtype))
+    inside = low < rounded < high if strict else low <= rounded <= high
+    if not (inside and np.isfinite(rounded)):
         raise ValueError(f"{name} must be {allowed}, but it is {value}")
-    return value
+    return jnp.asarray(value, dtype)
+
+
+def wide(dtype: Any) -> Any:
+    """Returns ``dtype``, or float32 for a narrower one: for random draws and sums."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
@@ -136,6 +161,31 @@ def batch_shape(name: str, x: Array, example_ndim: int) -> tuple[int, ...]:
             f"but its shape is {x.shape}"
         )
     return x.shape[: x.ndim - example_ndim]
+
+
+def pair(
+    name: str,
+    output: Any,
+    x: Any,
+    example_ndim: int,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[Array, Array, tuple[int, ...]]:
+    """Returns two arrays of one shape, and the axes of ``x`` that are features."""
+    output = floating(name, output)
+    x = floating("x", x, low=low, high=high)
+    same_shape(name, output, "x", x)
+    batch = batch_shape("x", x, example_ndim)
+    return output, x, tuple(range(len(batch), x.ndim))
+
+
+def codes(code: Any, *, low: float | None = None, high: float | None = None) -> Array:
+    """Returns codes ``(*batch, k)``."""
+    code = floating("code", code, low=low, high=high)
+    if code.ndim == 0:
+        raise ValueError("code must have a last axis of units, but it is a scalar")
+    return code
 
 
 def output_shape(name: str, function: Callable[..., Any], *examples: Any) -> jax.ShapeDtypeStruct:

@@ -140,7 +140,8 @@ def _probed(
     draw: Any = jax.random.rademacher if probes == "rademacher" else jax.random.normal
 
     def squared_length(sample: Array) -> Array:
-        v = draw(jax.random.fold_in(key, sample), x_i.shape, x_i.dtype)
+        wide = draw(jax.random.fold_in(key, sample), x_i.shape, _checks.wide(x_i.dtype))
+        v = wide.astype(x_i.dtype)
         return jnp.sum(jnp.square(jax.jvp(encode, (x_i,), (v,))[1]))
 
     def block(samples: Array) -> Array:

@@ -5,7 +5,8 @@ returns an array with the shape, dtype and unit of ``x``; ``x`` is finite and fl
 The four noises act on each entry independently, so they take any shape; for a batch
 in which every example shall have a key of its own use :func:`corrupt_batch`. Strengths
 (``rate``, ``stddev``, ``scale``) may be traced, so a sweep over them compiles once.
-Strength 0 gives ``x`` back.
+Strength 0 gives ``x`` back (uniform noise still clips where bounds are given). Noise is
+drawn in float32 or wider, whatever the dtype of ``x``; a rate is resolved to 2^-23.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def masking_noise(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    rate = jnp.asarray(_checks.number("rate", rate, low=0.0, high=1.0), jnp.float32)
+    rate = _checks.number("rate", rate, low=0.0, high=1.0)
     return jnp.where(_uniform(key, x) < rate, jnp.zeros_like(x), x)
 
 
@@ -89,8 +90,10 @@ def gaussian_noise(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    stddev = _checks.number("stddev", stddev, low=0.0)
-    return x + jnp.asarray(stddev, x.dtype) * jax.random.normal(key, x.shape, x.dtype)
+    dtype = _checks.wide(x.dtype)
+    stddev = _checks.number("stddev", stddev, dtype, low=0.0)
+    noise = jax.random.normal(key, x.shape, dtype)
+    return (x.astype(dtype) + stddev * noise).astype(x.dtype)
 
 
 def uniform_noise(
@@ -133,10 +136,11 @@ def uniform_noise(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    scale = _checks.number("scale", scale, low=0.0)
+    dtype = _checks.wide(x.dtype)
+    scale = _checks.number("scale", scale, dtype, low=0.0)
     _check_bounds(low, high)
-    unit = jax.random.uniform(key, x.shape, x.dtype, minval=-1.0, maxval=1.0)
-    noisy = x + jnp.asarray(scale, x.dtype) * unit
+    unit = jax.random.uniform(key, x.shape, dtype, minval=-1.0, maxval=1.0)
+    noisy = (x.astype(dtype) + scale * unit).astype(x.dtype)
     if low is not None:
         noisy = jnp.maximum(noisy, jnp.asarray(low, x.dtype))
     if high is not None:
@@ -182,7 +186,7 @@ def salt_and_pepper_noise(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    rate = jnp.asarray(_checks.number("rate", rate, low=0.0, high=1.0), jnp.float32)
+    rate = _checks.number("rate", rate, low=0.0, high=1.0)
     _check_bounds(low, high)
     u = _uniform(key, x)
     noisy = jnp.where(u < rate, jnp.asarray(high, x.dtype), x)

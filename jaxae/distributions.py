@@ -6,7 +6,8 @@ p(x | x~) with ``decode(encode(x~))`` is the reconstruction distribution of the 
 as a *stochastic encoder* p(z | x~) its parameters are ``encode(x~)`` (``sample`` is then
 the ``sample_code`` of :func:`jaxae.denoising_loss`). All three have
 
-* ``log_prob(output, value)``: exact, in nats, the ``example_ndim`` last axes summed;
+* ``log_prob(output, value)``: exact, in nats, summed over the features (the last axis, or
+  for ``Bernoulli`` and ``Gaussian`` the ``example_ndim`` last ones);
 * ``mean(output)``: the expected value, the one thing to show as a picture;
 * ``sample(key, output)``: a draw, reparametrised where the distribution is Gaussian.
 """
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae.corruption import gaussian_noise
-from jaxae.reconstruction import bernoulli_nll, gaussian_nll
+from jaxae.reconstruction import bernoulli_nll, gaussian_nll, gaussian_nll_terms
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Bernoulli:
         """Returns zeros and ones in the dtype of ``output``; not differentiable."""
         _checks.prng_key("key", key)
         mean = self.mean(output)
-        return jax.random.bernoulli(key, mean).astype(mean.dtype)
+        wide = jax.nn.sigmoid(output.astype(_checks.wide(mean.dtype)))
+        return jax.random.bernoulli(key, wide).astype(mean.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class DiagonalGaussian:
         self, output: Float[Array, "*batch two_k"], value: Float[Array, "*batch k"]
     ) -> Float[Array, "*batch"]:
         """Returns log N(value; mean, diag stddev^2) in nats, shape ``(*batch,)``."""
-        mean, stddev = self._split(output)
-        return -gaussian_nll(mean, value, stddev=stddev)
+        mean, log_stddev = self._split(output)
+        mean, value, _ = _checks.pair("mean", mean, value, 1)
+        return -jnp.sum(gaussian_nll_terms(mean, log_stddev, value), axis=-1)
 
     def mean(self, output: Float[Array, "*batch two_k"]) -> Float[Array, "*batch k"]:
         """Returns the first half of the last axis."""
@@ -106,8 +109,9 @@ class DiagonalGaussian:
         self, key: PRNGKeyArray, output: Float[Array, "*batch two_k"]
     ) -> Float[Array, "*batch k"]:
         """Returns mean + stddev * N(0, I): gradients flow into both."""
-        mean, stddev = self._split(output)
-        return mean + stddev * gaussian_noise(key, jnp.zeros_like(mean), stddev=1.0)
+        mean, log_stddev = self._split(output)
+        noise = gaussian_noise(key, jnp.zeros_like(mean), stddev=1.0)
+        return mean + jnp.exp(log_stddev) * noise
 
     @staticmethod
     def _split(output: Array) -> tuple[Array, Array]:
@@ -118,4 +122,4 @@ class DiagonalGaussian:
                 f"on the last axis, but its shape is {output.shape}"
             )
         mean, log_stddev = jnp.split(output, 2, axis=-1)
-        return mean, jnp.exp(log_stddev)
+        return mean, log_stddev

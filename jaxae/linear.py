@@ -35,9 +35,14 @@ class LinearDenoiser(NamedTuple):
         )
 
     def decode(self, code: Float[Array, "*batch k"]) -> Float[Array, "*batch d"]:
-        """Returns the reconstruction from a code of any rank."""
+        """Returns the reconstruction from a code of any rank up to d."""
         code = _checks.floating("code", code)
-        basis = self.basis[:, : self._rank(code.shape[-1])]
+        if code.ndim == 0 or code.shape[-1] > self.basis.shape[1]:
+            raise ValueError(
+                f"code must have at most d={self.basis.shape[1]} numbers on its last axis, "
+                f"but its shape is {code.shape}"
+            )
+        basis = self.basis[:, : code.shape[-1]]
         return _centred(code @ basis.T, -self.x_mean)
 
     def __call__(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch d"]:
@@ -83,6 +88,8 @@ def fit_linear_denoiser(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) ->
     _checks.same_shape("x_noisy", x_noisy, "x", x)
     if x.ndim != 2 or x.shape[0] < 2:
         raise ValueError(f"x must be rows (n, d) with n >= 2, but its shape is {x.shape}")
+    dtype = _checks.wide(x.dtype)  # there are no eigenvalues in half precision
+    x_noisy, x = x_noisy.astype(dtype), x.astype(dtype)
     x_mean, noisy_mean = jnp.mean(x, axis=0), jnp.mean(x_noisy, axis=0)
     xc, yc = _centred(x, x_mean), _centred(x_noisy, noisy_mean)
     s_xy, s_yy = xc.T @ yc / x.shape[0], yc.T @ yc / x.shape[0]

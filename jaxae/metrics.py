@@ -5,6 +5,7 @@ Contract of this module. Reconstructions and targets are ``(*batch, *example)`` 
 keep the batch, ``(*batch,)``; metrics of a data set return a scalar and say so.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -13,7 +14,6 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
-from jaxae.reconstruction import squared_error
 
 
 def mean_squared_error(
@@ -40,8 +40,8 @@ def mean_squared_error(
     References:
       None.
     """
-    error = squared_error(x_hat, x, example_ndim=example_ndim)
-    return error * (error.size / x.size)
+    x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
+    return jnp.mean(jnp.square(x_hat - x), axis=features)
 
 
 def psnr(
@@ -77,9 +77,9 @@ def psnr(
     References:
       Gonzalez and Woods, Digital Image Processing, sec. 8.1. Deviation: none.
     """
-    peak = _checks.number("peak", peak, low=0.0, strict=True)
     error = mean_squared_error(x_hat, x, example_ndim=example_ndim)
-    return 20 * jnp.log10(jnp.asarray(peak, error.dtype)) - 10 * jnp.log10(error)
+    peak = _checks.number("peak", peak, error.dtype, low=0.0, strict=True)
+    return 20 * jnp.log10(peak) - 10 * jnp.log10(error)
 
 
 def explained_variance(
@@ -114,11 +114,9 @@ def explained_variance(
       scikit-learn, ``explained_variance_score``. Deviation: summed over the features before
       the ratio, so a feature counts by its variance.
     """
-    x_hat, x = _checks.floating("x_hat", x_hat), _checks.floating("x", x)
-    _checks.same_shape("x_hat", x_hat, "x", x)
-    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
-    examples = tuple(range(batch_ndim))
-    if x.size == 0 or jnp.size(x[(..., *(0,) * example_ndim)]) < 2:
+    x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
+    examples = tuple(range(features[0]))
+    if math.prod(x.shape[: features[0]]) < 2:
         raise ValueError(f"x must hold at least two examples, but its shape is {x.shape}")
     left = jnp.sum(jnp.var(x - x_hat, axis=examples))
     return 1 - left / jnp.sum(jnp.var(x, axis=examples))
@@ -199,9 +197,9 @@ def saturated_share(
     References:
       Rifai et al. 2011, sec. 5.1, "Contractive Auto-Encoders", ICML. Deviation: none.
     """
-    code = _checks.floating("code", code, low=0.0, high=1.0)
-    low = jnp.asarray(_checks.number("low", low), code.dtype)
-    high = jnp.asarray(_checks.number("high", high), code.dtype)
+    code = _checks.codes(code, low=0.0, high=1.0)
+    low = _checks.number("low", low, code.dtype)
+    high = _checks.number("high", high, code.dtype)
     return jnp.mean((code < low) | (code > high), axis=-1, dtype=code.dtype)
 
 
@@ -239,7 +237,8 @@ def jacobian_singular_values(
 
     def spectrum(x_i: Array) -> Array:
         jacobian = jax.jacfwd(encode)(x_i).reshape(k, example.size)
-        return jnp.linalg.svd(jacobian, compute_uv=False)
+        wide = jacobian.astype(_checks.wide(jacobian.dtype))  # there is no SVD in half precision
+        return jnp.linalg.svd(wide, compute_uv=False).astype(jacobian.dtype)
 
     return over_batch(spectrum, batch_ndim)(x)
 
@@ -285,7 +284,7 @@ def contraction_curve(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    radii = _checks.floating("radii", radii, low=float(jnp.finfo(jnp.float32).tiny))
+    radii = _checks.floating("radii", _checks.floating("radii", radii).astype(x.dtype), above=0.0)
     if radii.ndim != 1:
         raise ValueError(f"radii must have one axis, but its shape is {radii.shape}")
     batch = _checks.batch_shape("x", x, example_ndim)
@@ -295,15 +294,12 @@ def contraction_curve(
         u = jax.random.normal(key_i, x_i.shape, x_i.dtype)
         u = u / jnp.linalg.norm(u.reshape(-1))
         code = encode(x_i)
-        moved = jax.vmap(lambda r: encode(x_i + r * u))(radii.astype(x_i.dtype))
+        moved = jax.vmap(lambda r: encode(x_i + r * u))(radii)
         return jnp.linalg.norm(moved - code[None], axis=-1) / radii.astype(code.dtype)
 
     return over_batch(ratios, len(batch))(jax.random.split(key, batch), x)
 
 
 def _active(code: Array, threshold: ScalarLike) -> Array:
-    code = _checks.floating("code", code)
-    threshold = _checks.number("threshold", threshold, low=0.0)
-    if code.ndim == 0:
-        raise ValueError("code must have a last axis of units, but it is a scalar")
-    return jnp.abs(code) > jnp.asarray(threshold, code.dtype)
+    code = _checks.codes(code)
+    return jnp.abs(code) > _checks.number("threshold", threshold, code.dtype, low=0.0)

@@ -200,7 +200,8 @@ def as_functions(model: DenseAutoencoder | ConvAutoencoder) -> AutoencoderFuncti
     """Returns a model as pure per-example functions ``init``, ``encode`` and ``decode``.
 
     Args:
-      model: an autoencoder module with ``example_shape``, ``encode`` and ``decode``.
+      model: an autoencoder module with ``example_shape``, ``param_dtype``, ``encode`` and
+        ``decode``.
 
     Returns:
       Three pure functions; ``functools.partial(encode, params)`` is what the losses take.
@@ -217,17 +218,19 @@ def as_functions(model: DenseAutoencoder | ConvAutoencoder) -> AutoencoderFuncti
     References:
       Flax Linen, ``Module.apply``. Deviation: none.
     """
-    parts = ("example_shape", "encode", "decode")
+    parts = ("example_shape", "param_dtype", "encode", "decode")
     if not isinstance(model, nn.Module) or not all(hasattr(model, part) for part in parts):
         raise TypeError(
             f"model must be a Flax Linen module with {', '.join(parts)}, "
             f"but it is a {type(model).__name__}"
         )
 
+    compiled_init = jax.jit(model.init)
+
     def init(key: PRNGKeyArray) -> Any:
         _checks.prng_key("key", key)
         example = jnp.zeros(tuple(model.example_shape), model.param_dtype)
-        return jax.jit(model.init)(key, example)["params"]
+        return compiled_init(key, example)["params"]
 
     def encode(params: Any, x_i: Array) -> Array:
         return model.apply({"params": params}, x_i, method="encode")  # type: ignore[return-value]

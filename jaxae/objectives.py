@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
-from jaxae.contraction import contractive_penalty
+from jaxae.contraction import METHODS, contractive_penalty
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.reconstruction import squared_error
 from jaxae.sparsity import l1_penalty
@@ -61,7 +61,7 @@ def reconstruction_loss(
     References:
       Goodfellow, Bengio, Courville 2016, eq. 14.1. Deviation: none.
     """
-    x, batch_ndim = _inputs(encode, decode, x, example_ndim)
+    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     return _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)[0]
 
 
@@ -107,8 +107,8 @@ def sparse_loss(
     References:
       Goodfellow, Bengio, Courville 2016, eq. 14.2. Deviation: none.
     """
-    weight = _checks.number("weight", weight, low=0.0)
-    x, batch_ndim = _inputs(encode, decode, x, example_ndim)
+    _checks.number("weight", weight, low=0.0)
+    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     loss, code = _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
     return loss + jnp.asarray(weight, loss.dtype) * _code_penalty(penalty, code)
 
@@ -164,13 +164,14 @@ def denoising_loss(
     """
     _checks.prng_key("key", key)
     if sample_code is None:
-        x, batch_ndim = _inputs(encode, decode, x, example_ndim)
+        x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
         x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
         return _reconstruct(encode, decode, x_noisy, x, reconstruction, batch_ndim)[0]
 
     _checks.callable_("sample_code", sample_code)
     key, code_key = jax.random.split(key)
-    x, batch_ndim = _inputs(lambda x_i: sample_code(code_key, encode(x_i)), decode, x, example_ndim)
+    drawn = lambda x_i: sample_code(code_key, encode(x_i))
+    x, batch_ndim = _inputs(drawn, decode, reconstruction, x, example_ndim)
     x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
     keyed = (jax.random.split(code_key, x.shape[:batch_ndim]), x_noisy)
     draw_code = lambda keyed_i: sample_code(keyed_i[0], encode(keyed_i[1]))
@@ -188,6 +189,7 @@ def contractive_loss(
     key: PRNGKeyArray | None = None,
     num_samples: int = 1,
     chunk_size: int | None = None,
+    probes: str = "rademacher",
     example_ndim: int = 1,
 ) -> Float[Array, "..."]:
     r"""Returns the loss of the contractive autoencoder.
@@ -208,6 +210,7 @@ def contractive_loss(
       key: PRNG key for ``method="hutchinson"``.
       num_samples: probes per example for ``method="hutchinson"``.
       chunk_size: bound on the memory of the penalty, see :func:`jaxae.contractive_penalty`.
+      probes: ``"rademacher"`` or ``"gaussian"``, for ``method="hutchinson"``.
       example_ndim: how many trailing axes one example has.
 
     Returns:
@@ -226,8 +229,8 @@ def contractive_loss(
     References:
       Rifai et al. 2011, eq. 2, "Contractive Auto-Encoders", ICML. Deviation: none.
     """
-    weight = _checks.number("weight", weight, low=0.0)
-    x, batch_ndim = _inputs(encode, decode, x, example_ndim)
+    _checks.number("weight", weight, low=0.0)
+    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     loss, _ = _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
     penalty = contractive_penalty(
         encode,
@@ -236,6 +239,7 @@ def contractive_loss(
         key=key,
         num_samples=num_samples,
         chunk_size=chunk_size,
+        probes=probes,
         example_ndim=example_ndim,
     )
     return loss + jnp.asarray(weight, loss.dtype) * penalty
@@ -297,10 +301,11 @@ def combined_loss(
       The sum of :func:`denoising_loss`, :func:`sparse_loss` and :func:`contractive_loss`;
       Rifai et al. 2011 and Vincent et al. 2010 for the terms. Deviation: none.
     """
-    sparsity_weight = _checks.number("sparsity_weight", sparsity_weight, low=0.0)
-    contraction_weight = _checks.number("contraction_weight", contraction_weight, low=0.0)
+    _checks.number("sparsity_weight", sparsity_weight, low=0.0)
+    _checks.number("contraction_weight", contraction_weight, low=0.0)
+    _checks.choice("method", method, METHODS)
     _checks.prng_key("key", key)
-    x, batch_ndim = _inputs(encode, decode, x, example_ndim)
+    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     noise_key, probe_key = jax.random.split(key)
     x_noisy = corrupt_batch(noise_key, corrupt, x, batch_ndim=batch_ndim)
     loss, code = _reconstruct(encode, decode, x_noisy, x, reconstruction, batch_ndim)
@@ -318,11 +323,23 @@ def combined_loss(
     return loss + jnp.asarray(contraction_weight, loss.dtype) * jacobian
 
 
-def _inputs(encode: Encode, decode: Decode, x: Array, example_ndim: int) -> tuple[Array, int]:
-    """Returns ``x`` checked, and how many batch axes it has."""
+def _inputs(
+    encode: Encode, decode: Decode, reconstruction: Reconstruction, x: Array, example_ndim: int
+) -> tuple[Array, int]:
+    """Returns ``x`` and how many batch axes it has, after checking that the parts fit."""
     x = _checks.floating("x", x)
     batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
-    _checks.autoencoder(encode, decode, one_example(x, batch_ndim))
+    example = one_example(x, batch_ndim)
+    output = _checks.output_shape("decode", decode, _checks.code_shape(encode, example))
+    try:
+        _checks.output_shape("reconstruction", reconstruction, output, example)
+    except Exception as error:
+        if output.shape == example.shape:
+            raise
+        raise ValueError(
+            f"decode must return what reconstruction takes, here an example of shape "
+            f"{example.shape}, but it gave {output.shape}"
+        ) from error
     return x, batch_ndim
 
 
@@ -335,7 +352,6 @@ def _reconstruct(
     batch_ndim: int,
 ) -> tuple[Array, Array]:
     """Returns the loss ``(*batch,)`` of decoding enc(x_in) against x, and the codes."""
-    _checks.callable_("reconstruction", reconstruction)
 
     def one(in_i: Any, x_i: Array) -> tuple[Array, Array]:
         code = encode(in_i)

@@ -6,7 +6,6 @@ Contract of this module. ``encode`` and ``decode`` are per example; ``x`` is
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxae import _checks
@@ -42,6 +41,7 @@ def reconstruction_field(
         the example, or ``x`` is not finite.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> halve = lambda x_i: 0.5 * x_i
       >>> reconstruction_field(halve, lambda z: z, jnp.ones((3, 2))).tolist()[0]
       [-0.5, -0.5]
@@ -86,6 +86,7 @@ def score_estimate(
       ValueError: as :func:`reconstruction_field`, or ``stddev`` is not above 0.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> halve = lambda x_i: 0.5 * x_i  # optimal for N(0, I) data and noise
       >>> score_estimate(halve, lambda z: z, jnp.ones(1), stddev=1.0).tolist()
       [-0.5]
@@ -94,6 +95,7 @@ def score_estimate(
       Alain and Bengio 2014, theorem 1, https://jmlr.org/papers/v15/alain14a.html;
       Miyasawa 1961. Deviation: none.
     """
-    stddev = _checks.number("stddev", stddev, low=0.0, strict=True)
+    x = _checks.floating("x", x)
+    stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     field = reconstruction_field(encode, decode, x, example_ndim=example_ndim)
-    return field / jnp.asarray(stddev, field.dtype) ** 2
+    return field / stddev / stddev

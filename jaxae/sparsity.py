@@ -5,6 +5,8 @@ the batch is kept, weights are left to the objective. The KL penalty is the exce
 is about batch means, so it returns a scalar.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
@@ -36,7 +38,7 @@ def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
     References:
       Goodfellow, Bengio, Courville 2016, sec. 14.2.1. Deviation: none.
     """
-    code = _codes(code)
+    code = _checks.codes(code)
     return jnp.sum(jnp.sign(code) * code, axis=-1)  # jnp.abs has gradient 1 at 0
 
 
@@ -47,8 +49,8 @@ def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -
               + (1 - \rho) \log \frac{1 - \rho}{1 - \hat\rho_j}
 
     with :math:`\rho` = ``target`` and :math:`\hat\rho_j` the mean of unit j over the whole
-    batch. A mean at exactly 0 or 1 is evaluated one rounding step inside, where value and
-    gradient are finite and the gradient still points inwards.
+    batch. A mean at 0 or 1 is evaluated just inside (1e-19 from 0 in float32, one rounding
+    step from 1), where value and gradient are finite and the gradient still points inwards.
 
     Args:
       code: activations in [0, 1] (a sigmoid code), ``(*batch, k)`` with at least one
@@ -69,20 +71,21 @@ def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -
     References:
       Ng 2011, CS294A lecture notes, "Autoencoders and sparsity". Deviation: none.
     """
-    code = _codes(code, low=0.0, high=1.0)
+    code = _checks.codes(code, low=0.0, high=1.0)
     if code.ndim < 2 or code.size == 0:
         raise ValueError(
             f"code must be a batch of codes (*batch, k) of at least one, "
             f"because the penalty is about batch means, but its shape is {code.shape}"
         )
-    rho = jnp.asarray(_checks.number("target", target, low=0.0, high=1.0, strict=True), code.dtype)
-    rho_hat = jnp.mean(code, axis=tuple(range(code.ndim - 1)))
-    step = jnp.finfo(code.dtype).eps
-    inside = jnp.clip(rho_hat, step, 1 - step)
+    dtype = _checks.wide(code.dtype)
+    rho = _checks.number("target", target, dtype, low=0.0, high=1.0, strict=True)
+    rho_hat = jnp.mean(code, axis=tuple(range(code.ndim - 1)), dtype=dtype)
+    lowest, highest = math.sqrt(jnp.finfo(dtype).tiny), 1 - jnp.finfo(dtype).epsneg
+    inside = jnp.clip(rho_hat, lowest, highest)
     rho_hat = rho_hat + jax.lax.stop_gradient(inside - rho_hat)
     on = rho * (jnp.log(rho) - jnp.log(rho_hat))
     off = (1 - rho) * (jnp.log1p(-rho) - jnp.log1p(-rho_hat))
-    return jnp.sum(on + off)
+    return jnp.sum(on + off).astype(code.dtype)
 
 
 def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*batch units"]:
@@ -110,14 +113,7 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
       Makhzani and Frey 2014, "k-Sparse Autoencoders", https://arxiv.org/abs/1312.5663.
       Deviation: none.
     """
-    code = _codes(code)
+    code = _checks.codes(code)
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
     values, units = jax.lax.top_k(code, k)
     return jnp.put_along_axis(jnp.zeros_like(code), units, values, axis=-1, inplace=False)
-
-
-def _codes(code: Array, low: float | None = None, high: float | None = None) -> Array:
-    code = _checks.floating("code", code, low=low, high=high)
-    if code.ndim == 0:
-        raise ValueError("code must have a last axis of units, but it is a scalar")
-    return code

@@ -169,19 +169,21 @@ def make_epoch(
             raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
         shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
         order = jax.random.permutation(shuffle_key, x.shape[0])
-        steps, rest = divmod(x.shape[0], batch_size)
+        size = min(batch_size, x.shape[0])
+        steps, rest = divmod(x.shape[0], size)
 
         def body(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Array]:
             step, rows = inputs
             return train_step(state, jax.random.fold_in(noise_key, step), x[rows], *settings)
 
-        batches = order[: steps * batch_size].reshape(steps, batch_size)
+        batches = order[: steps * size].reshape(steps, size)
         state, losses = jax.lax.scan(body, state, (jnp.arange(steps), batches))
-        total = batch_size * jnp.sum(losses)
+        share = size / x.shape[0]
+        mean_loss = share * jnp.sum(losses.astype(_checks.wide(losses.dtype)))
         if rest:
-            state, last = body(state, (jnp.asarray(steps), order[steps * batch_size :]))
-            total = total + rest * last
-        return state, total / x.shape[0]
+            state, last = body(state, (jnp.asarray(steps), order[steps * size :]))
+            mean_loss = mean_loss + (1 - steps * share) * last.astype(mean_loss.dtype)
+        return state, mean_loss
 
     return run_epoch
 
@@ -193,6 +195,7 @@ def fit(
     x: Float[Array, "n *example"],
     *settings: Any,
     epochs: int,
+    first_epoch: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> TrainState:
     """Returns the state after some epochs, or stops at the first epoch that broke down.
@@ -204,7 +207,10 @@ def fit(
       x: data ``(n, *example)``, floating and finite.
       *settings: passed on to the loss.
       epochs: how many passes over the data, at least 1.
-      on_epoch: called after each epoch with its number, from 1, and its mean loss.
+      first_epoch: how many epochs ``state`` has behind it with this ``key``, so that going on
+        takes the next shuffles and draws instead of repeating the first ones.
+      on_epoch: called after each epoch with its number, from first_epoch + 1, and its mean
+        loss.
 
     Returns:
       The final state.
@@ -228,7 +234,9 @@ def fit(
     """
     x = _checks.floating("x", x)
     _checks.prng_key("key", key)
-    for epoch in range(_checks.integer("epochs", epochs, low=1)):
+    first_epoch = _checks.integer("first_epoch", first_epoch, low=0)
+    end = first_epoch + _checks.integer("epochs", epochs, low=1)
+    for epoch in range(first_epoch, end):
         state, loss = run_epoch(state, key, epoch, x, *settings)
         mean_loss = float(loss)
         if not math.isfinite(mean_loss):
@@ -237,7 +245,7 @@ def fit(
             on_epoch(epoch + 1, mean_loss)
     # The very last update is seen by no loss.
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params)):
-        raise NonFiniteLossError("a parameter became NaN or infinite", epochs)
+        raise NonFiniteLossError("a parameter became NaN or infinite", end)
     return state
 
 
@@ -247,6 +255,7 @@ def evaluate(
     """Returns the exact mean of a per-example metric over a data set.
 
     Batches bound the memory only: the last one may be smaller and every example counts once.
+    Called outside ``jax.jit`` it compiles ``metric`` every time: wrap what you call often.
 
     Args:
       metric: function of ONE example of each of ``data`` to a pytree of scalars.

@@ -51,6 +51,17 @@ def test_moments_are_those_of_the_formula(key, kind):
     assert abs(draws.var() - variance) < 4 * np.sqrt((fourth - variance**2) / n)
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "uniform", "masking", "salt and pepper"])
+def test_draws_in_low_precision_are_not_biased(key, kind):
+    # Drawn in bfloat16 itself, noise of mean 0 has mean -0.01 and few distinct values.
+    n = 400_000
+    x = jnp.full(n, 0.5, jnp.bfloat16)  # a number that bfloat16 holds exactly
+    draws = np.asarray(NOISES[kind](key, x).astype(jnp.float32), np.float64)
+    wide = np.asarray(NOISES[kind](key, x.astype(jnp.float32)), np.float64)
+    np.testing.assert_allclose(draws, wide, atol=2e-2)  # the same draw, rounded
+    assert abs(draws.mean() - wide.mean()) < 4e-4
+
+
 @noise_kinds
 def test_entries_are_independent(key, corrupt):
     draws = np.asarray(corrupt(key, jnp.full((50_000, 3), _X)), np.float64)

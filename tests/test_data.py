@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import struct
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_npy_of_any_shape_and_dtype(tmp_path, shape, expected, dtype):
     array = values.astype(dtype) * (np.uint8(255) if dtype == "uint8" else 1)
     np.save(tmp_path / "mine.npy", array.astype(dtype))
     mine = data.load(str(tmp_path / "mine.npy"))
-    assert mine.name == "mine"
+    assert mine.name == "mine.npy"  # not "mine": a file digits.npy is not the data set digits
     assert mine.example_shape == expected
     assert mine.num_features == np.prod(expected)
     assert (len(mine.train), len(mine.test)) == (16, 4)
@@ -208,6 +209,17 @@ def save(name, array):
     return lambda folder: np.save(folder / name, array, allow_pickle=True)
 
 
+def test_idx_files_are_of_the_relatives_of_mnist_only(tmp_path):
+    write_four(tmp_path)
+    for name, match in (
+        ("mnits", "is unknown"),
+        ("cifar10", "not prepared"),
+        (str(tmp_path), "is"),
+    ):
+        with pytest.raises(InputError, match=match):
+            data.load(name, tmp_path)
+
+
 GREY = np.full((10, 4, 4), 0.5, np.float32)
 BAD_FILES = {
     "missing": ("x.npy", lambda folder: None, "does not exist"),
@@ -243,6 +255,20 @@ BAD_FILES = {
         lambda folder: np.savez(folder / "x.npz", train=GREY, test=GREY[:, :2]),
         "train images are",
     ),
+    "labels are text": (
+        "x.npz",
+        lambda folder: np.savez(
+            folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.full(10, "a")
+        ),
+        "must have integer labels",
+    ),
+    "labels are fractions": (
+        "x.npz",
+        lambda folder: np.savez(
+            folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.full(10, 0.5)
+        ),
+        "must have integer labels, but they are float64",
+    ),
     "labels differ": (
         "x.npz",
         lambda folder: np.savez(folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.ones(3)),
@@ -270,6 +296,37 @@ def test_truncated_user_files(tmp_path, name):
         (tmp_path / name).write_bytes(content[:size])
         with pytest.raises(InputError):
             data.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_damaged_user_files(tmp_path, name):
+    if name.endswith("npy"):
+        np.save(tmp_path / name, GREY)
+    else:
+        np.savez_compressed(tmp_path / name, x_train=GREY, x_test=GREY)
+    content = (tmp_path / name).read_bytes()
+    refused = 0
+    for position in [*range(140), *range(140, len(content), 7)]:
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        (tmp_path / name).write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                data.load(str(tmp_path / name))
+            except InputError:  # and nothing else
+                refused += 1
+    assert refused > 50
+
+
+def test_an_array_that_claims_to_be_huge(tmp_path):
+    np.save(tmp_path / "x.npy", GREY)
+    content = (tmp_path / "x.npy").read_bytes()
+    huge = content.replace(b"(10, 4, 4), }         ", b"(10, 4, 4000000000), }", 1)
+    assert len(huge) == len(content) != huge.find(b"4000000000") > 0
+    (tmp_path / "x.npy").write_bytes(huge)
+    with pytest.raises(InputError, match="cannot be read"):
+        data.load(str(tmp_path / "x.npy"))
 
 
 def test_data_dir_goes_with_names_only(tmp_path):
@@ -392,8 +449,11 @@ def test_a_damaged_cache_is_made_again(prepared, tmp_path):
     (entry,) = (tmp_path / "cache").iterdir()
     for name in ("train_images.npy", "index.json", "test_labels.npy"):
         file = entry / name
-        file.write_bytes(file.read_bytes()[:20])
-        assert data.load("mnist", target).fingerprint() == first.fingerprint()
+        flipped = bytearray(file.read_bytes())
+        flipped[-1] ^= 1
+        for damage in (file.read_bytes()[:20], bytes(flipped), b"[]", b"null", b'{"train": 3}'):
+            file.write_bytes(damage)
+            assert data.load("mnist", target).fingerprint() == first.fingerprint()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [entry.name]
 
 
@@ -437,6 +497,47 @@ def test_no_network_is_one_line_with_the_commands(tmp_path, server):
     assert "\n" not in line
     for part in ("cannot be reached", "python -m experiments", "--data-dir", "--dataset digits"):
         assert part in line
+
+
+def test_a_server_that_answers_garbage_is_no_network(tmp_path):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"what?\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert not tfds_source._reachable(f"http://127.0.0.1:{port}/")
+        thread.join()
+
+
+def test_configs_and_versions_of_a_name(prepared, tmp_path):
+    target, _ = prepared
+    plain = data.load("mnist", target).fingerprint()
+    assert data.load("mnist:3.0.1", target).fingerprint() == plain
+    unfinished = tmp_path / "mnist" / "3.0.1.incompleteABC"
+    shutil.copytree(target / "mnist" / "3.0.1", unfinished)
+    shutil.copytree(target / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
+    (unfinished / "features.json").unlink()
+    assert data.load("mnist", tmp_path).fingerprint() == plain
+    place = lambda *parts: tfds_source._prepared_folder(tmp_path, *parts)
+    for version in ("3.1.0", "3.10.0", "3.9.0"):
+        folder = tmp_path / "emnist" / "letters" / version
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+    assert place("emnist", "letters", None).name == "3.10.0"
+    assert place("emnist", "letters", "3.9.0").name == "3.9.0"
+    assert place("emnist", "digits", None) is None
+    with pytest.raises(InputError, match=r"emnist has the configs .*letters"):
+        data.load("emnist/nonsense", tmp_path)
+    with pytest.raises(InputError, match="mnist has no configs"):
+        data.load("mnist/letters", tmp_path)
 
 
 def test_preparing_other_data_sets_names_the_command(tmp_path):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 import jaxae
@@ -49,6 +50,36 @@ def test_samples_have_the_stated_mean_and_spread(key):
         draws = np.asarray(distribution.sample(key, jnp.tile(output, (N, 1))), np.float64)
         assert (np.abs(draws.mean(0) - mean) < 4 * np.sqrt(variance / N)).all()
         np.testing.assert_allclose(draws.var(0), variance, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rare_events_keep_their_rate_in_low_precision(key, dtype):
+    logits = jnp.full(400_000, np.log(0.002 / 0.998), dtype)
+    p = float(jax.nn.sigmoid(logits[0].astype(jnp.float32)))
+    for sign, rate in ((1, p), (-1, 1 - p)):
+        share = float(jaxae.Bernoulli().sample(key, sign * logits).astype(jnp.float32).mean())
+        assert abs(share - rate) < 4 * np.sqrt(p / 400_000)
+
+
+@pytest.mark.parametrize(("dtype", "log_stddev"), [("float16", -6.0), ("float32", -44.0)])
+def test_tiny_learned_spreads_have_finite_gradients(dtype, log_stddev):
+    output = jnp.asarray([0.5, log_stddev], dtype)
+    log_prob = lambda o: jaxae.DiagonalGaussian().log_prob(o, output[:1])
+    value, gradient = jax.value_and_grad(log_prob)(output)
+    np.testing.assert_allclose(value, -log_stddev - 0.5 * np.log(2 * np.pi), rtol=1e-3)
+    np.testing.assert_allclose(gradient, [0.0, -1.0], atol=1e-6)
+
+
+def test_a_decoder_with_a_learned_spread_trains_in_every_objective(key):
+    weights = 0.1 * jax.random.normal(key, (8, 3))  # a code of 3 to 4 means and 4 log stddevs
+    encode, decode = (lambda x_i: x_i[:3]), (lambda z: weights @ z)
+    nll = lambda output, x_i: -jaxae.DiagonalGaussian().log_prob(output, x_i)
+    x = jnp.linspace(0.0, 1.0, 20).reshape(5, 4)
+    expected = -jaxae.DiagonalGaussian().log_prob(jax.vmap(decode)(x[:, :3]), x)
+    got = jaxae.reconstruction_loss(encode, decode, x, reconstruction=nll)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    got = jaxae.denoising_loss(key, encode, decode, x, corrupt=jaxae.compose(), reconstruction=nll)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_bernoulli_samples_are_zeros_and_ones(key):

@@ -15,7 +15,8 @@ from idx_files import write_four
 from PIL import Image
 
 from experiments import denoising
-from experiments.common import command_line, data
+from experiments.common import command_line, data, records
+from experiments.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
@@ -42,6 +43,7 @@ def test_a_run_leaves_every_file(digits_run):
     figures = {"flow_chart", "corrupted", "code_dims", "noise_levels", "rows_dim_0016"}
     figures |= {"rows_dim_0004", "curves_code_dim", "curves_noise_level"}
     expected = {f"{name}.png" for name in figures} | {"metrics.json", "config.json", "log.jsonl"}
+    expected |= {".files.json"}  # what the next run may remove
     assert {path.name for path in out.iterdir()} == expected
 
 
@@ -176,6 +178,8 @@ BAD_OPTIONS = {
     "dim twice": (["--code-dims", "8", "8"], r"--code-dims must be different values.*\[8, 8\]"),
     "negative noise": (["--noise-levels", "-0.5"], "--noise-levels must be a finite number at lea"),
     "NaN noise": (["--noise-levels", "nan"], "--noise-levels must be a finite number"),
+    "noise beyond float32": (["--noise-levels", "1e39"], "--noise-levels must be .* at most 1000"),
+    "no dims": (["--code-dims"], "--code-dims must name at least one value"),
     "noise twice": (["--noise-levels", "1", "1"], "--noise-levels must be different values"),
     "rate above 1": (["--corruption", "masking", "--noise-levels", "1.5"], "at most 1, but it is"),
     "salt above 1": (["--corruption", "salt-and-pepper", "--noise-levels", "2"], "at most 1"),
@@ -239,6 +243,36 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
     with pytest.raises(RuntimeError, match="in the middle"):
         denoising.main(config)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_second_run_leaves_nothing_stale_and_touches_nothing_else(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for dim in (4, 2):
+        with records.RunRecord(tmp_path) as record:
+            record.path(f"rows_{dim}.png").write_bytes(b"picture")
+            record.write_json("metrics.json", {"dim": dim})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.txt", "rows_2.png", "metrics.json", "log.jsonl", ".files.json"}
+
+
+def test_a_folder_in_the_way_of_a_file_loses_nothing(tmp_path):
+    (tmp_path / "b.json").mkdir()
+    record = records.RunRecord(tmp_path).__enter__()
+    for name in ("a.json", "b.json", "c.json"):
+        record.write_json(name, {"name": name})
+    with pytest.raises(InputError, match=r"has a folder named b.json; .* this run are in"):
+        record.__exit__(None, None, None)
+    (kept,) = tmp_path.glob(".partial-*")
+    assert {"a.json", "b.json", "c.json"} <= {path.name for path in kept.iterdir()}
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_no_noise_at_all_with_several_seeds(tmp_path):
+    tiny = TINY | {"code_dims": (3,), "noise_levels": (0.0,)}
+    denoising.main(denoising.Config(dataset="digits", out=tmp_path, quick=True, **tiny))
+    row = json.loads((tmp_path / "metrics.json").read_text())["by_code_dim"][0]
+    assert row["corrupted"]["test_mse"]["mean"] == 0
+    assert row["corrupted"]["test_psnr"]["mean"] is None  # infinite, which JSON lacks
 
 
 def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, capsys):

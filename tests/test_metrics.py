@@ -28,6 +28,21 @@ def test_psnr_by_hand():
     assert float(jaxae.psnr(x[0], x[0])) == np.inf
 
 
+def test_half_precision_does_not_overflow_and_an_empty_batch_is_empty():
+    x_hat, x = jnp.full((3, 784), 20, jnp.float16), jnp.zeros((3, 784), jnp.float16)
+    np.testing.assert_allclose(jaxae.mean_squared_error(x_hat, x), 400.0)
+    np.testing.assert_allclose(jaxae.psnr(x_hat, x), -26.02, rtol=1e-2)
+    assert jaxae.mean_squared_error(x_hat[:0], x[:0]).shape == (0,)
+    assert jaxae.psnr(x_hat[:0], x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_singular_values_in_half_precision(dtype):
+    values = jaxae.jacobian_singular_values(lambda v: 3 * v, jnp.zeros((2, 4), dtype))
+    assert values.dtype == jnp.dtype(dtype)
+    np.testing.assert_allclose(values.astype(jnp.float32), 3.0)
+
+
 def test_explained_variance_of_one_feature_is_scikit_learns():
     x_hat, x = RNG.normal(size=(2, 30)).astype(np.float32)
     got = jaxae.explained_variance(jnp.asarray(x_hat)[:, None], jnp.asarray(x)[:, None])

@@ -57,6 +57,17 @@ def test_kl_is_finite_at_dead_and_saturated_units_and_points_inwards(value):
     assert (np.sign(gradient) == (-1 if value == 0 else 1)).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "target"), [("bfloat16", 0.005), ("float16", 5e-4), ("float32", 1e-8)]
+)
+def test_kl_has_its_zero_at_targets_below_the_rounding_step(dtype, target):
+    code = jnp.full((4, 2), target, dtype)
+    rho = float(code[0, 0])  # the target as the dtype holds it
+    loss, gradient = jax.value_and_grad(lambda c: jaxae.kl_sparsity_penalty(c, target=rho))(code)
+    np.testing.assert_allclose(loss, 0, atol=1e-9)
+    np.testing.assert_allclose(gradient.astype(jnp.float32), 0, atol=1e-6)
+
+
 shapes = st.sampled_from([(1,), (6,), (3, 5), (2, 3, 4)])
 codes = hnp.arrays(np.float32, shapes, elements=st.floats(-9, 9, width=32))
 

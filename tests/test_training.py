@@ -141,6 +141,37 @@ def test_a_run_is_reproducible_and_settings_do_not_recompile(key):
     assert run_epoch._cache_size() == 1
 
 
+def test_going_on_continues_the_random_streams(key):
+    optimizer = optax.adam(0.01)
+    run_epoch = jaxae.make_epoch(dae_loss, optimizer, batch_size=8)
+    start = jaxae.create_train_state(INIT(key), optimizer)
+    whole = jaxae.fit(run_epoch, start, key, X, 0.2, epochs=3)
+    half = jaxae.fit(run_epoch, start, key, X, 0.2, epochs=1)
+    numbers = []
+    both = jaxae.fit(
+        run_epoch, half, key, X, 0.2, epochs=2, first_epoch=1,
+        on_epoch=lambda epoch, _: numbers.append(epoch),
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, both, whole)
+    assert numbers == [2, 3]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_mean_loss_of_an_epoch_is_summed_in_float32(dtype, key):
+    optimizer = optax.sgd(0.0)
+    run_epoch = jaxae.make_epoch(lambda p, k, x: 50 + p * x[:, 0], optimizer, batch_size=2)
+    state = jaxae.create_train_state(jnp.zeros((), dtype), optimizer)
+    _, mean_loss = run_epoch(state, key, 0, jnp.ones((6401, 1), dtype))
+    np.testing.assert_allclose(mean_loss, 50.0, rtol=1e-3)
+
+
+def test_a_batch_larger_than_the_data_is_one_step(key):
+    optimizer = optax.sgd(0.1)
+    run_epoch = jaxae.make_epoch(distance, optimizer, batch_size=10**12)
+    state, _ = run_epoch(jaxae.create_train_state(jnp.zeros(6), optimizer), key, 0, X)
+    assert int(state.step) == 1
+
+
 def test_training_denoises(key):
     optimizer = optax.adam(0.02)
     run_epoch = jaxae.make_epoch(dae_loss, optimizer, batch_size=16)

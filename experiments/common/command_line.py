@@ -33,12 +33,12 @@ class CommonConfig:
     """Step size of Adam."""
     seed: int = 0
     """Seed from which all randomness is derived."""
-    num_seeds: int = 3
-    """Repetitions, for the error bars."""
+    num_seeds: int | None = None
+    """Repetitions, for the error bars; by default 3."""
     out: Path | None = None
     """Folder for the results; by default results/<experiment>/<dataset>."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial in seconds: few examples, 2 epochs, 1 seed; the numbers mean nothing."""
+    """A trial in seconds: few examples, by default 2 epochs and 1 seed; the numbers mean little."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""

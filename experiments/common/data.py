@@ -8,7 +8,6 @@ they come from.
 
 import hashlib
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def load(dataset: str, data_dir: Path | None = None) -> Dataset:
         stored = {"train": _digits()}
     elif is_file:
         stored = _read_numpy(Path(dataset))
-        name = Path(dataset).stem
+        name = Path(dataset).name
     else:
         stored = _read_named(dataset, data_dir)
     splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
@@ -122,8 +121,6 @@ def _read_named(name: str, data_dir: Path | None) -> tfds_source.Splits:
     if data_dir is not None and data_dir.is_dir() and (files := idx.find(data_dir, name)):
         return {split: idx.read_split(paths) for split, paths in files.items()}
     splits = tfds_source.load(name, data_dir)
-    if "train" not in splits:
-        raise InputError(f"--dataset {name} has no split named train, but {', '.join(splits)}")
     held_out = splits.get("test", splits.get("validation"))
     return {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
 
@@ -140,7 +137,7 @@ def _read_numpy(path: Path) -> tfds_source.Splits:
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except FileNotFoundError:
         raise InputError(f"--dataset {path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes raise what NumPy, zlib, zipfile, tokenize raise
         raise InputError(
             f"--dataset {path} cannot be read as {path.suffix}: {first_line(error)}"
         ) from error
@@ -178,6 +175,10 @@ def _canonical(
         raise InputError(
             f"--dataset {dataset} ({split}) has {len(pixels)} images, "
             f"but labels of shape {labels.shape}"
+        )
+    if labels is not None and labels.dtype.kind not in "iub":
+        raise InputError(
+            f"--dataset {dataset} ({split}) must have integer labels, but they are {labels.dtype}"
         )
     classes = np.zeros(len(pixels), np.int64) if labels is None else labels
     keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in pixels]

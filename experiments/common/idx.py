@@ -19,7 +19,8 @@ from experiments.common.errors import InputError
 _UNSIGNED_BYTE = 8
 _MAX_BYTES = 2**30  # a header is not believed beyond this
 
-_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+# The data sets that come as these four files, and their folders in torchvision.
+RELATIVES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -33,12 +34,15 @@ class IdxFiles(NamedTuple):
 def find(folder: Path, name: str) -> dict[str, IdxFiles] | None:
     """Returns the IDX files of data set ``name`` below ``folder``, or None if there are none.
 
+    The four files of all relatives of MNIST have the same names, so they are believed to be
+    of the one that was asked for, and of no other data set.
+
     Raises:
       InputError: if some of the four are there and others are missing.
     """
-    own = f"{_TORCHVISION[name]}/raw" if name in _TORCHVISION else name
-    places = [folder / place for place in (".", "raw", own, name)]
-    for place in places:
+    if name not in RELATIVES:
+        return None
+    for place in (folder, folder / "raw", folder / RELATIVES[name] / "raw", folder / name):
         found = {
             f"{stem}-{kind}": _existing(place, f"{stem}-{kind}")
             for stem in _SPLITS.values()

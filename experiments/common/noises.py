@@ -17,13 +17,13 @@ class Noise(NamedTuple):
       at_level: makes the corruption from a level, which may be traced.
       levels: moderate, a lot, **a lot**: the default levels, the first one for training.
       meaning: what a level is, for the axis of a plot.
-      highest: the highest level that makes sense, or None.
+      highest: the highest level that makes sense.
     """
 
     at_level: Callable[[Any], Corruption]
     levels: tuple[float, ...]
     meaning: str
-    highest: float | None
+    highest: float
 
 
 BY_NAME: dict[str, Noise] = {
@@ -31,13 +31,13 @@ BY_NAME: dict[str, Noise] = {
         lambda level: partial(jaxae.uniform_noise, scale=level, low=0.0, high=1.0),
         (0.55, 1.0, 2.0),
         "half-width of the uniform noise (pixel values)",
-        None,
+        1000.0,
     ),
     "gaussian": Noise(
         lambda level: partial(jaxae.gaussian_noise, stddev=level),
         (0.3, 0.6, 1.2),
         "standard deviation of the noise (pixel values)",
-        None,
+        1000.0,
     ),
     "masking": Noise(
         lambda level: partial(jaxae.masking_noise, rate=level),

@@ -24,6 +24,8 @@ from experiments.common.data import Dataset
 from experiments.common.errors import InputError
 from jaxae._version import __version__
 
+_LISTING = ".files.json"  # what the last run wrote, so that the next one leaves nothing stale
+
 
 class RunRecord:
     """Collects the files of one run; use it as a context manager.
@@ -58,11 +60,31 @@ class RunRecord:
     ) -> None:
         self._log.close()
         if kind is None:
-            for path in sorted(self._staging.iterdir()):
-                os.replace(path, self.folder / path.name)
+            self._publish()
         shutil.rmtree(self._staging, ignore_errors=True)
         if kind is not None:
             self._remove_made()
+
+    def _publish(self) -> None:
+        """Renames all files into place, and removes what an earlier run left there."""
+        names = sorted(path.name for path in self._staging.iterdir())
+        if in_the_way := [name for name in names if (self.folder / name).is_dir()]:
+            raise InputError(
+                f"--out {self.folder} has a folder named {in_the_way[0]}; move it away; "
+                f"the results of this run are in {self._staging}"
+            )
+        listing = self.folder / _LISTING
+        try:
+            earlier = {str(name) for name in json.loads(listing.read_text(encoding="utf-8"))}
+        except (OSError, ValueError, TypeError):
+            earlier = set()
+        for name in names:
+            os.replace(self._staging / name, self.folder / name)
+        for name in earlier - set(names):
+            if Path(name).name == name:  # a plain file name of ours, never a path elsewhere
+                (self.folder / name).unlink(missing_ok=True)
+        self.path(_LISTING).write_text(json.dumps(names), encoding="utf-8")
+        os.replace(self.path(_LISTING), listing)
 
     def path(self, name: str) -> Path:
         """Returns where to write the file that shall be called ``name``."""
@@ -116,7 +138,10 @@ def environment() -> dict[str, Any]:
             "count": jax.device_count(),
             "cores": os.cpu_count(),
         },
-        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "matmul_precision": {
+            "training": jax.config.values["jax_default_matmul_precision"] or "default",
+            "reported numbers": "highest",
+        },
     }
 
 
@@ -125,7 +150,7 @@ def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
     array = np.asarray(values, np.float64)
     return {
         "mean": float(array.mean()),
-        "std": float(array.std(ddof=1)) if len(array) > 1 else None,
+        "std": float(array.std(ddof=1)) if len(array) > 1 and np.isfinite(array).all() else None,
         "values": array.tolist(),
         "unit": unit,
     }

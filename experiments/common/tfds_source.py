@@ -9,10 +9,12 @@ files, and memory-mapped from then on.
 
 import difflib
 import hashlib
+import http.client
 import io
 import json
 import logging
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -28,7 +30,8 @@ from experiments.common import idx
 from experiments.common.errors import InputError, first_line
 
 _PROBE_SECONDS = 5.0
-_CACHE_VERSION = "1"
+_CACHE_VERSION = "2"
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
 Splits = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -36,7 +39,8 @@ def load(name: str, data_dir: Path | None) -> Splits:
     """Returns ``{split: (images uint8 (n, h, w, c), labels (n,) or None)}`` of a data set.
 
     Args:
-      name: name of an image data set in TensorFlow Datasets, such as ``"mnist"``.
+      name: name of an image data set in TensorFlow Datasets, with its config and version where
+        wanted: ``"mnist"``, ``"emnist/letters"``, ``"mnist:3.0.1"``.
       data_dir: folder that holds ``<name>/<version>``, or one such version folder itself;
         None for the default of TensorFlow Datasets.
 
@@ -45,6 +49,9 @@ def load(name: str, data_dir: Path | None) -> Splits:
         damaged, or are not images of one size.
     """
     builder = _open(name, data_dir)
+    if "train" not in builder.info.splits:
+        found = ", ".join(builder.info.splits) or "none"
+        raise InputError(f"--dataset {name} has no split named train, but {found}")
     files = {
         split: [Path(path) for path in info.filepaths]
         for split, info in sorted(builder.info.splits.items())
@@ -72,16 +79,27 @@ def _open(name: str, data_dir: Path | None) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)  # no advice about OpenCV
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"--data-dir {data_dir} is not a folder")
+    parsed = _NAME.fullmatch(name)
     try:
-        base = tfds.builder_cls(name)
+        base = tfds.builder_cls(parsed["name"] if parsed else name)
     except Exception:  # tfds raises several classes here, some only for odd names
+        base = None
+    if parsed is None or base is None:
         near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise InputError(
             f"--dataset {name} is unknown: allowed are digits, the name of an image data set of "
             f"TensorFlow Datasets, or the path of a .npy or .npz file{hint}"
-        ) from None
-    if folder := _prepared_folder(base.name, data_dir, Path(tfds.core.constants.DATA_DIR)):
+        )
+    configs = [config.name for config in base.builder_configs.values()]
+    if parsed["config"] and parsed["config"] not in configs:
+        raise InputError(
+            f"--dataset {name}: {base.name} has "
+            f"{'the configs ' + ', '.join(configs) if configs else 'no configs'}"
+        )
+    config = parsed["config"] or (configs[0] if configs else None)
+    root = data_dir or Path(tfds.core.constants.DATA_DIR)
+    if folder := _prepared_folder(root, base.name, config, parsed["version"]):
         try:
             builder = tfds.builder_from_directory(folder)
         except Exception as error:  # JSON, protobuf and tfds each raise their own classes
@@ -91,23 +109,21 @@ def _open(name: str, data_dir: Path | None) -> Any:
         if builder.name != base.name:
             raise InputError(f"{folder} holds {builder.name}, but --dataset is {name}")
         return builder
-    return prepare(base, data_dir)
+    return prepare(base, data_dir, config)
 
 
-def _prepared_folder(name: str, data_dir: Path | None, default: Path) -> Path | None:
-    """Returns the newest folder with a ``dataset_info.json``, as TFDS lays them out."""
-    root = default if data_dir is None else data_dir
+def _prepared_folder(root: Path, name: str, config: str | None, version: str | None) -> Path | None:
+    """Returns the folder of the wanted or newest version, as TFDS lays them out."""
+    places = [root / name / config] if config else []
     found = [root] if (root / "dataset_info.json").is_file() else []
-    for parent in (root / name, root):
-        found += [info.parent for info in parent.glob("[0-9]*.[0-9]*.[0-9]*/dataset_info.json")]
-    return max(found, key=lambda path: _version(path.name), default=None)
+    for parent in (*places, root / name, root):
+        found += [info.parent for info in parent.glob("*/dataset_info.json")]
+    finished = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    wanted = [path for path in finished if version in (None, path.name)]
+    return max(wanted, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
-def _version(text: str) -> list[int]:
-    return [int(part) if part.isdigit() else 0 for part in text.split(".")]
-
-
-def prepare(base: Any, data_dir: Path | None) -> Any:
+def prepare(base: Any, data_dir: Path | None, config: str | None = None) -> Any:
     """Returns a builder whose data were downloaded and prepared as array_record just now.
 
     The relatives of MNIST (IDX files) need no TensorFlow: the files come through TFDS's
@@ -117,8 +133,10 @@ def prepare(base: Any, data_dir: Path | None) -> Any:
     from tensorflow_datasets.image_classification import mnist
 
     name, folder = base.name, data_dir or Path(tfds.core.constants.DATA_DIR)
-    arguments = {"file_format": "array_record"} | ({"data_dir": data_dir} if data_dir else {})
-    is_idx = issubclass(base, mnist.MNIST) and name in ("mnist", "fashion_mnist", "kmnist")
+    arguments: dict[str, Any] = {"file_format": "array_record"}
+    arguments |= {"data_dir": data_dir} if data_dir else {}
+    arguments |= {"config": config} if config else {}
+    is_idx = issubclass(base, mnist.MNIST) and name in idx.RELATIVES
     if not is_idx and not _has_tensorflow():
         raise InputError(
             f"{name} is not prepared in {folder}, and preparing it needs TensorFlow once: "
@@ -226,7 +244,10 @@ def _decode_split(
 
 
 def read_tfrecord(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file: length, its checksum, bytes, their checksum."""
+    """Yields the records of a TFRecord file: length, its checksum, bytes, their checksum.
+
+    The lengths must add up to the file; the checksums are not verified.
+    """
     with open(path, "rb") as file:
         while header := file.read(12):
             if len(header) < 12:
@@ -247,8 +268,8 @@ def _cached(files: list[Path], decode: Callable[[], Splits]) -> Splits:
     entry = cache_folder() / digest.hexdigest()[:32]
     try:
         return _read_entry(entry)
-    except (OSError, ValueError, KeyError):
-        pass  # not there, or damaged: decode
+    except Exception:  # not there, or damaged in whatever way: decode again
+        pass
     splits = decode()
     try:
         _write_entry(entry, splits)
@@ -267,8 +288,13 @@ def cache_folder() -> Path:
 def _read_entry(entry: Path) -> Splits:
     index = json.loads((entry / "index.json").read_text())
     splits: Splits = {}
-    for split, parts in index.items():
-        arrays = {part: np.load(entry / f"{split}_{part}.npy", mmap_mode="r") for part in parts}
+    for split, digests in index.items():
+        arrays = {}
+        for part, digest in digests.items():
+            array = np.load(entry / f"{split}_{part}.npy", mmap_mode="r", allow_pickle=False)
+            if hashlib.sha256(array.data).hexdigest() != digest:
+                raise ValueError(f"{split}_{part}.npy is damaged")
+            arrays[part] = array
         splits[split] = arrays["images"], arrays.get("labels")
     return splits
 
@@ -283,7 +309,10 @@ def _write_entry(entry: Path, splits: Splits) -> None:
             parts = {"images": images} | ({} if labels is None else {"labels": labels})
             for part, array in parts.items():
                 np.save(staging / f"{split}_{part}.npy", array, allow_pickle=False)
-            index[split] = sorted(parts)
+            index[split] = {
+                part: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+                for part, array in parts.items()
+            }
         (staging / "index.json").write_text(json.dumps(index))
         if entry.exists():
             shutil.rmtree(entry)
@@ -299,7 +328,7 @@ def _reachable(url: str) -> bool:
         urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
     except urllib.error.HTTPError:
         return True  # it answered
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
 

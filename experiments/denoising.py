@@ -6,7 +6,7 @@ noise sweep at one dimension; and, with numbers the slides do not have, test err
 code dimension and noise, beside the corrupted input itself and the best linear map.
 
     python -m experiments.denoising --dataset digits               about 1 minute, 2 cores
-    python -m experiments.denoising --dataset mnist --epochs 10    about 15 minutes, 2 cores
+    python -m experiments.denoising --dataset mnist --epochs 10    about 10 minutes, 2 cores
 
 Expected test MSE per pixel at noise 0.55: digits 0.025 at dimension 16; MNIST 0.0090 at 64.
 

@@ -32,6 +32,22 @@ def denoising_table(dataset: str) -> str:
                 f"{row['corrupted']['test_mse']['mean']:.5f}",
             ]
         )
+    return _markdown(lines)
+
+
+def vector_field_table() -> str:
+    """Returns the Markdown table of the errors of the learned field."""
+    path = RESULTS / "vector_field" / "synthetic" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    header = ["density", "noise (standard deviation)", "error near the data", "error elsewhere"]
+    lines = [header, ["---", "---:", "---:", "---:"]]
+    for name, result in metrics["densities"].items():
+        errors = [_with_spread(result[part], ".3f") for part in ("error_near", "error_far")]
+        lines.append([name, f"{result['noise_stddev']:g}", *errors])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -42,10 +58,11 @@ def _with_spread(number: dict[str, Any], style: str) -> str:
 
 def updated(readme: str) -> str:
     """Returns the text of the README with every table made anew."""
-    for dataset in ("digits", "mnist"):
-        begin, end = f"<!-- table: denoising {dataset} -->", "<!-- end of table -->"
+    tables = {f"denoising {dataset}": denoising_table(dataset) for dataset in ("digits", "mnist")}
+    tables["vector_field"] = vector_field_table()
+    for name, table in tables.items():
+        begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", flags=re.DOTALL)
-        table = denoising_table(dataset)
         readme, count = pattern.subn(rf"\g<1>{table}\n\g<2>", readme)
         if count != 1:
             raise ValueError(f"README.md must hold {begin} ... {end} once, but has {count}")

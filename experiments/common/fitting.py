@@ -20,7 +20,7 @@ class Trainer:
     Args:
       model: any autoencoder of ``jaxae.models``.
       loss: ``loss(key, encode, decode, x, *settings) -> (batch,)``.
-      learning_rate: step size of Adam.
+      learning_rate: step size of Adam, a number or a schedule of ``optax``.
       batch_size: examples per step.
       epochs: passes over the data.
     """
@@ -30,7 +30,7 @@ class Trainer:
         model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
         loss: Callable[..., Array],
         *,
-        learning_rate: float,
+        learning_rate: optax.ScalarOrSchedule,
         batch_size: int,
         epochs: int,
     ) -> None:

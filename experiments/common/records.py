@@ -113,13 +113,16 @@ def default_folder(experiment: str, dataset: str) -> Path:
     return Path("results") / experiment / dataset
 
 
-def configuration(config: Any, dataset: Dataset) -> dict[str, Any]:
-    """Returns what ``config.json`` holds: all settings, the data's digest, versions, device."""
+def configuration(config: Any, dataset: Dataset | None) -> dict[str, Any]:
+    """Returns what ``config.json`` holds: all settings, the data's digest, versions, device.
+
+    ``dataset`` is None where the data are synthetic.
+    """
     plain = lambda value: str(value) if isinstance(value, Path) else value
     settings = {name: plain(value) for name, value in dataclasses.asdict(config).items()}
     return {
         "settings": settings,
-        "data_sha256": dataset.fingerprint(),
+        "data_sha256": None if dataset is None else dataset.fingerprint(),
         "environment": environment(),
     }
 

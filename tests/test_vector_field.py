@@ -1,0 +1,104 @@
+"""The exact fields of known densities, and the experiment that learns them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import vector_field
+from experiments.common import command_line, densities
+
+each_density = pytest.mark.parametrize("make", densities.ALL.values(), ids=densities.ALL.keys())
+Y = np.random.default_rng(0).uniform(-1.5, 1.5, (40, 2))
+
+
+def in_float64(density):
+    return density._replace(nodes=jnp.asarray(np.asarray(density.nodes), jnp.float64))
+
+
+@each_density
+def test_posterior_mean_is_the_score_of_the_noisy_density(make, float64):
+    # Miyasawa 1961: E[x | y] = y + s^2 grad log p_s(y)
+    density, stddev = in_float64(make()), 0.2
+    score = jax.vmap(jax.grad(lambda y: density.log_noisy_density(y, stddev)))(jnp.asarray(Y))
+    mean = jax.vmap(lambda y: density.posterior_mean(y, stddev))(jnp.asarray(Y))
+    np.testing.assert_allclose(mean, Y + stddev**2 * np.asarray(score), rtol=1e-9, atol=1e-12)
+
+
+@each_density
+def test_noisy_density_integrates_to_one(make, float64):
+    density = in_float64(make())
+    line = np.linspace(-3.5, 3.5, 281)
+    grid = jnp.asarray(np.stack(np.meshgrid(line, line), -1).reshape(-1, 2))
+    log_p = jax.lax.map(lambda y: density.log_noisy_density(y, 0.2), grid, batch_size=4000)
+    np.testing.assert_allclose(jnp.exp(log_p).sum() * (line[1] - line[0]) ** 2, 1.0, rtol=1e-3)
+
+
+@each_density
+def test_samples_have_the_moments_of_the_nodes(make, key):
+    density = make()
+    points = np.asarray(density.sample(key, 100_000), np.float64)
+    nodes = np.asarray(density.nodes, np.float64)
+    covariance = np.cov(nodes.T, bias=True) + density.spread**2 * np.eye(2)
+    np.testing.assert_allclose(points.mean(0), nodes.mean(0), atol=0.015)
+    np.testing.assert_allclose(np.cov(points.T), covariance, atol=0.015)
+
+
+def test_curves_are_what_they_are_called():
+    np.testing.assert_allclose(np.linalg.norm(densities.circle().nodes, axis=1), 1.0, rtol=1e-6)
+    steps = np.linalg.norm(
+        np.diff(np.asarray(densities.spiral().nodes, np.float64), axis=0), axis=1
+    )
+    assert steps.std() / steps.mean() < 0.01  # uniform in length
+
+
+def test_field_on_a_circle_points_to_it_and_vanishes_at_its_centre():
+    field = lambda y: vector_field.exact_field(densities.circle(), y)
+    np.testing.assert_allclose(field(jnp.zeros(2)), 0.0, atol=1e-6)
+    # nearly the nearest point; a little inside of it, because the circle is curved
+    for radius in (0.7, 1.3):
+        moved = radius + float(field(jnp.array([radius, 0.0]))[0])
+        assert abs(moved - 1) < 0.05
+
+
+def test_critical_points_of_the_mixture_are_found_and_told_apart():
+    density = densities.mixture()
+    exact = lambda y: vector_field.exact_field(density, y)
+    line = jnp.linspace(-1.5, 1.5, 16)
+    starts = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    rows = vector_field.critical_points(density, exact, starts)
+    kinds = [row["kind"] for row in rows]
+    assert (kinds.count("maximum"), kinds.count("saddle"), kinds.count("minimum")) == (5, 5, 1)
+    (minimum,) = [row["at"] for row in rows if row["kind"] == "minimum"]
+    np.testing.assert_allclose(minimum, 0.0, atol=1e-3)
+    assert all(row["distance_to_learned_zero"] < 1e-3 for row in rows)
+
+
+def test_relative_error_is_a_ratio_of_norms():
+    fields = vector_field.Fields(
+        grid=np.zeros((3, 2)),
+        learned=np.array([[1.0, 0], [0, 2], [9, 9]]),
+        exact=np.array([[1.0, 1], [0, 1], [1, 1]]),
+        density=np.array([1.0, 0.5, 0.01]),
+    )
+    assert fields.is_dense.tolist() == [True, True, False]
+    np.testing.assert_allclose(
+        vector_field.relative_error(fields, fields.is_dense), np.sqrt(2) / np.sqrt(3)
+    )
+
+
+def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(densities, "ALL", {"mixture": densities.mixture})
+    args = ["--quick", "--epochs", "40", "--batch-size", "256", "--out", str(tmp_path)]
+    with jax.numpy_dtype_promotion("standard"):
+        assert command_line.run(vector_field.main, vector_field.Config, args) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    for name in densities.ALL:
+        assert {f"field_{name}.png", f"ring_{name}.png", f"path_{name}.png"} <= names
+        assert (tmp_path / f"path_{name}.gif").read_bytes()[:4] == b"GIF8"
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    result = metrics["densities"]["mixture"]
+    assert 0 < result["error_near"]["mean"] < 0.5  # doing nothing has error 1
+    assert len(result["critical_points"]) == 11

@@ -30,7 +30,7 @@ class CommonConfig:
     batch_size: int = 64
     """Examples per step."""
     learning_rate: float = 1e-3
-    """Step size of Adam."""
+    """Step size of Adam, at most 10."""
     seed: int = 0
     """Seed from which all randomness is derived."""
     num_seeds: int | None = None
@@ -46,7 +46,8 @@ class CommonConfig:
         require_integer("--batch-size", self.batch_size, low=1)
         require_integer("--num-seeds", self.num_seeds, low=1)
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
-        require_number("--learning-rate", self.learning_rate, above=0.0)
+        # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
+        require_number("--learning-rate", self.learning_rate, above=0.0, high=10.0)
 
 
 def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:
@@ -65,7 +66,7 @@ def require_number(
     above: float | None = None,
 ) -> None:
     """Raises InputError if a number is not finite or leaves its range."""
-    bounds = {"at least": low, "at most": high, "above": above}
+    bounds = {"at least": low, "above": above, "at most": high}
     allowed = " and ".join(
         f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
     )

@@ -188,7 +188,8 @@ BAD_OPTIONS = {
     "missing file": (["--dataset", "nowhere/x.npy"], "x.npy does not exist"),
     "data dir of digits": (["--data-dir", "."], "--data-dir is for named data sets"),
     "missing data dir": (["--dataset", "mnist", "--data-dir", "nowhere"], "is not a folder"),
-    "rate of divergence": (["--learning-rate", "1e30"], r"above 0 and at most 10, but it is 1e\+30"),
+    "rate of divergence": (["--learning-rate", "1e30"],
+                           r"above 0 and at most 10, but it is 1e\+30"),
 }  # fmt: skip
 
 

@@ -318,5 +318,6 @@ def test_help_names_every_option(capsys):
         command_line.run(denoising.main, denoising.Config, ["--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
+    assert "usage: python -m experiments.denoising" in shown
     for field in dataclasses.fields(denoising.Config):
         assert f"--{field.name.replace('_', '-')}" in shown

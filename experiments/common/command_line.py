@@ -87,7 +87,13 @@ def run(
     main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None = None
 ) -> int:
     """Returns the exit status of ``main`` on the options of the command line."""
-    config = tyro.cli(config_class, args=args, description=sys.modules[main.__module__].__doc__)
+    script = sys.modules[main.__module__]
+    config = tyro.cli(
+        config_class,
+        args=args,
+        prog=f"python -m experiments.{Path(script.__file__ or '').stem}",
+        description=script.__doc__,
+    )
     try:
         config.check()
         main(config)

@@ -43,7 +43,8 @@ class Config(command_line.CommonConfig):
     code_dims: tuple[int, ...] | None = None
     """Code dimensions; default 1568 784 256 64 32 16 8, for digits 128 64 32 16 8 4 2."""
     noise_levels: tuple[float, ...] | None = None
-    """Noise levels; the first trains every code dimension, all of them train one."""
+    """Noise levels, by default 0.55 1 2 for uniform noise; the first trains every code dimension,
+    all of them the one nearest to 64 (digits: 16)."""
     corruption: noises.Name = "uniform"
     """Kind of corruption."""
 

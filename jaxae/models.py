@@ -54,6 +54,13 @@ class DenseAutoencoder(nn.Module):
         the lecture's code (the Keras default).
       bias_init: ``(key, (outputs,), dtype) -> bias``.
       param_dtype: dtype of the parameters; give float64 data a float64 model.
+
+    Example:
+      >>> model = DenseAutoencoder((64,), code_dim=16, hidden_dims=(32,), tied=True)
+      >>> init, encode, decode = as_functions(model)
+      >>> params = init(jax.random.key(0))
+      >>> encode(params, jnp.ones(64)).shape
+      (16,)
     """
 
     example_shape: Sequence[int]
@@ -130,6 +137,12 @@ class ConvAutoencoder(nn.Module):
       kernel_init: ``(key, shape, dtype) -> kernel`` for dense and convolution kernels.
       bias_init: ``(key, shape, dtype) -> bias``.
       param_dtype: dtype of the parameters; give float64 data a float64 model.
+
+    Example:
+      >>> init, encode, decode = as_functions(ConvAutoencoder((8, 8, 1), code_dim=16))
+      >>> params = init(jax.random.key(0))
+      >>> decode(params, encode(params, jnp.ones((8, 8, 1)))).shape
+      (8, 8, 1)
     """
 
     example_shape: Sequence[int]

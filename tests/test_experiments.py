@@ -232,7 +232,7 @@ def test_an_output_folder_that_is_a_file(tmp_path, capsys):
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         args = ["--dataset", "digits", "--quick", "--out", str(out)]
         assert command_line.run(denoising.main, denoising.Config, args) == 2
-        assert f"--out {out} cannot be written" in capsys.readouterr().err
+        assert f"--out {out} cannot be written as a folder" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "keep me"
 
 

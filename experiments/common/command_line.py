@@ -36,9 +36,9 @@ class CommonConfig:
     num_seeds: int | None = None
     """Repetitions, for the error bars; by default 3."""
     out: Path | None = None
-    """Folder for the results; by default results/<experiment>/<dataset>."""
+    """Folder for the results, by default results/<experiment>/<dataset>; replaces older ones."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial in seconds: few examples, by default 2 epochs and 1 seed; the numbers mean little."""
+    """A trial within a minute: few examples, 2 epochs and 1 seed unless told; no good numbers."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""

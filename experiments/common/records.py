@@ -47,7 +47,7 @@ class RunRecord:
         except OSError as error:
             self._remove_made()
             raise InputError(
-                f"--out {self.folder} cannot be written: {error.strerror or error}"
+                f"--out {self.folder} cannot be written as a folder: {error.strerror or error}"
             ) from error
         self._log = open(self._staging / "log.jsonl", "w", encoding="utf-8")
         return self

@@ -17,7 +17,6 @@ is learned by heart); MNIST is used whole; the levels called "a lot" are ours, s
 slides do not record theirs.
 """
 
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -31,9 +30,9 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line, data, fitting, noises, plots, records
+from experiments.common import command_line, data, fitting, noises, plots, records, running
 from experiments.common.errors import InputError
-from experiments.common.progress import Progress
+from experiments.common.running import Run
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,7 @@ class Plan(NamedTuple):
 
 def make_plan(config: Config) -> Plan:
     """Returns the plan for a configuration, after loading its data."""
-    dataset = data.load(config.dataset, config.data_dir)
-    if config.quick:
-        dataset = dataset.head(train=1000, test=200)
+    dataset = running.load(config)
     d = dataset.num_features
     noise = noises.BY_NAME[config.corruption]
     below = [k for k in (256, 64, 32, 16, 8) if k < d] if d > 256 else _halvings(d)
@@ -96,8 +93,7 @@ def make_plan(config: Config) -> Plan:
         dims,
         config.noise_levels or noise.levels,
         swept_dim=min(dims, key=lambda dim: abs(np.log(dim / wanted))),
-        epochs=config.epochs or (2 if config.quick else 200 if config.dataset == "digits" else 50),
-        num_seeds=config.num_seeds or (1 if config.quick else 3),
+        **running.defaults(config, digits=200, others=50),
     )
 
 
@@ -119,8 +115,8 @@ def seed_keys(plan: Plan, seed: int) -> tuple[Array, Array, Array]:
 class Runner:
     """Trains, scores and keeps examples, one row of results at a time."""
 
-    def __init__(self, plan: Plan, record: records.RunRecord, progress: Progress) -> None:
-        self.plan, self.record, self.progress = plan, record, progress
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self.plan, self.run = plan, run
         self.train, self.test = map(jnp.asarray, plan.dataset.flat())
         self.examples = plan.dataset.one_of_each_class()
 
@@ -154,14 +150,13 @@ class Runner:
         row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **over_seeds(scores)}
         seconds = (time.perf_counter() - started) / self.plan.num_seeds
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
-        self.progress.say(
-            f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB"
-        )
+        self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
         return row | {"seconds_per_run": round(seconds, 2), "pictures": pictures}
 
     def _log_epoch(self, dim: int, level: float, seed: int, epoch: int, loss: float) -> None:
-        self.record.log(code_dim=dim, noise_level=level, seed=seed, epoch=epoch, train_loss=loss)
-        self.progress.advance(f"dim {dim}, noise {level:g}, seed {seed}")
+        doing = f"dim {dim}, noise {level:g}, seed {seed}"
+        entry = {"code_dim": dim, "noise_level": level, "seed": seed, "epoch": epoch}
+        self.run.log(doing, **entry, train_loss=loss)
 
     def _pictures(
         self, trainer: fitting.Trainer, params: Any, x_noisy: Array
@@ -212,7 +207,7 @@ def over_seeds(scores: list[dict[str, Array]]) -> dict[str, Any]:
     }
 
 
-def draw(record: records.RunRecord, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
+def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
     """Writes all figures."""
     by_dim, by_noise = table["by_code_dim"], table["by_noise_level"]
     kind = plan.config.corruption
@@ -220,17 +215,17 @@ def draw(record: records.RunRecord, plan: Plan, table: dict[str, list[dict[str, 
 
     sweep = by_noise[0]["pictures"]
     images = {name: sweep[name][0] for name in ("clean", "noisy", "denoised")}
-    plots.flow_chart(record.path("flow_chart.png"), code=sweep["code"], **images)
+    plots.flow_chart(run.path("flow_chart.png"), code=sweep["code"], **images)
 
     top = {"original": first["clean"], "corrupted": first["noisy"]}
-    plots.image_rows(record.path("corrupted.png"), top, title=f"Test examples, {level}")
+    plots.image_rows(run.path("corrupted.png"), top, title=f"Test examples, {level}")
     for row in by_dim:
         rows = top | {"denoised": row["pictures"]["denoised"]}
         title = f"Code dimension {row['code_dim']}, {level}"
-        plots.image_rows(record.path(f"rows_dim_{row['code_dim']:04d}.png"), rows, title=title)
+        plots.image_rows(run.path(f"rows_dim_{row['code_dim']:04d}.png"), rows, title=title)
     rows = top | {f"dim(z) = {row['code_dim']}": row["pictures"]["denoised"] for row in by_dim}
     title = f"Denoised by autoencoders of each code dimension, {level}"
-    plots.image_rows(record.path("code_dims.png"), rows, title=title, gaps=(2,))
+    plots.image_rows(run.path("code_dims.png"), rows, title=title, gaps=(2,))
 
     rows = {"original": first["clean"]}
     for row in by_noise:
@@ -238,57 +233,43 @@ def draw(record: records.RunRecord, plan: Plan, table: dict[str, list[dict[str, 
         rows[f"denoised {row['noise_level']:g}"] = row["pictures"]["denoised"]
     title = f"Rising {kind} noise, code dimension {plan.swept_dim}"
     gaps = tuple(range(1, len(rows), 2))
-    plots.image_rows(record.path("noise_levels.png"), rows, title=title, gaps=gaps)
+    plots.image_rows(run.path("noise_levels.png"), rows, title=title, gaps=gaps)
 
     meaning = noises.BY_NAME[kind].meaning
     for rows_, against, x_label, title in (
         (by_dim, "code_dim", "code dimension k", f"Denoising, {level}"),
         (by_noise, "noise_level", meaning, f"Denoising at code dimension {plan.swept_dim}"),
     ):
-        plots.curves(
-            record.path(f"curves_{against}.png"),
-            [row[against] for row in rows_],
-            {
-                "test MSE per pixel": _curves(rows_, "test_mse"),
-                "test PSNR (dB)": _curves(rows_, "test_psnr"),
-            },
-            x_label=x_label,
-            title=title,
-            log2_x=against == "code_dim",
-        )
+        x = [row[against] for row in rows_]
+        scale = "log2" if against == "code_dim" else "linear"
+        panels = [
+            plots.Panel(x_label, y_label, _lines(x, rows_, quantity), (scale, "linear"), x)
+            for quantity, y_label in (
+                ("test_mse", "test MSE per pixel"),
+                ("test_psnr", "test PSNR (dB)"),
+            )
+        ]
+        plots.panels(run.path(f"curves_{against}.png"), panels, title=title)
 
 
-def _curves(rows: list[dict[str, Any]], quantity: str) -> list[plots.Curve]:
+def _lines(x: list[float], rows: list[dict[str, Any]], quantity: str) -> list[plots.Line]:
     series = [
-        ("autoencoder", rows, plots.ACCENT, "o-"),
-        ("best linear map of rank k", [row["linear"] for row in rows], plots.SECOND, "s--"),
-        ("corrupted input", [row["corrupted"] for row in rows], plots.MUTED, ":"),
+        ("denoising autoencoder", rows, plots.METHODS["DAE"]),
+        ("best linear map of rank k", [row["linear"] for row in rows], plots.OTHERS[0]),
+        ("corrupted input", [row["corrupted"] for row in rows], plots.EXACT),
     ]
     return [
-        plots.Curve(
-            label,
-            [part[quantity]["mean"] for part in parts],
-            [part[quantity]["std"] for part in parts],
-            color,
-            style,
-        )
-        for label, parts, color, style in series
+        plots.line(label, x, [part[quantity] for part in parts], look)
+        for label, parts, look in series
     ]
 
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    started = time.perf_counter()
     plan = make_plan(config)
-    train, test = len(plan.dataset.train), len(plan.dataset.test)
-    out = config.out or records.default_folder("denoising", plan.dataset.name)
     total = plan.epochs * plan.num_seeds * (len(plan.dims) + len(plan.levels) - 1)
-    with records.RunRecord(out) as record, Progress(total, "epoch") as progress:
-        progress.say(
-            f"{plan.dataset.name}: {train} train and {test} test images; "
-            f"{plan.num_seeds} seed(s), {plan.epochs} epochs each"
-        )
-        runner = Runner(plan, record, progress)
+    with Run("denoising", config, plan.dataset, total=total) as run:
+        runner = Runner(plan, run)
         rows = {dim: runner.rows(dim) for dim in plan.dims}
         for position, level in enumerate(plan.levels):
             base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
@@ -300,27 +281,17 @@ def main(config: Config) -> dict[str, Any]:
             "by_code_dim": [rows[dim][0] for dim in plan.dims],
             "by_noise_level": rows[plan.swept_dim],
         }
-        draw(record, plan, table)
-        metrics = {
-            "experiment": "denoising",
-            "dataset": plan.dataset.name,
-            "corruption": config.corruption,
-            "train_examples": train,
-            "test_examples": test,
-            "seconds": round(time.perf_counter() - started, 1),
+        draw(run, plan, table)
+        return run.finish(
+            {
+                "code_dims": plan.dims,
+                "noise_levels": plan.levels,
+                "epochs": plan.epochs,
+                "num_seeds": plan.num_seeds,
+            },
+            corruption=config.corruption,
             **{name: [_numbers(row) for row in part] for name, part in table.items()},
-        }
-        record.write_json("metrics.json", metrics)
-        resolved = dataclasses.replace(
-            config,
-            code_dims=plan.dims,
-            noise_levels=plan.levels,
-            epochs=plan.epochs,
-            num_seeds=plan.num_seeds,
         )
-        record.write_json("config.json", records.configuration(resolved, plan.dataset))
-    progress.say(f"results are in {out}")
-    return metrics
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:

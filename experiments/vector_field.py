@@ -18,9 +18,7 @@ with Glorot's the network is nearly linear over the square and never finds the s
 the slides draw sketches; their densities, noise and networks are not recorded.
 """
 
-import dataclasses
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +34,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import command_line, densities, fitting, plots, records
 from experiments.common.densities import Density
-from experiments.common.progress import Progress
+from experiments.common.running import Run
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
 HALF_WIDTH = 1.7  # of the square that is drawn and measured
@@ -160,9 +158,7 @@ def critical_points(
     return sorted(rows, key=lambda row: (row["kind"], row["at"]))
 
 
-def draw(
-    record: records.RunRecord, density: Density, learned: Callable[[Array], Array], fields: Fields
-) -> None:
+def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: Fields) -> None:
     """Writes the figures of one density: both fields, a circle of corruptions, the way home."""
     name, stddev = density.name, NOISE[density.name]
     nodes = np.asarray(density.nodes)
@@ -170,7 +166,7 @@ def draw(
     every_fourth[2::4, 2::4] = True
     pick = every_fourth.reshape(-1)
     plots.vector_fields(
-        record.path(f"field_{name}.png"),
+        run.path(f"field_{name}.png"),
         fields.grid[pick],
         {
             "learned: dec(enc(x~)) - x~": fields.learned[pick],
@@ -185,7 +181,7 @@ def draw(
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = centre + 2 * stddev * np.stack([np.cos(angle), np.sin(angle)], 1)
     plots.corruption_ring(
-        record.path(f"ring_{name}.png"),
+        run.path(f"ring_{name}.png"),
         nodes,
         centre,
         ring,
@@ -196,7 +192,7 @@ def draw(
     for _ in range(30):
         path.append(np.asarray(move(jnp.asarray(path[-1]))))
     plots.paths(
-        record.path(f"path_{name}"),
+        run.path(f"path_{name}"),
         np.stack(path),
         nodes,
         half_width=HALF_WIDTH,
@@ -209,8 +205,7 @@ def run_density(
     config: Config,
     epochs: int,
     num_seeds: int,
-    record: records.RunRecord,
-    progress: Progress,
+    run: Run,
 ) -> dict[str, Any]:
     """Returns the errors over the seeds on one density; draws the last seed's field."""
     trainer = make_trainer(density, config, epochs)
@@ -219,8 +214,8 @@ def run_density(
     for seed in range(num_seeds):
 
         def on_epoch(epoch: int, loss: float, seed: int = seed) -> None:
-            record.log(density=density.name, seed=seed, epoch=epoch, train_loss=loss)
-            progress.advance(f"{density.name}, seed {seed}")
+            entry = {"density": density.name, "seed": seed, "epoch": epoch}
+            run.log(f"{density.name}, seed {seed}", **entry, train_loss=loss)
 
         key = jax.random.fold_in(jax.random.key(config.seed), seed)
         params = trainer.fit(key, counted, on_epoch=on_epoch)
@@ -234,8 +229,8 @@ def run_density(
     result["noise_stddev"] = NOISE[density.name]
     if density.spread > 0:  # on a curve the maxima form a curve
         result["critical_points"] = critical_points(density, learned, jnp.asarray(fields.grid[::5]))
-    draw(record, density, learned, fields)
-    progress.say(
+    draw(run, density, learned, fields)
+    run.say(
         f"{density.name:8s} error of the learned field: near the data "
         f"{result['error_near']['mean']:.3f}, far from them {result['error_far']['mean']:.3f}"
     )
@@ -244,26 +239,18 @@ def run_density(
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    started = time.perf_counter()
     epochs = {
         name: config.epochs or (2 if config.quick else default) for name, default in EPOCHS.items()
     }
     num_seeds = config.num_seeds or (1 if config.quick else 3)
-    out = config.out or records.default_folder("vector_field", "synthetic")
     total = sum(epochs.values()) * num_seeds
-    with records.RunRecord(out) as record, Progress(total, "epoch") as progress:
+    with Run("vector_field", config, None, total=total) as run:
         results = {
-            name: run_density(make(), config, epochs[name], num_seeds, record, progress)
+            name: run_density(make(), config, epochs[name], num_seeds, run)
             for name, make in densities.ALL.items()
         }
-        seconds = round(time.perf_counter() - started, 1)
-        metrics = {"experiment": "vector_field", "seconds": seconds, "densities": results}
-        record.write_json("metrics.json", metrics)
-        resolved = dataclasses.replace(config, num_seeds=num_seeds)
-        settings = records.configuration(resolved, None) | {"epochs_per_density": epochs}
-        record.write_json("config.json", settings)
-    progress.say(f"results are in {out}")
-    return metrics
+        resolved = {"num_seeds": num_seeds, "epochs_per_density": epochs}
+        return run.finish(resolved, densities=results)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 that goes wrong is an internal error, a traceback and status 1.
 """
 
+import dataclasses
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,6 +80,20 @@ def require_number(
     )
     if not is_inside:
         raise InputError(f"{option} must be a finite number {allowed}, but it is {value:g}")
+
+
+def as_typed(experiment: str, config: CommonConfig) -> str:
+    """Returns the command that gives this configuration, without ``--out``."""
+    words = ["python", "-m", f"experiments.{experiment}"]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "out" or value == field.default:
+            continue
+        words.append("--" + field.name.replace("_", "-"))
+        if value is not True:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+    return shlex.join(words)
 
 
 Config = TypeVar("Config", bound=CommonConfig)

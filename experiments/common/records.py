@@ -4,7 +4,6 @@ Files are written into a hidden folder beside their place and renamed when the r
 a run that fails leaves what was there before.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -113,15 +112,14 @@ def default_folder(experiment: str, dataset: str) -> Path:
     return Path("results") / experiment / dataset
 
 
-def configuration(config: Any, dataset: Dataset | None) -> dict[str, Any]:
+def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str, Any]:
     """Returns what ``config.json`` holds: all settings, the data's digest, versions, device.
 
     ``dataset`` is None where the data are synthetic.
     """
     plain = lambda value: str(value) if isinstance(value, Path) else value
-    settings = {name: plain(value) for name, value in dataclasses.asdict(config).items()}
     return {
-        "settings": settings,
+        "settings": {name: plain(value) for name, value in settings.items()},
         "data_sha256": None if dataset is None else dataset.fingerprint(),
         "environment": environment(),
     }

@@ -1,0 +1,137 @@
+"""Figures in the plane: vector fields, corruptions of one point, paths."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import animation
+
+from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, STYLE
+
+
+def vector_fields(
+    path: Path,
+    points: np.ndarray,
+    panels: Mapping[str, np.ndarray],
+    *,
+    background: np.ndarray,
+    half_width: float,
+    title: str,
+) -> None:
+    """Writes arrows ``(n, 2)`` at points ``(n, 2)``, one panel per field, over a density.
+
+    Args:
+      path: PNG file.
+      points: where the arrows start.
+      panels: label and displacements of each field; arrows are drawn to scale.
+      background: density on a grid over the drawn square, drawn as shades.
+      half_width: half of the side of the drawn square.
+      title: headline.
+    """
+    extent = (-half_width, half_width, -half_width, half_width)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(4.6 * len(panels), 4.9), layout="constrained", squeeze=False
+        )
+        for ax, (label, vectors) in zip(axes[0], panels.items(), strict=True):
+            ax.imshow(background, origin="lower", extent=extent, cmap="Greys", alpha=0.6)
+            ax.quiver(
+                *points.T,
+                *vectors.T,
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                color=ACCENT,
+                width=0.004,
+            )
+            ax.set(title=label, aspect="equal", xlim=extent[:2], ylim=extent[2:])
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def corruption_ring(
+    path: Path,
+    manifold: np.ndarray,
+    centre: np.ndarray,
+    corrupted: np.ndarray,
+    moved: np.ndarray,
+    *,
+    title: str,
+) -> None:
+    """Writes one clean point, a circle of its equally likely corruptions, and where they go.
+
+    Args:
+      path: PNG file.
+      manifold: points ``(m, 2)`` of the data.
+      centre: the clean point ``(2,)``.
+      corrupted: its corruptions ``(n, 2)``, all at one distance.
+      moved: their reconstructions ``(n, 2)``.
+      title: headline.
+    """
+    radius = float(np.linalg.norm(corrupted[0] - centre))
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
+        ax.plot(
+            *manifold.T, ".", color=INK, markersize=2 if len(manifold) > 50 else 8, label="data"
+        )
+        ax.add_patch(plt.Circle(tuple(centre), radius, color=MUTED, alpha=0.3, linewidth=0))
+        ax.plot(*corrupted.T, "o", color=MUTED, markersize=4, label="corrupted")
+        ax.quiver(
+            *corrupted.T,
+            *(moved - corrupted).T,
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            color=ACCENT,
+            width=0.005,
+            label="dec(enc(x~)) - x~",
+        )
+        ax.plot(*centre, "s", color=SECOND, label="clean point")
+        view = 2.2 * radius
+        ax.set(
+            aspect="equal",
+            xlim=(centre[0] - view, centre[0] + view),
+            ylim=(centre[1] - view, centre[1] + view),
+        )
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def paths(
+    path: Path, positions: np.ndarray, manifold: np.ndarray, *, half_width: float, title: str
+) -> None:
+    """Writes the paths of some points as a picture (.png) and as an animation (.gif).
+
+    Args:
+      path: file without its ending.
+      positions: positions ``(time, n, 2)``.
+      manifold: points ``(m, 2)`` of the data.
+      half_width: half of the side of the drawn square.
+      title: headline.
+    """
+    with plt.rc_context(STYLE | {"savefig.dpi": 90}):
+        figure, ax = plt.subplots(figsize=(4.6, 4.9), layout="constrained")
+        size = 2 if len(manifold) > 50 else 8
+        ax.plot(*manifold.T, ".", color=MUTED, markersize=size)
+        ax.set(aspect="equal", xlim=(-half_width, half_width), ylim=(-half_width, half_width))
+        count = positions.shape[1]
+        trails = [ax.plot([], [], "-", color=ACCENT, linewidth=1)[0] for _ in range(count)]
+        (heads,) = ax.plot([], [], "o", color=SECOND, markersize=5)
+        figure.suptitle(title, x=0.02, ha="left")
+
+        def show_until(time: int) -> list[Any]:
+            for index, trail in enumerate(trails):
+                trail.set_data(*positions[: time + 1, index].T)
+            heads.set_data(*positions[time].T)
+            return [*trails, heads]
+
+        show_until(len(positions) - 1)
+        figure.savefig(path.with_suffix(".png"))
+        film = animation.FuncAnimation(figure, show_until, frames=len(positions))
+        film.save(path.with_suffix(".gif"), writer=animation.PillowWriter(fps=8))
+        plt.close(figure)

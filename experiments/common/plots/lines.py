@@ -1,0 +1,186 @@
+"""Figures made of lines: numbers against numbers, with error bars over the seeds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.common.plots.style import MUTED, STYLE, Look
+
+
+class Line(NamedTuple):
+    """One line: positions, means, and standard deviations or None where there is one seed."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    std: Sequence[float | None]
+    look: Look
+
+
+def line(label: str, x: Sequence[float], numbers: Sequence[Mapping[str, Any]], look: Look) -> Line:
+    """Returns the line of some numbers over seeds, as ``records.over_seeds`` makes them."""
+    means = [np.nan if n["mean"] is None else n["mean"] for n in numbers]
+    return Line(label, x, means, [n["std"] for n in numbers], look)
+
+
+def plain(label: str, x: Sequence[float], y: Sequence[float], look: Look) -> Line:
+    """Returns a line without error bars: one run, or a closed form."""
+    return Line(label, x, y, [None] * len(x), look)
+
+
+class Panel(NamedTuple):
+    """Axes and the lines in it.
+
+    Attributes:
+      x_label: label of the horizontal axis, with its unit.
+      y_label: label of the vertical axis, with its unit.
+      lines: what is drawn.
+      scales: of both axes, as in ``set_xscale``; ``"log2"`` for base 2.
+      ticks: where the horizontal axis has its ticks, or None.
+      title: headline of the panel.
+      annotations: texts to write beside points ``(x, y)``.
+    """
+
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    scales: tuple[str, str] = ("linear", "linear")
+    ticks: Sequence[float] | None = None
+    title: str = ""
+    annotations: Sequence[tuple[float, float, str]] = ()
+
+
+def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
+    """Writes a figure with panels side by side and one legend for all of them.
+
+    Args:
+      path: PNG file.
+      parts: the panels, from the left; lines of one label are one entry of the legend.
+      title: headline.
+    """
+    has_spread = any(None not in one.std for panel in parts for one in panel.lines)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(parts), figsize=(4.4 * len(parts), 4.0), layout="constrained", squeeze=False
+        )
+        for ax, panel in zip(axes[0], parts, strict=True):
+            _draw(ax, panel)
+        entries: dict[str, Any] = {}
+        for ax in axes[0]:
+            handles, labels = ax.get_legend_handles_labels()
+            entries = dict(zip(labels, handles, strict=True)) | entries
+        columns = min(len(entries), 2 * len(parts) + 1)
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=9
+        )
+        figure.suptitle(title, x=0.02, ha="left")
+        if has_spread:
+            note = "bars: one standard deviation over the seeds"
+            figure.text(0.99, 0.985, note, ha="right", va="top", fontsize=7, color=MUTED)
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def _draw(ax: Any, panel: Panel) -> None:
+    for one in panel.lines:
+        spread = None if None in one.std else np.asarray(one.std, float)
+        ax.errorbar(
+            one.x,
+            one.y,
+            yerr=spread,
+            fmt=one.look.style,
+            color=one.look.color,
+            label=one.label,
+            capsize=3,
+            markersize=4,
+            linewidth=1.4,
+        )
+    for x, y, text in panel.annotations:
+        ax.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    for axis, scale in zip("xy", panel.scales, strict=True):
+        options: dict[str, Any] = {"base": 2} if scale == "log2" else {}
+        getattr(ax, f"set_{axis}scale")(scale.removesuffix("2"), **options)
+    if panel.ticks is not None:
+        ax.set_xticks(panel.ticks, [f"{value:g}" for value in panel.ticks])
+        ax.minorticks_off()
+    ax.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    ax.set_title(panel.title, fontsize=10)
+    ax.grid(alpha=0.2)
+
+
+def histograms(
+    path: Path,
+    values: Mapping[str, np.ndarray],
+    looks: Sequence[Look],
+    *,
+    x_label: str,
+    title: str,
+    bins: int = 60,
+) -> None:
+    """Writes histograms of some samples over each other, as shares on a logarithmic axis.
+
+    Args:
+      path: PNG file.
+      values: label and sample of each; all samples share the bins.
+      looks: colour of each.
+      x_label: label of the horizontal axis, with its unit.
+      title: headline.
+      bins: how many bins.
+    """
+    everything = np.concatenate([np.ravel(sample) for sample in values.values()])
+    edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
+        for (label, sample), look in zip(values.items(), looks, strict=True):
+            share = np.histogram(sample, edges)[0] / np.size(sample)
+            ax.stairs(share, edges, color=look.color, label=label, linewidth=1.6)
+        ax.set_yscale("log")
+        ax.set(xlabel=x_label, ylabel="share of activations per bin")
+        ax.grid(alpha=0.2)
+        figure.legend(loc="outside lower center", ncols=len(values), fontsize=9)
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def dots(
+    path: Path,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    groups: Mapping[str, Look],
+    *,
+    x_label: str,
+    title: str,
+    scale: str = "log",
+) -> None:
+    """Writes a dot chart: one row per label, one marker per group, every seed a pale marker.
+
+    Args:
+      path: PNG file.
+      rows: label, and one number over seeds for each group, from the top.
+      groups: label and look of each group.
+      x_label: label of the horizontal axis, with its unit.
+      title: headline.
+      scale: of the horizontal axis.
+    """
+    with plt.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(8.6, 0.42 * len(rows) + 1.6), layout="constrained")
+        for row, numbers in enumerate(rows.values()):
+            ax.axhline(row, color=MUTED, alpha=0.2, linewidth=1)
+            for (label, look), number in zip(groups.items(), numbers, strict=True):
+                marker, color = look.style[0], look.color
+                y = [row] * len(number["values"])
+                ax.plot(number["values"], y, marker, color=color, alpha=0.3, markersize=5)
+                name = label if row == 0 else None
+                ax.plot([number["mean"]], [row], marker, color=color, markersize=8, label=name)
+        ax.set_yticks(range(len(rows)), list(rows))
+        ax.invert_yaxis()
+        ax.set_xscale(scale)
+        ax.set(xlabel=x_label)
+        ax.grid(alpha=0.2, axis="x")
+        figure.legend(loc="outside lower center", ncols=len(groups), fontsize=9)
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)
+        plt.close(figure)

@@ -1,0 +1,109 @@
+"""One run of an experiment: its data, its clock, its progress and the files it leaves."""
+
+import dataclasses
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from experiments.common import command_line, data, records
+from experiments.common.command_line import CommonConfig
+from experiments.common.progress import Progress
+
+
+def load(config: CommonConfig) -> data.Dataset:
+    """Returns the data of a configuration: all of them, or a few for ``--quick``."""
+    dataset = data.load(config.dataset, config.data_dir)
+    return dataset.head(train=1000, test=200) if config.quick else dataset
+
+
+def defaults(config: CommonConfig, *, digits: int, others: int) -> dict[str, int]:
+    """Returns epochs and seeds of a run, with what the command line left open filled in."""
+    epochs = digits if config.dataset == "digits" else others
+    return {
+        "epochs": config.epochs or (2 if config.quick else epochs),
+        "num_seeds": config.num_seeds or (1 if config.quick else 3),
+    }
+
+
+class Run:
+    """Context manager around an experiment; its files appear when it has finished, or never.
+
+    Args:
+      experiment: name of the script.
+      config: its options, as they were given.
+      dataset: its data, or None where they are synthetic.
+      total: how many units of work there are, for the progress bar.
+      unit: what a unit is called.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        config: CommonConfig,
+        dataset: data.Dataset | None,
+        *,
+        total: int,
+        unit: str = "epoch",
+    ) -> None:
+        self.experiment, self.config, self.dataset = experiment, config, dataset
+        self.name = "synthetic" if dataset is None else dataset.name
+        self.folder = config.out or records.default_folder(experiment, self.name)
+        self._started = time.perf_counter()
+        self._record = records.RunRecord(self.folder)
+        self._progress = Progress(total, unit)
+
+    def __enter__(self) -> "Run":
+        self._record.__enter__()
+        if self.dataset is not None:
+            counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
+            self.say(f"{self.name}: {counts}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._record.__exit__(kind, error, trace)
+        if kind is None:
+            self.say(f"results are in {self.folder}")
+        self._progress.__exit__()
+
+    def path(self, name: str) -> Path:
+        """Returns where to write the file that shall be called ``name``."""
+        return self._record.path(name)
+
+    def log(self, doing: str, **entry: Any) -> None:
+        """Counts one unit of work and adds a line to ``log.jsonl``."""
+        self._record.log(**entry)
+        self._progress.advance(doing)
+
+    def say(self, line: str) -> None:
+        """Prints one line above the progress bar."""
+        self._progress.say(line)
+
+    def finish(self, resolved: dict[str, Any], **results: Any) -> dict[str, Any]:
+        """Writes ``metrics.json`` and ``config.json`` and returns what the former holds.
+
+        Args:
+          resolved: options of the configuration that were left open, with what was used, and
+            settings beside the options.
+          **results: what the experiment measured.
+        """
+        metrics: dict[str, Any] = {"experiment": self.experiment, "dataset": self.name}
+        if self.dataset is not None:
+            metrics |= {
+                "train_examples": len(self.dataset.train),
+                "test_examples": len(self.dataset.test),
+            }
+        metrics |= {"seconds": round(time.perf_counter() - self._started, 1), **results}
+        settings = dataclasses.asdict(self.config) | resolved
+        configuration = {
+            "command": command_line.as_typed(self.experiment, self.config),
+            **records.configuration(settings, self.dataset),
+        }
+        self._record.write_json("metrics.json", metrics)
+        self._record.write_json("config.json", configuration)
+        return metrics

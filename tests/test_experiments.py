@@ -251,7 +251,7 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
     def fail(*_, **__):
         raise RuntimeError("in the middle of drawing")
 
-    monkeypatch.setattr(denoising.plots, "curves", fail)
+    monkeypatch.setattr(denoising.plots, "panels", fail)
     config = denoising.Config(dataset="digits", out=out, quick=True, code_dims=(2,))
     with pytest.raises(RuntimeError, match="in the middle"):
         denoising.main(config)

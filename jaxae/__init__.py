@@ -35,6 +35,10 @@ from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
 from jaxae.score import reconstruction_field as reconstruction_field
 from jaxae.score import score_estimate as score_estimate
+from jaxae.second_order import Minimum as Minimum
+from jaxae.second_order import conjugate_gradient as conjugate_gradient
+from jaxae.second_order import lbfgs as lbfgs
+from jaxae.second_order import minimize as minimize
 from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
@@ -54,6 +58,7 @@ __all__ = [
     "DiagonalGaussian",
     "Gaussian",
     "LinearDenoiser",
+    "Minimum",
     "NonFiniteLossError",
     "TrainState",
     "active_units",
@@ -61,6 +66,7 @@ __all__ = [
     "bernoulli_nll",
     "combined_loss",
     "compose",
+    "conjugate_gradient",
     "contraction_curve",
     "contractive_loss",
     "contractive_penalty",
@@ -78,10 +84,12 @@ __all__ = [
     "keep_top_k",
     "kl_sparsity_penalty",
     "l1_penalty",
+    "lbfgs",
     "make_epoch",
     "make_train_step",
     "masking_noise",
     "mean_squared_error",
+    "minimize",
     "psnr",
     "reconstruction_field",
     "reconstruction_loss",

@@ -574,6 +574,42 @@ case(
     r"data\[0\] must be finite",
 )
 
+PARABOLA = lambda w: jnp.sum(w**2)
+for bad in (0, -1):
+    case("lbfgs", partial(jaxae.lbfgs, memory_size=bad), ValueError, f"memory_size .*is {bad}")
+    for name in ("lbfgs", "conjugate_gradient"):
+        method = partial(getattr(jaxae, name), max_linesearch_steps=bad)
+        case(name, method, ValueError, f"max_linesearch_steps must be .* but it is {bad}")
+for bad in (0.0, 1.0, np.nan):
+    case(
+        "conjugate_gradient",
+        partial(jaxae.conjugate_gradient, curv_rtol=bad),
+        ValueError,
+        f"curv_rtol must be a finite number above 0 and below 1, but it is {bad}",
+    )
+minimize = partial(jaxae.minimize, PARABOLA, X, SGD)
+case("minimize", partial(minimize, steps=0), ValueError, "steps must be an integer of at least 1")
+case("minimize", partial(minimize, steps=1.5), TypeError, "steps must be an integer")
+case("minimize", partial(minimize, steps=1, tol=-1.0), ValueError, "tol must be .* at least 0")
+case(
+    "minimize",
+    partial(jaxae.minimize, 3, X, SGD, steps=1),
+    TypeError,
+    "loss must be a function, but it is 3",
+)
+case(
+    "minimize",
+    partial(jaxae.minimize, IDENTITY, X, SGD, steps=1),
+    ValueError,
+    r"loss must return one scalar, but it gave ShapeDtypeStruct\(shape=\(4, 3\)",
+)
+case(
+    "minimize",
+    partial(jaxae.minimize, PARABOLA, X, "adam", steps=1),
+    TypeError,
+    "optimizer must be an optax optimiser, but it is 'adam'",
+)
+
 
 @pytest.mark.parametrize(("call", "error", "match"), CASES)
 def test_bad_input(call, error, match):
@@ -583,7 +619,8 @@ def test_bad_input(call, error, match):
 
 def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
-    exempt = {"AutoencoderFunctions", "LinearDenoiser", "NonFiniteLossError", "TrainState"}
+    exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum"}
+    exempt |= {"NonFiniteLossError", "TrainState"}
     assert covered | exempt == set(jaxae.__all__)
 
 

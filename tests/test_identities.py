@@ -12,8 +12,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from optimise import minimise
 
 import jaxae
 
@@ -26,6 +26,12 @@ DATA -= DATA.mean(0)
 S = DATA.T @ DATA / N
 LAMBDA, VECTORS = (a[..., ::-1] for a in np.linalg.eigh(S))  # largest first
 STDDEV = 0.6
+
+
+def minimise(loss, params, steps=300):
+    """Returns the parameters after ``steps`` of L-BFGS and the norm of the gradient there."""
+    result = jax.jit(lambda w: jaxae.minimize(loss, w, jaxae.lbfgs(), steps=steps))(params)
+    return result.params, optax.tree.norm(jax.grad(loss)(result.params))
 
 
 def linear_code(w, x_i):

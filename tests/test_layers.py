@@ -14,7 +14,7 @@ ROWS = [
     {"_checks", "_batching"},
     {"corruption", "reconstruction", "sparsity", "contraction", "score", "linear"},
     {"metrics", "distributions", "models", "training"},
-    {"objectives"},
+    {"objectives", "second_order"},
     {"__init__"},
 ]
 MODELS_AND_TRAINING_KNOW = {"_checks", "_batching"}

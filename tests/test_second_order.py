@@ -1,0 +1,212 @@
+"""L-BFGS and conjugate gradient: closed forms, SciPy as the oracle, evaluations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+from sklearn.datasets import load_digits
+
+import jaxae
+
+OPTIMIZERS = {"lbfgs": jaxae.lbfgs, "conjugate_gradient": jaxae.conjugate_gradient}
+SCIPY = {"lbfgs": "L-BFGS-B", "conjugate_gradient": "CG"}
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+RNG = np.random.default_rng(4)
+
+
+def quadratic(w):
+    # minimum 0 at i, i = 0 ... 5; condition number 100
+    curvature = jnp.asarray(np.geomspace(1, 100, 6), w.dtype)
+    return 0.5 * jnp.sum(curvature * (w - jnp.arange(6, dtype=w.dtype)) ** 2)
+
+
+def rosenbrock(w):
+    return jnp.sum(100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2)
+
+
+def contractive_objective():
+    """A sigmoid contractive autoencoder on some digits, as a function of one flat vector."""
+    x = jnp.asarray(load_digits().data[:60] / 16)
+    start = {"w": jnp.asarray(0.3 * RNG.normal(size=(5, 64))), "b": jnp.zeros(5)}
+    flat, unflatten = jax.flatten_util.ravel_pytree(start | {"c": jnp.zeros(64)})
+
+    def loss(flat):
+        p = unflatten(flat)
+        encode = lambda x_i: jax.nn.sigmoid(p["w"] @ x_i + p["b"])
+        decode = lambda code: p["w"].T @ code + p["c"]
+        return jaxae.contractive_loss(encode, decode, x, weight=0.1).mean()
+
+    return loss, flat
+
+
+def run(loss, start, name, steps, **options):
+    optimizer = OPTIMIZERS[name]()
+    return jax.jit(lambda w: jaxae.minimize(loss, w, optimizer, steps=steps, **options))(start)
+
+
+@each_optimizer
+def test_quadratic_is_solved_in_about_as_many_steps_as_it_has_directions(name, float64):
+    # With exact line searches both need 6 steps (Nocedal and Wright 1999, theorem 5.1).
+    result = run(quadratic, jnp.zeros(6), name, 25)
+    np.testing.assert_allclose(result.params, np.arange(6), atol=1e-5)
+    assert result.values[12] < 1e-3 * result.values[0]
+
+
+@each_optimizer
+def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
+    start = np.linspace(-1, 1.5, 8)
+    grad = jax.jit(jax.grad(rosenbrock))
+    oracle = scipy.optimize.minimize(
+        lambda w: float(rosenbrock(jnp.asarray(w))),
+        start,
+        jac=lambda w: np.asarray(grad(jnp.asarray(w))),
+        method=SCIPY[name],
+        options={"gtol": 1e-6, "maxiter": 2000},
+    )
+    result = run(rosenbrock, jnp.asarray(start), name, 300, tol=1e-6)
+    np.testing.assert_allclose(result.params, 1.0, atol=1e-4)
+    np.testing.assert_allclose(oracle.x, 1.0, atol=1e-4)
+    assert result.evaluations[-1] < 2 * oracle.nfev
+
+
+@each_optimizer
+def test_contractive_autoencoder_gets_as_low_as_with_scipy(name, float64):
+    loss, start = contractive_objective()
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    oracle = scipy.optimize.minimize(
+        lambda w: tuple(map(np.asarray, value_and_grad(jnp.asarray(w)))),
+        np.asarray(start),
+        jac=True,
+        method=SCIPY[name],
+        options={"maxiter": 100, "gtol": 1e-9},
+    )
+    result = run(loss, start, name, 100)
+    # Not convex: the two may end at slightly different places.
+    np.testing.assert_allclose(result.value, oracle.fun, rtol=0.01)
+    assert result.value < 0.5 * result.values[0]
+
+
+@each_optimizer
+def test_evaluations_are_counted_as_they_happen(name):
+    asked = []
+
+    def loss(w):
+        jax.debug.callback(lambda _: asked.append(1), w[0])
+        return rosenbrock(w)
+
+    state = None
+    counts = []
+    for _ in range(2):
+        before = len(asked)
+        optimizer = OPTIMIZERS[name]()
+        result = jaxae.minimize(loss, jnp.full(3, -1.0), optimizer, steps=4, state=state)
+        state = result.state
+        jax.effects_barrier()
+        counts.append(len(asked) - before)
+        # the last step's search and the value after it are beyond the last count
+        last = state.opt_state[-1].info.num_linesearch_steps
+        assert counts[-1] == result.evaluations[-1] + last + 1
+    assert counts[1] < counts[0] + 8
+
+
+@each_optimizer
+def test_going_on_equals_going_through(name):
+    start = jnp.linspace(-1, 1.5, 8)
+    whole = run(rosenbrock, start, name, 10)
+    first = run(rosenbrock, start, name, 4)
+    optimizer = OPTIMIZERS[name]()
+    go_on = jax.jit(lambda s: jaxae.minimize(rosenbrock, s.params, optimizer, steps=6, state=s))
+    rest = go_on(first.state)
+    np.testing.assert_array_equal(np.append(first.values, rest.values), whole.values)
+    np.testing.assert_array_equal(rest.params, whole.params)
+    assert int(rest.state.step) == 10
+
+
+@each_optimizer
+def test_nothing_moves_and_nothing_is_evaluated_once_the_gradient_is_small(name, float64):
+    result = run(quadratic, jnp.zeros(6), name, 40, tol=1e-4)
+    done = int(np.argmax(result.grad_norms <= 1e-4))
+    assert 0 < done < 35
+    assert np.ptp(result.values[done:]) == 0
+    assert np.ptp(result.evaluations[done:]) == 0
+    assert int(result.state.step) == done
+
+
+@each_optimizer
+def test_start_at_the_minimum_stays_finite(name):
+    result = run(quadratic, jnp.arange(6.0), name, 5)
+    np.testing.assert_array_equal(result.params, np.arange(6.0))
+    assert result.value == 0
+
+
+def test_conjugate_directions_by_hand():
+    # g0 = (1, 0), g1 = (1, 2): beta = <g1, g1 - g0> / <g0, g0> = 4, d1 = -g1 + 4 d0 = (-5, -2)
+    # g2 = (0.5, 1): <g2, g2 - g1> < 0, so beta = 0 and d2 = -g2
+    transform = jaxae.second_order._scale_by_conjugate_gradient()
+    state = transform.init(jnp.zeros(2))
+    wanted = {(1.0, 0.0): [-1.0, 0.0], (1.0, 2.0): [-5.0, -2.0], (0.5, 1.0): [-0.5, -1.0]}
+    for gradient, direction in wanted.items():
+        found, state = transform.update(jnp.array(gradient), state)
+        np.testing.assert_allclose(found, direction)
+    # A direction that would climb is replaced: d = -(-4, 1) + beta (-1, 0) * ... with g opposite.
+    state = state._replace(grad=jnp.array([0.1, 0.0]), direction=jnp.array([-9.0, 0.0]))
+    found, _ = transform.update(jnp.array([-1.0, 0.0]), state)
+    np.testing.assert_allclose(found, [1.0, 0.0])
+
+
+def test_first_order_optimisers_follow_optax_step_by_step():
+    optimizer = optax.adam(0.1)
+    params, state = jnp.zeros(6), optimizer.init(jnp.zeros(6))
+    values = []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(5):
+            value, grad = jax.value_and_grad(quadratic)(params)
+            values.append(float(value))
+            updates, state = optimizer.update(grad, state)
+            params = optax.apply_updates(params, updates)
+    result = jaxae.minimize(quadratic, jnp.zeros(6), optimizer, steps=5)
+    np.testing.assert_allclose(result.values, values, rtol=1e-6)
+    np.testing.assert_allclose(result.state.params, params, rtol=1e-6)
+    assert result.evaluations.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_the_best_iterate_is_kept_when_the_last_one_is_worse():
+    result = jaxae.minimize(quadratic, jnp.zeros(6), optax.sgd(0.03), steps=8)
+    assert not np.all(np.diff(result.values) < 0), "this rate overshoots"
+    assert result.value == min(result.values.min(), quadratic(result.state.params))
+    np.testing.assert_allclose(quadratic(result.params), result.value, rtol=1e-6)
+
+
+def test_a_loss_that_is_not_a_number_is_never_the_best():
+    loss = lambda w: jnp.where(w > 1.5, jnp.nan, (w - 3) ** 2)
+    result = jaxae.minimize(loss, jnp.zeros(()), optax.sgd(0.1), steps=8)
+    assert np.isnan(result.values[-1])
+    assert np.isfinite(result.value)
+    assert float(result.params) < 1.5
+
+
+@each_optimizer
+def test_they_fit_the_train_step(name):
+    optimizer = OPTIMIZERS[name]()
+    step = jax.jit(
+        jaxae.make_train_step(lambda w, key, x: jnp.sum((w[None] - x) ** 2, -1), optimizer)
+    )
+    state = jaxae.create_train_state(jnp.zeros(3), optimizer)
+    x = jnp.asarray(RNG.normal(size=(20, 3)), jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        for key in jax.random.split(jax.random.key(0), 4):
+            state, _ = step(state, key, x)
+    np.testing.assert_allclose(state.params, x.mean(0), atol=1e-4)
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_and_tree_are_kept(name, dtype, float64):
+    start = {"a": jnp.zeros(2, dtype), "b": (jnp.ones((), dtype),)}
+    loss = lambda p: jnp.sum((p["a"] - 1) ** 2) + (p["b"][0] - 2) ** 4
+    result = run(loss, start, name, 3)
+    assert jax.tree.structure(result.params) == jax.tree.structure(start)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(result.params)} == {dtype}
+    assert result.value.dtype == result.values.dtype == dtype

@@ -1,6 +1,6 @@
 """Training and scoring one autoencoder again and again, compiled once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,19 @@ class Trainer:
         return jaxae.fit(
             self._run_epoch, state, train_key, x, *traced, epochs=self._epochs, on_epoch=on_epoch
         ).params
+
+    def each_epoch(
+        self, key: Array, x: Array, *settings: float, on_epoch: Callable[[int, float], None]
+    ) -> Iterator[Any]:
+        """Yields the parameters of ``fit`` before the first epoch and after every epoch."""
+        init_key, train_key = jax.random.split(key)
+        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
+        traced = [jnp.asarray(setting, x.dtype) for setting in settings]
+        yield state.params
+        for epoch in range(self._epochs):
+            position: dict[str, Any] = {"epochs": 1, "first_epoch": epoch, "on_epoch": on_epoch}
+            state = jaxae.fit(self._run_epoch, state, train_key, x, *traced, **position)
+            yield state.params
 
     def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Returns encoder and decoder with these parameters."""

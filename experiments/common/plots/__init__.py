@@ -9,6 +9,7 @@ from experiments.common.plots.images import image_rows as image_rows
 from experiments.common.plots.lines import Line as Line
 from experiments.common.plots.lines import Panel as Panel
 from experiments.common.plots.lines import dots as dots
+from experiments.common.plots.lines import every_seed as every_seed
 from experiments.common.plots.lines import histograms as histograms
 from experiments.common.plots.lines import line as line
 from experiments.common.plots.lines import panels as panels

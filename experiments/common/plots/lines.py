@@ -1,5 +1,6 @@
 """Figures made of lines: numbers against numbers, with error bars over the seeds."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,21 +15,31 @@ class Line(NamedTuple):
     """One line: positions, means, and standard deviations or None where there is one seed."""
 
     label: str
-    x: Sequence[float]
+    x: Sequence[float] | np.ndarray
     y: Sequence[float]
     std: Sequence[float | None]
     look: Look
 
 
-def line(label: str, x: Sequence[float], numbers: Sequence[Mapping[str, Any]], look: Look) -> Line:
+def line(
+    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Mapping[str, Any]], look: Look
+) -> Line:
     """Returns the line of some numbers over seeds, as ``records.over_seeds`` makes them."""
     means = [np.nan if n["mean"] is None else n["mean"] for n in numbers]
     return Line(label, x, means, [n["std"] for n in numbers], look)
 
 
-def plain(label: str, x: Sequence[float], y: Sequence[float], look: Look) -> Line:
+def plain(label: str, x: Sequence[float] | np.ndarray, y: Sequence[float], look: Look) -> Line:
     """Returns a line without error bars: one run, or a closed form."""
     return Line(label, x, y, [None] * len(x), look)
+
+
+def every_seed(
+    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Mapping[str, Any]], look: Look
+) -> list[Line]:
+    """Returns one thin line per seed, where a mean would hide what single runs do."""
+    by_seed = np.array([n["values"] for n in numbers], float).T
+    return [plain(label, x, values.tolist(), look) for values in by_seed]
 
 
 class Panel(NamedTuple):
@@ -48,7 +59,7 @@ class Panel(NamedTuple):
     y_label: str
     lines: Sequence[Line]
     scales: tuple[str, str] = ("linear", "linear")
-    ticks: Sequence[float] | None = None
+    ticks: Sequence[float] | np.ndarray | None = None
     title: str = ""
     annotations: Sequence[tuple[float, float, str]] = ()
 
@@ -62,9 +73,10 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
       title: headline.
     """
     has_spread = any(None not in one.std for panel in parts for one in panel.lines)
+    width = max(6.4, 4.4 * len(parts))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(parts), figsize=(4.4 * len(parts), 4.0), layout="constrained", squeeze=False
+            1, len(parts), figsize=(width, 4.2), layout="constrained", squeeze=False
         )
         for ax, panel in zip(axes[0], parts, strict=True):
             _draw(ax, panel)
@@ -72,19 +84,21 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
         for ax in axes[0]:
             handles, labels = ax.get_legend_handles_labels()
             entries = dict(zip(labels, handles, strict=True)) | entries
-        columns = min(len(entries), 2 * len(parts) + 1)
+        letters = max(len(label) for label in entries) + 6
+        columns = max(1, min(len(entries), int(width * 13 / letters)))
         figure.legend(
             entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=9
         )
         figure.suptitle(title, x=0.02, ha="left")
         if has_spread:
             note = "bars: one standard deviation over the seeds"
-            figure.text(0.99, 0.985, note, ha="right", va="top", fontsize=7, color=MUTED)
+            figure.supxlabel(note, x=0.99, ha="right", fontsize=7, color=MUTED)
         figure.savefig(path)
         plt.close(figure)
 
 
 def _draw(ax: Any, panel: Panel) -> None:
+    count = Counter(one.label for one in panel.lines)
     for one in panel.lines:
         spread = None if None in one.std else np.asarray(one.std, float)
         ax.errorbar(
@@ -96,7 +110,7 @@ def _draw(ax: Any, panel: Panel) -> None:
             label=one.label,
             capsize=3,
             markersize=4,
-            linewidth=1.4,
+            linewidth=1.4 if count[one.label] == 1 else 0.8,
         )
     for x, y, text in panel.annotations:
         ax.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)

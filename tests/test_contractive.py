@@ -1,0 +1,200 @@
+"""The contractive experiment: its measures in closed form, its verdicts, one run end to end."""
+
+import copy
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxae
+from experiments import contractive
+from experiments.common import command_line, records
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """One run of very few steps on digits; yields (folder, metrics)."""
+    out = tmp_path_factory.mktemp("contractive")
+    args = ["--dataset", "digits", "--quick", "--epochs", "1", "--batch-size", "250"]
+    args += ["--code-dim", "16", "--weights", "0.3", "1", "--num-seeds", "2", "--out", str(out)]
+    with jax.numpy_dtype_promotion("standard"):
+        assert command_line.run(contractive.main, contractive.Config, args) == 0
+    return out, json.loads((out / "metrics.json").read_text())
+
+
+def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
+    # one sigmoid layer: sum_j f'(a_j)^2 ||W_j||^2, W_j the j-th column of the Flax kernel
+    model = jaxae.DenseAutoencoder(
+        (6,), 9, code_activation=nn.sigmoid, tied=True, param_dtype=jnp.float64
+    )
+    init, encode, decode = jaxae.as_functions(model)
+    params = jax.tree.map(lambda leaf: 3 * leaf + 0.1, init(key))
+    x = jax.random.normal(jax.random.fold_in(key, 1), (5, 6), jnp.float64)
+    bound = [lambda v: encode(params, v), lambda z: decode(params, z)]
+    kernel, bias = (np.asarray(params[f"encoder_{part}_0"]) for part in ("kernel", "bias"))
+    codes = 1 / (1 + np.exp(-(np.asarray(x) @ kernel + bias)))
+    expected = np.square(codes * (1 - codes)) @ np.square(kernel).sum(0)
+
+    means = contractive.over_examples(*bound, x)
+    np.testing.assert_allclose(means["jacobian_norm"], expected.mean(), rtol=1e-10)
+    weights = [jnp.asarray(weight, jnp.float64) for weight in (0.0, 2.0)]
+    plain, penalised = (contractive.contractive(key, *bound, x, weight) for weight in weights)
+    np.testing.assert_allclose(penalised - plain, 2 * expected, rtol=1e-9)
+    values, vectors = contractive.jacobian_svd(bound[0], x[0])
+    np.testing.assert_allclose(np.square(values).sum(), expected[0], rtol=1e-10)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(values, jaxae.jacobian_singular_values(bound[0], x[0]), rtol=1e-10)
+    row = contractive.rescaled(params, np.asarray(x), np.asarray(x))[0]
+    np.testing.assert_allclose(row["jacobian_norm"], expected.mean(), rtol=1e-10)
+
+
+def test_tangents_of_a_ramp_are_known():
+    # the image y + 2 x: constant derivatives 1 and 2; turning it about its centre moves each
+    # pixel (y, x) by (-x, y), which changes the value by 2 y - x
+    y, x = np.mgrid[:5, :4].astype(np.float32)
+    (down, right, turn) = contractive.image_tangents((y + 2 * x)[None, ..., None])[0]
+    np.testing.assert_allclose(down, 1.0)
+    np.testing.assert_allclose(right, 2.0)
+    np.testing.assert_allclose(turn, (2 * (y - 2) - (x - 1.5)).reshape(-1), atol=1e-6)
+
+
+def test_share_in_span_is_that_of_squared_lengths():
+    basis = jnp.eye(4)[:2]
+    directions = jnp.array([[3.0, 0, 4, 0], [0, 5, 0, 0], [0, 0, 0, 1]])
+    share = contractive.share_in_span(basis, directions)
+    np.testing.assert_allclose(share, (9 / 25 + 1 + 0) / 3, rtol=1e-6)
+
+
+def test_a_linear_encoder_contracts_everywhere_alike(key):
+    x = jax.random.normal(key, (30, 4))
+    near = x[:5, None] * 0.1
+    probes = contractive.Probes(x, x[:5], near, near, jnp.array([0.1, 1.0, 10.0]))
+    numbers = contractive.distances(key, lambda v: 0.5 * v, probes)
+    np.testing.assert_allclose(numbers["contraction"], 0.5, rtol=1e-4)
+    for name in ("similar_code_ratio", "neighbour_code_ratio", "rise"):
+        np.testing.assert_allclose(numbers[name], 1.0, rtol=1e-4)
+    local = contractive.local_geometry(lambda v: v * jnp.array([3.0, 1.1, 0.5, 0.0]), probes)
+    np.testing.assert_allclose(local["singular_values"], [3, 1.1, 0.5, 0], atol=1e-6)
+    assert (local["values_above_1"], local["values_for_90_percent"]) == (2, 2)
+
+
+def test_rescaling_escapes_the_penalty_without_cost(key):
+    # six sigmoid units see five inputs: in the limit the code is an invertible linear map
+    x = np.asarray(jax.random.normal(key, (200, 5)))
+    kernel = jax.random.normal(jax.random.fold_in(key, 1), (5, 6))
+    params = {"encoder_kernel_0": kernel, "encoder_bias_0": jnp.zeros(6)}
+    rows = contractive.rescaled(params, x, x)
+    norms, errors = ([row[n] for row in rows] for n in ("jacobian_norm", "test_mse"))
+    limit = 1e-4 / 16 * np.square(kernel).sum()  # f'(0) = 1/4, epsilon = 0.01
+    np.testing.assert_allclose(norms[-1], limit, rtol=1e-2)
+    assert errors[-1] < 1e-6 < errors[0]
+
+
+def test_a_run_leaves_every_file(tiny_run):
+    out, metrics = tiny_run
+    figures = {"weights", "trade", "spectrum", "contraction", "tangents", "collapse", "rescaling"}
+    names = {path.name for path in out.iterdir()}
+    assert {f"{name}.png" for name in figures} <= names
+    settings = json.loads((out / "config.json").read_text())["settings"]
+    assert (settings["weights"], settings["weight"], settings["num_seeds"]) == ([0.3, 1.0], 0.3, 2)
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2 * (2 * 2 + 2)
+    assert metrics["methods"]["CAE"]["test_nll"] == metrics["sweep"]["tied"][0]["test_nll"]
+    made = contractive.claims(metrics)
+    assert {claim.figure.removesuffix(".png") for claim in made} <= figures
+    for number in (number for claim in made for number in claim.numbers.values()):
+        assert len(number["values"]) == 2
+
+
+def number(*values):
+    return records.over_seeds(values, "unit")
+
+
+def made_up(metrics, **changes):
+    """Returns metrics of a run that shows all the effects, with changes to methods' numbers."""
+    metrics = copy.deepcopy(metrics)
+    methods, sweep = metrics["methods"], metrics["sweep"]
+    for rank, method in enumerate(("AE", "DAE", "CAE")):
+        methods[method] |= {
+            "jacobian_norm": number(40 - rank, 41 - rank),
+            "test_nll": number(10 + rank, 10 + rank),
+            "saturated_share": number(0.1 + 0.1 * rank, 0.1 + 0.1 * rank),
+            "values_above_1": number(6 - 2 * rank, 6 - 2 * rank),
+            "tangent_share": number(0.5 + 0.2 * rank, 0.5 + 0.21 * rank),
+            "neighbour_share": number(0.5 + 0.2 * rank, 0.5 + 0.21 * rank),
+            "similar_code_ratio": number(0.9 - 0.2 * rank, 0.9 - 0.2 * rank),
+            "neighbour_code_ratio": number(0.9 - 0.1 * rank, 0.9 - 0.1 * rank),
+            "rise": number(1 + 0.1 * rank, 1 + 0.1 * rank),
+            "contraction": [number(0.1 * (i + 1), 0.1 * (i + 1)) for i in range(14)],
+        }
+    for index, (tied, untied) in enumerate(zip(sweep["tied"], sweep["untied"], strict=True)):
+        tied |= {"jacobian_norm": number(30 - index, 30 - index)}
+        tied |= {"test_nll": number(13 + index, 13 + index)}
+        tied |= {"saturated_share": number(0.3 + index / 10, 0.3 + index / 10)}
+        untied |= {"jacobian_norm": number(0.1, 0.1), "test_nll": number(11.0, 11.0)}
+    metrics["rescaled"][0] |= {"jacobian_norm": number(30, 30), "test_mse": number(0.1, 0.1)}
+    metrics["rescaled"][-1] |= {"jacobian_norm": number(0.1, 0.1), "test_mse": number(0.1, 0.1)}
+    metrics["principal_components"] = {
+        name: number(0.6) for name in ("tangent_share", "neighbour_share")
+    }
+    methods["CAE"] |= changes
+    return metrics
+
+
+def verdicts(metrics):
+    return [claim.verdict for claim in contractive.claims(metrics)]
+
+
+def test_claims_hold_where_every_effect_is_there(tiny_run):
+    changes = {"tangent_share": number(0.95, 0.95), "neighbour_share": number(0.95, 0.95)}
+    assert verdicts(made_up(tiny_run[1], **changes)) == ["reproduced"] * 7
+
+
+@pytest.mark.parametrize(
+    ("position", "changes", "expected"),
+    [
+        (1, {"similar_code_ratio": number(0.95, 0.5)}, "not reproduced"),
+        (1, {"neighbour_code_ratio": number(0.95, 0.95)}, "corrected"),
+        (2, {"rise": number(1.0, 1.2)}, "not reproduced"),
+        (2, {"contraction": [number(v) for v in (1.0, 1.2, 0.9)]}, "corrected"),
+        (3, {"saturated_share": number(0.05, 0.5)}, "not reproduced"),
+        (4, {"values_above_1": number(0.0, 2.0)}, "not reproduced"),
+        (4, {"values_above_1": number(7.0, 7.0)}, "not reproduced"),
+        (5, {"tangent_share": number(0.4, 0.9)}, "not reproduced"),
+        (5, {"tangent_share": number(0.58, 0.58)}, "corrected"),
+    ],
+)
+def test_each_verdict_follows_its_numbers(position, changes, expected, tiny_run):
+    assert verdicts(made_up(tiny_run[1], **changes))[position] == expected
+
+
+def test_verdicts_on_the_sweep(tiny_run):
+    metrics = made_up(tiny_run[1])
+    metrics["sweep"]["tied"][1]["jacobian_norm"] = number(35.0, 20.0)
+    metrics["sweep"]["tied"][0]["saturated_share"] = number(0.9, 0.9)
+    metrics["sweep"]["untied"][0]["jacobian_norm"] = number(10.0, 10.0)
+    found = verdicts(metrics)
+    assert (found[0], found[3], found[6]) == ("not reproduced", "corrected", "corrected")
+    metrics["sweep"]["untied"][0]["test_nll"] = number(20.0, 11.0)
+    assert verdicts(metrics)[6] == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (["--weights"], "--weights must be values that rise"),
+        (["--weights", "1", "0.3"], "--weights must be values that rise"),
+        (["--weights", "0", "1"], "--weights must be a finite number above 0"),
+        (["--weight", "0.2"], "--weight must be one of"),
+        (["--noise", "nan"], "--noise must be a finite number above 0"),
+        (["--code-dim", "1"], "--code-dim must be at least 2"),
+    ],
+)
+def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
+    given = ["--dataset", "digits", "--out", str(tmp_path / "new"), *args]
+    assert command_line.run(contractive.main, contractive.Config, given) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert match in line
+    assert not any(tmp_path.iterdir())

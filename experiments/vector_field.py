@@ -19,6 +19,7 @@ the slides draw sketches; their densities, noise and networks are not recorded.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import command_line, densities, fitting, plots, records
+from experiments.common.claims import Claim, shown, verdict
 from experiments.common.densities import Density
 from experiments.common.running import Run
 
@@ -40,8 +42,16 @@ NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
 HALF_WIDTH = 1.7  # of the square that is drawn and measured
 EPOCHS = {"circle": 250, "spiral": 600, "mixture": 250}
 GRID = 61  # points of the grid along each side
+BARS = {"circle": 0.05, "spiral": 0.08, "mixture": 0.05}  # on the error near the data
 DENSE = 0.05  # of the maximum of the noisy density: "near the data"
 STEPS_PER_EPOCH = 20
+UNITS = {
+    "error_near": "relative L2 error of the learned field near the data",
+    "error_far": "relative L2 error of the learned field elsewhere",
+    "error_of_nearest": "field minus the way to the nearest point, over that way",
+    "distance_left": "distance to the curve after ten steps, over the distance before",
+    "distance_to_zeros": "largest distance of a critical point to a learned zero",
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,28 @@ def relative_error(fields: Fields, where: np.ndarray) -> float:
     """Returns ||learned - exact|| / ||exact|| over some points of the grid."""
     gap = np.linalg.norm(fields.learned[where] - fields.exact[where])
     return float(gap / np.linalg.norm(fields.exact[where]))
+
+
+def against_nearest(
+    density: Density, learned: Callable[[Array], Array], y: Array
+) -> dict[str, float]:
+    """Returns how the learned field compares with pointing at the nearest point of a curve.
+
+    The numbers are root mean squares over noisy points ``(n, 2)``, relative to the distance to
+    the nearest point: of the learned field minus that displacement, and of the distance that is
+    left after following the field for ten steps.
+    """
+    nearest = lambda p: density.nodes[jnp.argmin(jnp.sum((density.nodes - p[None]) ** 2, -1))] - p
+    rms = lambda vectors: float(jnp.sqrt(jnp.mean(jnp.sum(vectors**2, -1))))
+    displacement = jax.vmap(nearest)(y)
+    end = y
+    for _ in range(10):
+        end = jax.vmap(lambda p: p + learned(p))(end)
+    distance = rms(displacement)
+    return {
+        "error_of_nearest": rms(jax.vmap(learned)(y) - displacement) / distance,
+        "distance_left": rms(jax.vmap(nearest)(end)) / distance,
+    }
 
 
 def zeros(field: Callable[[Array], Array], starts: Array) -> np.ndarray:
@@ -210,7 +242,7 @@ def run_density(
     """Returns the errors over the seeds on one density; draws the last seed's field."""
     trainer = make_trainer(density, config, epochs)
     counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
-    errors: dict[str, list[float]] = {"error_near": [], "error_far": []}
+    found: dict[str, list[float]] = {"error_near": [], "error_far": []}
     for seed in range(num_seeds):
 
         def on_epoch(epoch: int, loss: float, seed: int = seed) -> None:
@@ -222,19 +254,107 @@ def run_density(
         encode, decode = trainer.bound(params)
         learned = partial(jaxae.reconstruction_field, encode, decode)
         fields = on_grid(density, learned)
-        errors["error_near"].append(relative_error(fields, fields.is_dense))
-        errors["error_far"].append(relative_error(fields, ~fields.is_dense))
-    unit = "relative L2 error of the learned field"
-    result: dict[str, Any] = {name: records.over_seeds(e, unit) for name, e in errors.items()}
+        found["error_near"].append(relative_error(fields, fields.is_dense))
+        found["error_far"].append(relative_error(fields, ~fields.is_dense))
+        if density.spread == 0:
+            y = density.sample(jax.random.fold_in(key, 2), 2000)
+            y = jaxae.gaussian_noise(jax.random.fold_in(key, 3), y, stddev=NOISE[density.name])
+            for name, value in against_nearest(density, learned, y).items():
+                found.setdefault(name, []).append(value)
+        else:  # on a curve the maxima form a curve
+            points = critical_points(density, learned, jnp.asarray(fields.grid[::5]))
+            distances = [row["distance_to_learned_zero"] for row in points]
+            worst = max(2 * HALF_WIDTH if d is None else d for d in distances)
+            found.setdefault("distance_to_zeros", []).append(worst)
+    result: dict[str, Any] = {
+        name: records.over_seeds(values, UNITS[name]) for name, values in found.items()
+    }
     result["noise_stddev"] = NOISE[density.name]
-    if density.spread > 0:  # on a curve the maxima form a curve
-        result["critical_points"] = critical_points(density, learned, jnp.asarray(fields.grid[::5]))
+    if density.spread > 0:
+        result["critical_points"] = points  # of the last seed
     draw(run, density, learned, fields)
     run.say(
         f"{density.name:8s} error of the learned field: near the data "
         f"{result['error_near']['mean']:.3f}, far from them {result['error_far']['mean']:.3f}"
     )
     return result
+
+
+def claims(metrics: dict[str, Any]) -> list[Claim]:
+    """Returns what the slides say of the manifold with what was measured."""
+    found = metrics["densities"]
+    circle, spiral, mixture = (found[name] for name in ("circle", "spiral", "mixture"))
+    near = {name: result["error_near"] for name, result in found.items()}
+    kinds = Counter(row["kind"] for row in mixture["critical_points"])
+    return [
+        Claim(
+            "A point is corrupted into a grey circle of equiprobable corruptions, and "
+            "dec(enc(x~)) - x~ points to the nearest point of the manifold.",
+            "Almost: the learned displacement differs from the way to the nearest point by "
+            f"{shown(circle['error_of_nearest'])} of its length on the circle and "
+            f"{shown(spiral['error_of_nearest'])} on the spiral (root mean squares over noisy "
+            f"points), but from the posterior mean by {shown(circle['error_near'])} and "
+            f"{shown(spiral['error_near'])} only. It points to the centre of mass, which lies "
+            "inside of a curved manifold and between two arms of one.",
+            verdict(
+                max(circle["error_of_nearest"]["values"]) < 0.5,
+                corrects=circle["error_of_nearest"]["mean"] > 2 * circle["error_near"]["mean"],
+            ),
+            {
+                "circle, against the nearest point": circle["error_of_nearest"],
+                "spiral, against the nearest point": spiral["error_of_nearest"],
+            },
+            "ring_circle.png",
+            "A grey disc around one clean point of a curve; corrupted points on its rim; arrows "
+            "from each of them to the curve, most of them to points beside the clean one.",
+        ),
+        Claim(
+            "dec(enc(x~)) estimates the centre of mass of the clean points that could have given "
+            "x~.",
+            "The posterior mean is known in closed form here. The learned field is within "
+            f"{shown(near['circle'])} (circle), {shown(near['spiral'])} (spiral) and "
+            f"{shown(near['mixture'])} (mixture) of it where the noisy density is above 5 % of its "
+            f"maximum, and within {shown(spiral['error_far'])} (spiral) elsewhere.",
+            verdict(all(near[name]["mean"] < BARS[name] for name in BARS)),
+            {
+                f"{name}, {where}": result[f"error_{part}"]
+                for name, result in found.items()
+                for part, where in (("near", "near the data"), ("far", "elsewhere"))
+            },
+            "field_spiral.png",
+            "Two panels of arrows over a spiral, learned and exact, that can hardly be told apart: "
+            "all arrows lead to the spiral.",
+        ),
+        Claim(
+            "A denoising autoencoder learns a vector field around the curve on which the data lie.",
+            "Noisy points that follow the field for ten steps keep "
+            f"{shown(circle['distance_left'])} of their distance to the circle and "
+            f"{shown(spiral['distance_left'])} of their distance to the spiral.",
+            verdict(max(max(r["distance_left"]["values"]) for r in (circle, spiral)) < 0.5),
+            {
+                "circle, distance left": circle["distance_left"],
+                "spiral, distance left": spiral["distance_left"],
+            },
+            "path_spiral.gif",
+            "An animation: five points start around a spiral, move step by step to its nearest "
+            "arm and stay there.",
+        ),
+        Claim(
+            "The field is zero on the data, the maxima of the density.",
+            "It is zero at every critical point (Alain and Bengio 2014): the noisy density of five "
+            f"Gaussians has {kinds['maximum']} maxima, {kinds['saddle']} saddles and "
+            f"{kinds['minimum']} minimum, and the learned field has a zero within "
+            f"{shown(mixture['distance_to_zeros'])} of each.",
+            verdict(
+                max(mixture["distance_to_zeros"]["values"]) < 0.1,
+                corrects=kinds["saddle"] + kinds["minimum"] > 0,
+            ),
+            {"critical point to learned zero": mixture["distance_to_zeros"]},
+            "field_mixture.png",
+            "Two panels of arrows around five blobs on a circle, learned and exact: arrows vanish "
+            "in the blobs, between neighbouring blobs, and in the middle of all.",
+        ),
+    ]
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from experiments.common.errors import InputError
+from experiments.common.errors import InputError, PartsFailedError
 from jaxae import NonFiniteLossError
 
 
@@ -119,6 +119,9 @@ def run(
     except NonFiniteLossError as error:
         print(f"error: {error} (--learning-rate is {config.learning_rate:g})", file=sys.stderr)
         return 2
+    except PartsFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; no results were written", file=sys.stderr)
         return 130

@@ -6,6 +6,7 @@ the same examples give the same arrays, and the same numbers for the same seed, 
 they come from.
 """
 
+import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Dataset:
       test: images of the same shape.
       train_labels: classes ``(n,)``, or None.
       test_labels: classes of the test images, or None.
+      source: fingerprint of the whole data set that this is, or of which it is a part.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Dataset:
     test: np.ndarray
     train_labels: np.ndarray | None
     test_labels: np.ndarray | None
+    source: str = ""
 
     @property
     def example_shape(self) -> tuple[int, ...]:
@@ -60,6 +63,7 @@ class Dataset:
             self.test[:test],
             cut(self.train_labels, train),
             cut(self.test_labels, test),
+            self.source,
         )
 
     def one_of_each_class(self) -> np.ndarray:
@@ -107,7 +111,8 @@ def load(dataset: str, data_dir: Path | None = None) -> Dataset:
         raise InputError(
             f"--dataset {dataset}: train images are {train.shape[1:]}, but test {test.shape[1:]}"
         )
-    return Dataset(name, train, test, train_labels, test_labels)
+    whole = Dataset(name, train, test, train_labels, test_labels)
+    return dataclasses.replace(whole, source=whole.fingerprint())
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray | None]:

@@ -113,14 +113,16 @@ def default_folder(experiment: str, dataset: str) -> Path:
 
 
 def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str, Any]:
-    """Returns what ``config.json`` holds: all settings, the data's digest, versions, device.
+    """Returns what ``config.json`` holds: all settings, digests of the data, versions, device.
 
+    The digests are of the examples that were used, and of the whole set they are from;
     ``dataset`` is None where the data are synthetic.
     """
     plain = lambda value: str(value) if isinstance(value, Path) else value
     return {
         "settings": {name: plain(value) for name, value in settings.items()},
         "data_sha256": None if dataset is None else dataset.fingerprint(),
+        "source_sha256": None if dataset is None else dataset.source,
         "environment": environment(),
     }
 

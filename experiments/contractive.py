@@ -9,11 +9,12 @@ against distance; the tangent directions; and why the weights are tied.
     python -m experiments.contractive --dataset digits    about 1 minute, 2 cores
     python -m experiments.contractive --dataset mnist     about 8 minutes, 2 cores
 
-Expected squared Jacobian norm per test example, autoencoder and CAE: @EXPECTED@
+Expected on digits, AE and CAE at lambda 0.3: squared Jacobian norm per test example 46 and 6.5,
+saturated units 3 % and 60 %, singular values above 1: 21 and 1.8 of 64.
 
 Model: one sigmoid layer, tied weights, cross-entropy, Adam (Rifai et al. 2011); the DAE beside it
 has the same network and Gaussian noise. Deviation: 128 units, not 1000; no fine-tuning; MNIST is
-cut to its first 10,000 training and 2,000 test images.
+cut to its first 10,000 training and 2,000 test images, which the exact Jacobian makes affordable.
 """
 
 import sys
@@ -47,7 +48,7 @@ class Config(command_line.CommonConfig):
     """Options of the contractive experiment."""
 
     epochs: int | None = None
-    """Passes over the training data; by default 3, on digits 30."""
+    """Passes over the training data; by default 2, on digits 30."""
     batch_size: int = 32
     """Examples per step."""
     learning_rate: float = 5e-3
@@ -496,7 +497,7 @@ def draw_collapse(run: Run, metrics: dict[str, Any]) -> None:
         ),
         plots.Panel("lambda", "Frobenius norm of the weights", norms, ("log", "linear"), weights),
     ]
-    title = "Untied weights: less penalty, and no worse reconstruction"
+    title = "Untied weights: a smaller penalty, by a smaller encoder and a larger decoder"
     plots.panels(run.path("collapse.png"), panels, title=title)
 
     rows, scales = metrics["rescaled"], list(SCALES)
@@ -579,7 +580,12 @@ def similar_claim(metrics: Mapping[str, Any]) -> Claim:
         "times as far as the way to another example (AE "
         f"{shown(ae['similar_code_ratio'])}, DAE {shown(methods['DAE']['similar_code_ratio'])}). "
         f"For the step to the nearest training example it is {shown(cae['neighbour_code_ratio'])} "
-        f"(AE {shown(ae['neighbour_code_ratio'])}): along the data the code is shrunk less.",
+        f"(AE {shown(ae['neighbour_code_ratio'])})"
+        + (
+            ": along the data the code is shrunk less."
+            if cae["neighbour_code_ratio"]["mean"] > cae["similar_code_ratio"]["mean"]
+            else "."
+        ),
         verdict(smaller["similar_code_ratio"], corrects=not smaller["neighbour_code_ratio"]),
         {
             f"{label}, {method}": methods[method][name]
@@ -643,7 +649,8 @@ def saturation_claim(metrics: Mapping[str, Any]) -> Claim:
         f"{shown(cae['saturated_share'])}, without penalty {shown(ae['saturated_share'])}. "
         + (
             f"It is largest at lambda = {most['weight']:g} ({shown(most['saturated_share'])}) and "
-            "falls beyond, where the weights themselves shrink. "
+            f"falls beyond, where the norm of the weights goes from {shown(most['encoder_norm'])} "
+            f"to {shown(rows[-1]['encoder_norm'])}. "
             if turns
             else ""
         )
@@ -769,7 +776,7 @@ def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = running.load(config)
     dataset = dataset.head(train=10_000, test=2_000)  # bounds the time of the Jacobians
-    sizes = running.defaults(config, digits=30, others=3)
+    sizes = running.defaults(config, digits=30, others=2)
     epochs, num_seeds = sizes["epochs"], sizes["num_seeds"]
     total = epochs * num_seeds * (2 * len(config.swept()) + 2)
     with Run("contractive", config, dataset, total=total) as run:

@@ -9,17 +9,17 @@ inputs they answer to; and the price of L1, codes that are too small by a known 
     python -m experiments.sparse --dataset digits     about 45 seconds, 2 cores
     python -m experiments.sparse --dataset mnist      about 4 minutes, 2 cores
 
-Expected on digits: 123 of 128 units active without a penalty, 16 at lambda 0.22 for a test MSE of
-0.0084 per pixel; along the active filters the residual is lambda / 2, as it must be.
+Expected on digits: 110 of 128 units active without a penalty, 15 at lambda 0.22 for a test MSE of
+0.0087 per pixel; along the active filters the residual is lambda / 2, as it must be.
 
-Models: L1 and top-k: one relu layer on centred pixels, linear output, squared error, filters of
-unit norm, because otherwise a smaller code with a larger decoder lowers the penalty at no cost
-(one network with free filters shows that). KL: the lecture's 64 sigmoid units, sigmoid output,
-target 0.1. Its code (sparse_autoencoder_mnist.R of slds-lmu/lecture_i2dl, MXNet) has half the MEAN
-squared error over the d pixels, and adds 0.001 times the derivative of the KL divergence to the
-gradient of every activation; in units of the squared error summed over pixels the weight is
-2 d * 0.001. Deviation: the mean activation is that of the batch, in MXNet a running one; at most
-20,000 training images.
+Models: for L1 and top-k one relu layer on centred pixels, linear output, squared error, Adam with
+cosine decay from 1e-2; filters have norm 1, because otherwise a smaller code with larger filters
+lowers the penalty at no cost (one network with free filters shows that). For KL the lecture's 64
+sigmoid units, sigmoid output, target 0.1. Its code (sparse_autoencoder_mnist.R of
+slds-lmu/lecture_i2dl, MXNet) has half the MEAN squared error over the d pixels, and adds 0.001
+times the derivative of the KL divergence to the gradient of every activation; in units of the
+squared error summed over pixels the weight is 2 d * 0.001. Deviation: the mean activation is that
+of the batch, in MXNet a running one; at most 20,000 training images.
 """
 
 import itertools
@@ -33,6 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array
 
 import jaxae
@@ -54,9 +55,9 @@ class Config(command_line.CommonConfig):
     """Options of the sparse autoencoder."""
 
     epochs: int | None = None
-    """Passes over the training data; by default 6, on digits 100."""
-    learning_rate: float = 3e-3
-    """Step size of Adam, at most 10."""
+    """Passes over the training data; by default 5, on digits 100."""
+    learning_rate: float = 1e-2
+    """Step size of Adam at the start, at most 10; it falls to 0 along a cosine."""
     code_dim: int | None = None
     """Units of the code for L1 and top-k; by default 256, on small images twice the pixels."""
     sparsity_weights: tuple[float, ...] | None = None
@@ -126,6 +127,7 @@ def make_family(name: str, model: Any, loss: Any, data: tuple[Array, Array], opt
             "dead_share": jnp.mean(jaxae.dead_units(code, threshold=threshold).astype(x.dtype)),
             "mean_activation": jnp.mean(code),
             "residual_along_filters": jnp.sum(along * active) / jnp.maximum(jnp.sum(active), 1),
+            "effective_weight": 2 * jnp.sum(along * active) / jnp.maximum(jnp.sum(active), 1),
             "filter_norm": jnp.mean(jnp.linalg.norm(params["decoder_kernel_0"], axis=1)),
             "code": code,
         }
@@ -139,6 +141,7 @@ UNITS = {
     "dead_share": "share of units active for no test image",
     "mean_activation": "mean over units and test images",
     "residual_along_filters": "pixel value, mean over active units and test images",
+    "effective_weight": "lambda at which filters of norm 1 would leave that residual",
     "filter_norm": "norm of a unit's decoder weights, mean over units",
     "purity": f"share of the commonest class among a unit's top {TOP} test images, mean over units",
     "nearest_cosine": "absolute cosine of a filter with the most similar other one, mean",
@@ -220,15 +223,16 @@ def make_plan(config: Config, dataset: Any) -> Plan:
         dataset.test_labels,
         code_dim,
         config.sparsity_weights or weights,
-        **running.defaults(config, digits=100, others=6),
+        **running.defaults(config, digits=100, others=5),
     )
 
 
 def families(plan: Plan) -> dict[str, tuple[Family, list[tuple[float, ...]]]]:
     """Returns every family with the settings that it is trained at."""
     d, k = plan.raw[0].shape[1], plan.code_dim
+    steps = plan.epochs * -(-len(plan.raw[0]) // plan.config.batch_size)
     opts = {
-        "learning_rate": plan.config.learning_rate,
+        "learning_rate": optax.cosine_decay_schedule(plan.config.learning_rate, steps),
         "batch_size": plan.config.batch_size,
         "epochs": plan.epochs,
     }
@@ -398,10 +402,13 @@ def draw(run: Run, plan: Plan, table: dict[str, Any], orthonormal: dict[str, Any
     active = plots.line("L1", x, [row["active_units"] for row in rows], looks["L1"])
     dead = plots.line("L1", x, [row["dead_share"] for row in rows], looks["L1"])
     label = "lambda, weight of the L1 norm"
+    ticks = [2**power for power in range(plan.code_dim.bit_length())]
     panels = [
-        plots.Panel("active units per test image", "test MSE per pixel", error, ("log", "log")),
-        plots.Panel(label, "active units per test image", [active], ("log", "linear")),
-        plots.Panel(label, "share of dead units", [dead], ("log", "linear")),
+        plots.Panel(
+            "active units per test image", "test MSE per pixel", error, ("log", "log"), ticks
+        ),
+        plots.Panel(label, "active units per test image", [active], ("log", "linear"), x),
+        plots.Panel(label, "share of dead units", [dead], ("log", "linear"), x),
     ]
     plots.panels(run.path("path.png"), panels, title="Fewer active units cost reconstruction")
 
@@ -428,6 +435,7 @@ def draw(run: Run, plan: Plan, table: dict[str, Any], orthonormal: dict[str, Any
             "residual along active filters (pixel value)",
             residual,
             ("log", "log"),
+            x,
             title="learned decoder",
         ),
     ]
@@ -506,18 +514,19 @@ def _norms(metrics: dict[str, Any]) -> Claim:
     return Claim(
         slide="The sparse autoencoder minimises L(x, dec(enc(x))) + lambda * L1 norm of z.",
         finding="This needs a condition that the slide does not state: the norm of the decoder's "
-        "filters must be fixed. If it is free, the network makes the code small and the filters "
-        f"large, to a norm of {shown(free['filter_norm'])}, instead of making it sparse: at the "
-        f"same lambda {free['weight']:g} {shown(free['active_units'])} units are active, with "
-        f"filters of norm 1 {shown(picked['active_units'])}.",
+        "filters must be fixed. If it is free, the code gets small and the filters large, which "
+        f"changes no reconstruction: to a norm of {shown(free['filter_norm'])}, and the penalty "
+        f"of weight {free['weight']:g} acts like one of {shown(free['effective_weight'])}; with "
+        f"filters of norm 1 like one of {shown(picked['effective_weight'])}. The test MSE is "
+        f"{shown(free['test_mse'])} instead of {shown(picked['test_mse'])}.",
         verdict=verdict(
-            _below(picked["active_units"], free["active_units"])
-            and min(free["filter_norm"]["values"]) > 1,
+            _below(free["effective_weight"], picked["effective_weight"], 0.75)
+            and min(free["filter_norm"]["values"]) > 1.25,
             corrects=True,
         ),
         numbers={
-            "active units, filters of norm 1": picked["active_units"],
-            "active units, free filters": free["active_units"],
+            "effective weight, filters of norm 1": picked["effective_weight"],
+            "effective weight, free filters": free["effective_weight"],
             "norm of the free filters": free["filter_norm"],
         },
         figure="activations.png",
@@ -563,18 +572,19 @@ def _unique(metrics: dict[str, Any]) -> Claim:
 def _kl(metrics: dict[str, Any]) -> Claim:
     rows = metrics["methods"]["KL"]
     weak, lecture, strong = rows
-    holds = all(abs(value - KL_TARGET) < 0.5 * KL_TARGET for value in
-                lecture["mean_activation"]["values"])  # fmt: skip
+    means = [row["mean_activation"] for row in rows]
+    reached = all(abs(value - KL_TARGET) < 0.2 * KL_TARGET for value in means[2]["values"])
+    falls = _below(means[1], means[0]) and _below(means[2], means[1])
+    missed = any(abs(value - KL_TARGET) > 0.2 * KL_TARGET for value in means[1]["values"])
     return Claim(
         slide="The lecture's example keeps 64 sigmoid units at a mean activation of 0.1 by a KL "
         "penalty of weight 0.001.",
-        finding=f"At its weight, {lecture['weight']:.3g} where the squared error is summed over "
-        f"pixels, the mean activation is {shown(lecture['mean_activation'])}; at a tenth of it "
-        f"{shown(weak['mean_activation'])}, at ten times {shown(strong['mean_activation'])}, for a "
-        f"test MSE of {shown(lecture['test_mse'])}, {shown(weak['test_mse'])} and "
-        f"{shown(strong['test_mse'])}. The means are small, but no unit is ever exactly 0: sparse "
-        "means here that few units are above one half.",
-        verdict=verdict(holds),
+        finding=f"At that weight, {lecture['weight']:.3g} where the squared error is summed over "
+        f"pixels, the mean activation comes to {shown(means[1])}; a tenth of it leaves "
+        f"{shown(means[0])}, and ten times as much {shown(means[2])}, for a test MSE of "
+        f"{shown(lecture['test_mse'])}, {shown(weak['test_mse'])} and {shown(strong['test_mse'])}. "
+        "No sigmoid unit is ever exactly 0; counted as active are units above one half.",
+        verdict=verdict(falls and reached, corrects=missed),
         numbers={f"mean activation, weight {r['weight']:.3g}": r["mean_activation"] for r in rows},
         figure="path.png",
         alt="Three panels. Left, on logarithmic axes: test MSE falls as more units are active, for "
@@ -587,7 +597,7 @@ def _bias(metrics: dict[str, Any]) -> Claim:
     tops = {name: rows[0] for name, rows in metrics["methods"].items() if name.startswith("top")}
     half, along = picked["weight"] / 2, picked["residual_along_filters"]
     holds = max(orthonormal["code_error"]["values"]) < 0.05 and all(
-        abs(value - half) < 0.15 * half for value in along["values"]
+        abs(value - half) < 0.2 * half for value in along["values"]
     )
     first, top = next(iter(tops.items()))
     return Claim(

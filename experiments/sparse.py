@@ -434,8 +434,6 @@ def draw(run: Run, plan: Plan, table: dict[str, Any], orthonormal: dict[str, Any
             label,
             "residual along active filters (pixel value)",
             residual,
-            ("log", "log"),
-            x,
             title="learned decoder",
         ),
     ]

@@ -1,7 +1,7 @@
 """The whole lecture: every figure and every claim of the chapter, on one HTML page.
 
-Runs all experiments behind LMU Munich's Deep Learning, chapter 9, one after the other, each in a
-process of its own, and writes ``index.html``: what the slide says, our figure, our numbers with
+Runs all experiments behind LMU Munich's Deep Learning, chapter 9, each in a process of its own, and
+writes ``index.html``: what the slide says, our figure, our numbers with
 their spread over the seeds, and a verdict. Results that are there already, of the same command,
 data and version, are not made again; a part that fails is said to have failed on the page.
 
@@ -14,13 +14,18 @@ alone, run the command that stands on the page.
 
 import importlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
@@ -40,11 +45,13 @@ class Part(NamedTuple):
       title: headline of its section.
       options: what is not the experiment's default on data larger than the digits.
       is_synthetic: whether it brings its own data.
+      alone: whether it measures time and must not share the machine.
     """
 
     title: str
     options: Mapping[str, Any] = MappingProxyType({})
     is_synthetic: bool = False
+    alone: bool = False
 
 
 PARTS = {
@@ -53,7 +60,7 @@ PARTS = {
     "denoising": Part("Denoising autoencoders", {"epochs": 10}),
     "vector_field": Part("Denoising autoencoders and the data manifold", is_synthetic=True),
     "contractive": Part("Contractive autoencoders"),
-    "dae_vs_cae": Part("Denoising against contractive autoencoders"),
+    "dae_vs_cae": Part("Denoising against contractive autoencoders", alone=True),
 }
 
 
@@ -63,8 +70,15 @@ class Config(command_line.CommonConfig):
 
     epochs: int | None = None
     """Passes over the training data in every experiment, instead of its own number."""
+    jobs: int | None = None
+    """Experiments at a time; by default one per core, at most 4, and 1 with an accelerator."""
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run everything anew, also what is finished."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        super().check()
+        command_line.require_integer("--jobs", self.jobs, low=1, high=64)
 
 
 class Job(NamedTuple):
@@ -90,7 +104,7 @@ def make_job(name: str, config: Config, out: Path) -> Job:
     given = {
         field: value
         for field, value in vars(config).items()
-        if field not in ("again", "out") and value != vars(Config())[field]
+        if field not in ("again", "jobs", "out") and value != getattr(Config, field)
     }
     options = options | given
     if part.is_synthetic:
@@ -121,26 +135,79 @@ def finished(job: Job, dataset: data.Dataset) -> Path | None:
     return None
 
 
-def execute(job: Job, progress: Progress) -> str:
-    """Runs a job in a process of its own; returns "" or why it failed."""
-    _, *words = shlex.split(job.command)
-    command = [sys.executable, *words, "--out", str(job.folder)]
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-        ) as process,
-    ):
-        try:
+class Workers:
+    """Runs jobs in processes of their own, some at a time, and stops them all on Ctrl-C."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def run(self, jobs: Sequence[Job], at_once: int) -> dict[str, str]:
+        """Returns for each job "" or why it failed."""
+        with ThreadPoolExecutor(at_once) as pool:
+            futures = {job.name: pool.submit(self._run_one, job) for job in jobs}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in self._running:
+                    process.send_signal(signal.SIGINT)  # each cleans up after itself
+                raise
+
+    def _run_one(self, job: Job) -> str:
+        _, *words = shlex.split(job.command)
+        command = [sys.executable, *words, "--out", str(job.folder)]
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+            ) as process,
+        ):
+            self._running.add(process)
             for line in process.stdout or ():
-                progress.say(f"{job.name}: {line.rstrip()}")
-        except KeyboardInterrupt:
-            process.wait()  # it got the signal too, and cleans up after itself
-            raise
-        status = process.wait()
-        errors.seek(0)
-        lines = errors.read().strip().splitlines()
-    return "" if status == 0 else f"exit status {status}: {lines[-1] if lines else 'no message'}"
+                self._progress.say(f"{job.name}: {line.split('] ', 1)[-1].rstrip()}")
+            status = process.wait()
+            self._running.discard(process)
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["no message"]
+        error = "" if status == 0 else f"exit status {status}: {last[0]}"
+        self._progress.say(f"{job.name} " + (f"FAILED, {error}" if error else "is done"))
+        self._progress.advance(job.name)
+        return error
+
+
+def default_jobs() -> int:
+    """Returns how many experiments to run at a time: one where they would share an accelerator."""
+    has_accelerator = any(entry_points(group="jax_plugins")) or find_spec("libtpu") is not None
+    return 1 if has_accelerator or find_spec("jax_plugins") else min(os.cpu_count() or 1, 4)
+
+
+def run_parts(config: Config, dataset: data.Dataset, out: Path, progress: Progress) -> list[Any]:
+    """Returns all parts for the page, after running those that are not finished."""
+    jobs = {name: make_job(name, config, out) for name in PARTS}
+    folders = {name: None if config.again else finished(job, dataset) for name, job in jobs.items()}
+    for name, folder in folders.items():
+        if folder is not None:
+            progress.say(f"{name}: finished before, in {folder}")
+            progress.advance(name)
+    workers = Workers(progress)
+    errors: dict[str, str] = {}
+    for alone in (False, True):  # first those that may share the machine
+        group = [
+            jobs[name] for name in PARTS if folders[name] is None and PARTS[name].alone == alone
+        ]
+        errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())
+    return [
+        page.Part(
+            name,
+            PARTS[name].title,
+            job.command,
+            None if errors.get(name) else folders[name] or job.folder,
+            job.module.claims,
+            errors.get(name, ""),
+        )
+        for name, job in jobs.items()
+    ]
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -149,24 +216,10 @@ def main(config: Config) -> dict[str, Any]:
     name = f"{dataset.name}-quick" if config.quick else dataset.name
     out = config.out or records.default_folder("lecture", name)
     started = time.perf_counter()
-    parts: list[page.Part] = []
     with records.RunRecord(out) as record, Progress(len(PARTS), "part") as progress:
-        for number, part_name in enumerate(PARTS, start=1):
-            job = make_job(part_name, config, out)
-            folder = None if config.again else finished(job, dataset)
-            state = "running" if folder is None else f"finished before, in {folder}"
-            progress.say(f"part {number} of {len(PARTS)}, {part_name}: {state}")
-            error = execute(job, progress) if folder is None else ""
-            if error:
-                progress.say(f"{part_name} FAILED: {error}")
-            folder = None if error else folder or job.folder
-            title = PARTS[part_name].title
-            parts.append(page.Part(part_name, title, job.command, folder, job.module.claims, error))
-            record.log(part=part_name, error=error, seconds=time.perf_counter() - started)
-            progress.advance(part_name)
-        shown = page.describe(parts)
+        parts = page.describe(run_parts(config, dataset, out, progress))
         html = page.render(
-            shown,
+            parts,
             title=f"Regularised autoencoders on {dataset.name}",
             command=command_line.as_typed("lecture", config),
             is_quick=config.quick,
@@ -176,13 +229,12 @@ def main(config: Config) -> dict[str, Any]:
             "experiment": "lecture",
             "dataset": dataset.name,
             "seconds": round(time.perf_counter() - started, 1),
-            "parts": {part["name"]: page.outcome(part) for part in shown},
+            "parts": {part["name"]: page.outcome(part) for part in parts},
         }
         record.write_json("metrics.json", metrics)
-        settings = records.configuration(vars(config), dataset)
-        record.write_json("config.json", settings)
-    progress.say(f"the page is {out / 'index.html'}")
-    if failed := [part["name"] for part in shown if part["error"]]:
+        record.write_json("config.json", records.configuration(vars(config), dataset))
+        progress.say(f"the page is {out / 'index.html'}")
+    if failed := [part["name"] for part in parts if part["error"]]:
         raise PartsFailedError(f"{', '.join(failed)} failed; the page says why and has the rest")
     return metrics
 

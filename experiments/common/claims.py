@@ -23,6 +23,7 @@ class Claim(NamedTuple):
       numbers: label, and a number over the seeds as ``records.over_seeds`` makes it.
       figure: file name of the picture beside ``metrics.json``.
       alt: what is to be seen in the picture, for those who cannot see it.
+      source: where the statement is from, if not from a slide.
     """
 
     slide: str
@@ -31,6 +32,7 @@ class Claim(NamedTuple):
     numbers: Mapping[str, Mapping[str, Any]]
     figure: str
     alt: str
+    source: str = "The slide says"
 
 
 def verdict(holds: bool, *, corrects: bool = False) -> Verdict:

@@ -35,7 +35,8 @@ def make_sampler(
     def one(params: Any, x: Array, key: Array) -> Array:
         rows_key, noise_key = jax.random.split(key)
         if batch_size is not None:
-            x = x[jax.random.choice(rows_key, len(x), (batch_size,), replace=False)]
+            size = min(batch_size, len(x))
+            x = x[jax.random.choice(rows_key, len(x), (size,), replace=False)]
         return ravel_pytree(jax.grad(loss)(params, noise_key, x))[0]
 
     @jax.jit

@@ -85,7 +85,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     lines = [
         plots.line(name, found["evaluations"], found[name], look) for name, look in names.items()
     ]
-    label = "expected denoising loss (summed over pixels)"
+    label = "expected denoising loss"
     panels = [plots.Panel("gradient evaluations", label, lines, ("log", "log"))]
     plots.panels(run.path("resampled_noise.png"), panels, title="L-BFGS on a noisy objective")
 
@@ -110,5 +110,6 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "resampled_noise.png",
             "Three curves of the expected denoising loss against steps: Adam and L-BFGS with "
             "resampled noise, L-BFGS with frozen noise.",
+            source="Behind the slide",
         ),
     ]

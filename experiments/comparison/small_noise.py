@@ -138,7 +138,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         [
             plots.Panel(
                 "standard deviation s of the noise (pixel values)",
-                "gap to the denoising loss (summed over pixels)",
+                "gap to the denoising loss",
                 [
                     plots.line(
                         "reconstruction + s² ‖J_r‖²",
@@ -182,5 +182,6 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "small_noise.png",
             "Two straight lines on logarithmic axes: the gap without the Laplacian term falls with "
             "slope 2, the gap with it with slope 4.",
+            source="The literature says (Alain and Bengio 2014)",
         ),
     ]

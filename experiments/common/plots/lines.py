@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments.common.plots.style import MUTED, STYLE, Look
 
@@ -73,28 +74,43 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
       title: headline.
     """
     has_spread = any(None not in one.std for panel in parts for one in panel.lines)
-    width = max(6.4, 4.4 * len(parts))
+    columns = 2 if len(parts) == 4 else len(parts)
+    rows = -(-len(parts) // columns)
+    width = max(6.4, 4.4 * columns)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(parts), figsize=(width, 4.2), layout="constrained", squeeze=False
+            rows, columns, figsize=(width, 3.6 * rows + 0.9), layout="constrained", squeeze=False
         )
-        for ax, panel in zip(axes[0], parts, strict=True):
+        for ax, panel in zip(axes.flat, parts, strict=True):
             _draw(ax, panel)
         entries: dict[str, Any] = {}
-        for ax in axes[0]:
+        for ax in axes.flat:
             handles, labels = ax.get_legend_handles_labels()
             entries = dict(zip(labels, handles, strict=True)) | entries
         letters = max(len(label) for label in entries) + 6
-        columns = max(1, min(len(entries), int(width * 13 / letters)))
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=9
+        legend = figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside lower center",
+            ncols=max(1, min(len(entries), int(width * 13 / letters))),
+            fontsize=9,
+            title="bars: one standard deviation over the seeds" if has_spread else None,
+            title_fontsize=7,
         )
+        for handle in legend.get_lines():
+            handle.set_linewidth(1.6)
         figure.suptitle(title, x=0.02, ha="left")
-        if has_spread:
-            note = "bars: one standard deviation over the seeds"
-            figure.supxlabel(note, x=0.99, ha="right", fontsize=7, color=MUTED)
         figure.savefig(path)
         plt.close(figure)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Labels a logarithmic axis of less than two decades with plain numbers."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _draw(ax: Any, panel: Panel) -> None:
@@ -117,6 +133,8 @@ def _draw(ax: Any, panel: Panel) -> None:
     for axis, scale in zip("xy", panel.scales, strict=True):
         options: dict[str, Any] = {"base": 2} if scale == "log2" else {}
         getattr(ax, f"set_{axis}scale")(scale.removesuffix("2"), **options)
+        if scale == "log":
+            _plain_ticks(getattr(ax, f"{axis}axis"))
     if panel.ticks is not None:
         ax.set_xticks(panel.ticks, [f"{value:g}" for value in panel.ticks])
         ax.minorticks_off()

@@ -12,15 +12,29 @@ import pytest
 import jaxae
 from experiments import contractive
 from experiments.common import command_line, records
+from experiments.common.plots import style
+from experiments.contraction import (
+    curves,
+    networks,
+    probes,
+    scale_collapse,
+    spectrum,
+    tangents,
+    trade_off,
+)
 
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory):
-    """One run of very few steps on digits; yields (folder, metrics)."""
-    out = tmp_path_factory.mktemp("contractive")
-    args = ["--dataset", "digits", "--quick", "--epochs", "1", "--batch-size", "250"]
-    args += ["--code-dim", "16", "--weights", "0.3", "1", "--num-seeds", "2", "--out", str(out)]
-    with jax.numpy_dtype_promotion("standard"):
+    """One run of very few steps on a user's own few images; yields (folder, metrics)."""
+    folder = tmp_path_factory.mktemp("contractive")
+    out, images = folder / "out", folder / "images.npz"
+    x = np.random.default_rng(0).random((120, 6, 6), np.float32)
+    np.savez(images, x_train=x[:100], x_test=x[100:], y_train=np.arange(100), y_test=[0, 1] * 10)
+    args = ["--dataset", str(images), "--epochs", "1", "--batch-size", "50", "--code-dim", "16"]
+    args += ["--weights", "0.3", "1", "--weight", "0.3", "--num-seeds", "2", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setitem(style.STYLE, "savefig.dpi", 30)
         assert command_line.run(contractive.main, contractive.Config, args) == 0
     return out, json.loads((out / "metrics.json").read_text())
 
@@ -38,16 +52,18 @@ def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
     codes = 1 / (1 + np.exp(-(np.asarray(x) @ kernel + bias)))
     expected = np.square(codes * (1 - codes)) @ np.square(kernel).sum(0)
 
-    means = contractive.over_examples(*bound, x)
-    np.testing.assert_allclose(means["jacobian_norm"], expected.mean(), rtol=1e-10)
-    weights = [jnp.asarray(weight, jnp.float64) for weight in (0.0, 2.0)]
-    plain, penalised = (contractive.contractive(key, *bound, x, weight) for weight in weights)
+    @jax.jit
+    def measured(x):
+        losses = (networks.contractive(key, *bound, x, jnp.float64(w)) for w in (0.0, 2.0))
+        norm = networks.over_examples(*bound, x)["jacobian_norm"]
+        return norm, *losses, *spectrum.jacobian_svd(bound[0], x[0])
+
+    norm, plain, penalised, values, vectors = measured(x)
+    np.testing.assert_allclose(norm, expected.mean(), rtol=1e-10)
     np.testing.assert_allclose(penalised - plain, 2 * expected, rtol=1e-9)
-    values, vectors = contractive.jacobian_svd(bound[0], x[0])
     np.testing.assert_allclose(np.square(values).sum(), expected[0], rtol=1e-10)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(6), atol=1e-12)
-    np.testing.assert_allclose(values, jaxae.jacobian_singular_values(bound[0], x[0]), rtol=1e-10)
-    row = contractive.rescaled(params, np.asarray(x), np.asarray(x))[0]
+    row = scale_collapse.rescaled(params, np.asarray(x), np.asarray(x))[0]
     np.testing.assert_allclose(row["jacobian_norm"], expected.mean(), rtol=1e-10)
 
 
@@ -55,30 +71,39 @@ def test_tangents_of_a_ramp_are_known():
     # the image y + 2 x: constant derivatives 1 and 2; turning it about its centre moves each
     # pixel (y, x) by (-x, y), which changes the value by 2 y - x
     y, x = np.mgrid[:5, :4].astype(np.float32)
-    (down, right, turn) = contractive.image_tangents((y + 2 * x)[None, ..., None])[0]
+    (down, right, turn) = probes.image_tangents((y + 2 * x)[None, ..., None])[0]
     np.testing.assert_allclose(down, 1.0)
     np.testing.assert_allclose(right, 2.0)
     np.testing.assert_allclose(turn, (2 * (y - 2) - (x - 1.5)).reshape(-1), atol=1e-6)
 
 
-def test_share_in_span_is_that_of_squared_lengths():
-    basis = jnp.eye(4)[:2]
+def test_share_in_span_is_that_of_squared_lengths_at_each_example():
+    bases = jnp.stack([jnp.eye(4)[:2], jnp.eye(4)[2:]])
     directions = jnp.array([[3.0, 0, 4, 0], [0, 5, 0, 0], [0, 0, 0, 1]])
-    share = contractive.share_in_span(basis, directions)
-    np.testing.assert_allclose(share, (9 / 25 + 1 + 0) / 3, rtol=1e-6)
+    both, none = jnp.stack([directions] * 2), jnp.zeros((2, 1, 4))
+    given = probes.Probes(both[0], both[0], both, none, jnp.ones(1))
+    found = tangents.shares(bases, given)
+    first, second = (9 / 25 + 1 + 0) / 3, (16 / 25 + 0 + 1) / 3
+    np.testing.assert_allclose(found["tangent_share"], (first + second) / 2, rtol=1e-6)
+    assert found["neighbour_share"] == 0
 
 
 def test_a_linear_encoder_contracts_everywhere_alike(key):
     x = jax.random.normal(key, (30, 4))
     near = x[:5, None] * 0.1
-    probes = contractive.Probes(x, x[:5], near, near, jnp.array([0.1, 1.0, 10.0]))
-    numbers = contractive.distances(key, lambda v: 0.5 * v, probes)
+    given = probes.Probes(x, x[:5], near, near, jnp.array([0.1, 1.0, 10.0]))
+    numbers = jax.jit(lambda key, given: curves.distances(key, lambda v: 0.5 * v, given))(
+        key, given
+    )
     np.testing.assert_allclose(numbers["contraction"], 0.5, rtol=1e-4)
     for name in ("similar_code_ratio", "neighbour_code_ratio", "rise"):
         np.testing.assert_allclose(numbers[name], 1.0, rtol=1e-4)
-    local = contractive.local_geometry(lambda v: v * jnp.array([3.0, 1.1, 0.5, 0.0]), probes)
-    np.testing.assert_allclose(local["singular_values"], [3, 1.1, 0.5, 0], atol=1e-6)
-    assert (local["values_above_1"], local["values_for_90_percent"]) == (2, 2)
+
+
+def test_spectrum_counts_each_example_and_takes_the_mean():
+    numbers = spectrum.of_values(jnp.array([[3.0, 1.1, 0.5, 0.0], [0.4, 0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(numbers["singular_values"], [1.7, 0.55, 0.25, 0], rtol=1e-6)
+    assert (numbers["values_above_1"], numbers["values_for_90_percent"]) == (1, 1.5)
 
 
 def test_rescaling_escapes_the_penalty_without_cost(key):
@@ -86,7 +111,7 @@ def test_rescaling_escapes_the_penalty_without_cost(key):
     x = np.asarray(jax.random.normal(key, (200, 5)))
     kernel = jax.random.normal(jax.random.fold_in(key, 1), (5, 6))
     params = {"encoder_kernel_0": kernel, "encoder_bias_0": jnp.zeros(6)}
-    rows = contractive.rescaled(params, x, x)
+    rows = scale_collapse.rescaled(params, x, x)
     norms, errors = ([row[n] for row in rows] for n in ("jacobian_norm", "test_mse"))
     limit = 1e-4 / 16 * np.square(kernel).sum()  # f'(0) = 1/4, epsilon = 0.01
     np.testing.assert_allclose(norms[-1], limit, rtol=1e-2)
@@ -143,31 +168,28 @@ def made_up(metrics, **changes):
     return metrics
 
 
-def verdicts(metrics):
-    return [claim.verdict for claim in contractive.claims(metrics)]
-
-
 def test_claims_hold_where_every_effect_is_there(tiny_run):
     changes = {"tangent_share": number(0.95, 0.95), "neighbour_share": number(0.95, 0.95)}
-    assert verdicts(made_up(tiny_run[1], **changes)) == ["reproduced"] * 7
+    made = contractive.claims(made_up(tiny_run[1], **changes))
+    assert [claim.verdict for claim in made] == ["reproduced"] * 7
 
 
 @pytest.mark.parametrize(
-    ("position", "changes", "expected"),
+    ("row", "position", "changes", "expected"),
     [
-        (1, {"similar_code_ratio": number(0.95, 0.5)}, "not reproduced"),
-        (1, {"neighbour_code_ratio": number(0.95, 0.95)}, "corrected"),
-        (2, {"rise": number(1.0, 1.2)}, "not reproduced"),
-        (2, {"contraction": [number(v) for v in (1.0, 1.2, 0.9)]}, "corrected"),
-        (3, {"saturated_share": number(0.05, 0.5)}, "not reproduced"),
-        (4, {"values_above_1": number(0.0, 2.0)}, "not reproduced"),
-        (4, {"values_above_1": number(7.0, 7.0)}, "not reproduced"),
-        (5, {"tangent_share": number(0.4, 0.9)}, "not reproduced"),
-        (5, {"tangent_share": number(0.58, 0.58)}, "corrected"),
+        (trade_off, 1, {"saturated_share": number(0.05, 0.5)}, "not reproduced"),
+        (curves, 0, {"similar_code_ratio": number(0.95, 0.5)}, "not reproduced"),
+        (curves, 0, {"neighbour_code_ratio": number(0.95, 0.95)}, "corrected"),
+        (curves, 1, {"rise": number(1.0, 1.2)}, "not reproduced"),
+        (curves, 1, {"contraction": [number(v) for v in (1.0, 1.2, 0.9)]}, "corrected"),
+        (spectrum, 0, {"values_above_1": number(0.0, 2.0)}, "not reproduced"),
+        (spectrum, 0, {"values_above_1": number(7.0, 7.0)}, "not reproduced"),
+        (tangents, 0, {"tangent_share": number(0.4, 0.9)}, "not reproduced"),
+        (tangents, 0, {"tangent_share": number(0.58, 0.58)}, "corrected"),
     ],
 )
-def test_each_verdict_follows_its_numbers(position, changes, expected, tiny_run):
-    assert verdicts(made_up(tiny_run[1], **changes))[position] == expected
+def test_each_verdict_follows_its_numbers(row, position, changes, expected, tiny_run):
+    assert row.claims(made_up(tiny_run[1], **changes))[position].verdict == expected
 
 
 def test_verdicts_on_the_sweep(tiny_run):
@@ -175,10 +197,20 @@ def test_verdicts_on_the_sweep(tiny_run):
     metrics["sweep"]["tied"][1]["jacobian_norm"] = number(35.0, 20.0)
     metrics["sweep"]["tied"][0]["saturated_share"] = number(0.9, 0.9)
     metrics["sweep"]["untied"][0]["jacobian_norm"] = number(10.0, 10.0)
-    found = verdicts(metrics)
-    assert (found[0], found[3], found[6]) == ("not reproduced", "corrected", "corrected")
+    trade, saturation = trade_off.claims(metrics)
+    (collapse,) = scale_collapse.claims(metrics)
+    found = (trade.verdict, saturation.verdict, collapse.verdict)
+    assert found == ("not reproduced", "corrected", "corrected")
     metrics["sweep"]["untied"][0]["test_nll"] = number(20.0, 11.0)
-    assert verdicts(metrics)[6] == "not reproduced"
+    assert scale_collapse.claims(metrics)[0].verdict == "not reproduced"
+
+
+def test_spectrum_says_that_the_jacobian_norms_differ(tiny_run):
+    metrics = made_up(tiny_run[1])
+    for method, norm in (("CAE", 6.5), ("AE", 46.4), ("DAE", 13.3)):
+        metrics["methods"][method]["jacobian_norm"] = number(norm, norm)
+    (claim,) = spectrum.claims(metrics)
+    assert "norms are not equal (CAE 6.50, AE 46.4, DAE 13.3)" in claim.finding
 
 
 @pytest.mark.parametrize(

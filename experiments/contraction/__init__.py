@@ -1,0 +1,1 @@
+"""What the penalty of the contractive autoencoder does, a file for each thing that is measured."""

@@ -10,13 +10,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from experiments import lecture
+from experiments.common.claims import shown
+from experiments.common.page import SYMBOLS
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
 def denoising_table(dataset: str) -> str:
     """Returns the Markdown table of one data set: error against code dimension and noise."""
-    metrics = json.loads((RESULTS / "denoising" / dataset / "metrics.json").read_text())
+    metrics = read("denoising", dataset, "metrics")
     header = ["code dimension", "noise", "test MSE per pixel", "PSNR (dB)"]
     header += ["best linear map, MSE", "corrupted input, MSE"]
     lines = [header, ["---:"] * len(header)]
@@ -35,16 +39,27 @@ def denoising_table(dataset: str) -> str:
     return _markdown(lines)
 
 
-def vector_field_table() -> str:
-    """Returns the Markdown table of the errors of the learned field."""
-    path = RESULTS / "vector_field" / "synthetic" / "metrics.json"
-    metrics = json.loads(path.read_text())
-    header = ["density", "noise (standard deviation)", "error near the data", "error elsewhere"]
-    lines = [header, ["---", "---:", "---:", "---:"]]
-    for name, result in metrics["densities"].items():
-        errors = [_with_spread(result[part], ".3f") for part in ("error_near", "error_far")]
-        lines.append([name, f"{result['noise_stddev']:g}", *errors])
-    return _markdown(lines)
+def lecture_table(dataset: str) -> str:
+    """Returns the Markdown table of all claims: statement, verdict, leading numbers, command."""
+    lines = [["statement", "verdict", "measured"], ["---", "---", "---"]]
+    for name, part in lecture.PARTS.items():
+        folder = "synthetic" if part.is_synthetic else dataset
+        module = lecture.make_job(name, lecture.Config(dataset=dataset), Path()).module
+        metrics, config = (read(name, folder, kind) for kind in ("metrics", "config"))
+        lines.append(
+            [f"**{part.title}**", "", f"`{config['command']}`, {metrics['seconds']:.0f} s"]
+        )
+        for claim in module.claims(metrics):
+            leading = list(claim.numbers.items())[:3]
+            numbers = "; ".join(f"{label}: {shown(number)}" for label, number in leading)
+            lines.append([claim.slide, f"{SYMBOLS[claim.verdict]} {claim.verdict}", numbers])
+    return _markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
+
+
+def read(name: str, folder: str, kind: str) -> dict[str, Any]:
+    """Returns a committed result file."""
+    path = RESULTS / name / folder / f"{kind}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _markdown(lines: list[list[str]]) -> str:
@@ -58,12 +73,16 @@ def _with_spread(number: dict[str, Any], style: str) -> str:
 
 def updated(readme: str) -> str:
     """Returns the text of the README with every table made anew."""
-    tables = {f"denoising {dataset}": denoising_table(dataset) for dataset in ("digits", "mnist")}
-    tables["vector_field"] = vector_field_table()
+    tables = {
+        "lecture mnist": lecture_table("mnist"),
+        "denoising mnist": denoising_table("mnist"),
+        "denoising digits": denoising_table("digits"),
+    }
     for name, table in tables.items():
         begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", flags=re.DOTALL)
-        readme, count = pattern.subn(rf"\g<1>{table}\n\g<2>", readme)
+        replacement = rf"\g<1>{table.replace(chr(92), chr(92) * 2)}\n\g<2>"
+        readme, count = pattern.subn(replacement, readme)
         if count != 1:
             raise ValueError(f"README.md must hold {begin} ... {end} once, but has {count}")
     return readme

@@ -84,6 +84,31 @@ def test_baselines_are_what_they_say(digits_run):
     assert ranks[0] < ranks[1] < low  # rank 16 beats rank 4 beats doing nothing
 
 
+def test_gaussian_likelihood_and_squared_error_have_one_gradient(digits_run):
+    _, metrics = digits_run
+    values = metrics["stochastic_view"]["gradient_gap"]["values"]
+    assert len(values) == 2
+    assert all(0 <= value < 1e-5 for value in values)
+
+
+def test_verdicts_follow_the_numbers(digits_run):
+    metrics = json.loads(json.dumps(digits_run[1]))
+    wide, narrow = metrics["by_code_dim"]
+    for row, error in ((wide, 0.02), (narrow, 0.03), (metrics["by_noise_level"][1], 0.04)):
+        row["test_mse"]["mean"] = error
+        row["corrupted"]["test_mse"]["mean"] = 0.05 + error
+        row["linear"]["test_mse"]["mean"] = 0.01 + error
+    metrics["by_noise_level"][0] = wide
+    verdicts = lambda: [claim.verdict for claim in denoising.claims(metrics)]
+    assert verdicts() == ["reproduced"] * 5
+    narrow["test_mse"]["mean"] = 0.01  # the smaller code is better
+    metrics["stochastic_view"]["gradient_gap"]["values"][0] = 0.1
+    metrics["by_noise_level"][1]["test_mse"]["mean"] = 0.2  # worse than doing nothing
+    wide["linear"]["test_mse"]["mean"] = 0.001
+    found = verdicts()
+    assert [found[i] for i in (0, 1, 2, 4)] == ["not reproduced"] * 4
+
+
 def test_log_has_one_line_per_epoch(digits_run):
     out, _ = digits_run
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -42,9 +42,9 @@ def test_links_and_pictures_exist():
 def test_options_of_the_commands_exist():
     fields = {"dataset", "epochs", "out"}
     commands = re.findall(r"python -m experiments\.(\w+)(.*)", README)
-    assert {name for name, _ in commands} == {"denoising", "vector_field"}
+    assert {name for name, _ in commands} == {"lecture", "denoising"}
     for _, options in commands:
-        assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help"}
+        assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help", "quick"}
 
 
 def test_requirements_and_setup_agree():

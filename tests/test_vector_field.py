@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxae
 from experiments import vector_field
 from experiments.common import command_line, densities
 
@@ -74,6 +75,34 @@ def test_critical_points_of_the_mixture_are_found_and_told_apart():
     (minimum,) = [row["at"] for row in rows if row["kind"] == "minimum"]
     np.testing.assert_allclose(minimum, 0.0, atol=1e-3)
     assert all(row["distance_to_learned_zero"] < 1e-3 for row in rows)
+
+
+def test_a_field_to_the_nearest_point_arrives_and_doing_nothing_stays(key):
+    circle = densities.circle()
+    y = jaxae.gaussian_noise(key, circle.sample(key, 50), stddev=0.1)
+    to_circle = lambda p: p / jnp.linalg.norm(p) - p
+    found = vector_field.against_nearest(circle, to_circle, y)
+    assert found["error_of_nearest"] < 0.03  # the nodes are 0.003 apart
+    assert found["distance_left"] < 0.03
+    still = vector_field.against_nearest(circle, lambda p: 0 * p, y)
+    np.testing.assert_allclose([still["error_of_nearest"], still["distance_left"]], 1, rtol=1e-6)
+
+
+def test_verdicts_follow_the_numbers():
+    number = lambda value: {"mean": value, "std": None, "values": [value], "unit": ""}
+    names = ("error_near", "error_far", "error_of_nearest", "distance_left", "distance_to_zeros")
+    result = dict(zip(names, map(number, (0.03, 0.1, 0.2, 0.1, 0.02)), strict=True))
+    result["critical_points"] = [{"kind": kind} for kind in ("maximum", "saddle", "minimum")]
+    metrics = {"densities": {name: dict(result) for name in densities.ALL}}
+    verdicts = lambda: [claim.verdict for claim in vector_field.claims(metrics)]
+    assert verdicts() == ["corrected", "reproduced", "reproduced", "corrected"]
+    for name, worse in (("spiral", 0.09), ("circle", 0.051), ("mixture", 0.051)):
+        metrics["densities"][name]["error_near"] = number(worse)
+        assert verdicts()[1] == "not reproduced"
+        metrics["densities"][name]["error_near"] = number(0.03)
+    metrics["densities"]["spiral"] |= {"distance_left": number(0.6)}
+    metrics["densities"]["mixture"] |= {"distance_to_zeros": number(0.2)}
+    assert verdicts()[2:] == ["not reproduced", "not reproduced"]
 
 
 def test_relative_error_is_a_ratio_of_norms():

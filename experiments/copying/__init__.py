@@ -1,0 +1,1 @@
+"""What overcomplete autoencoders copy: a file for each statement, and what they share."""

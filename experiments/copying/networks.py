@@ -1,0 +1,267 @@
+"""The overcomplete networks: their training, and the measures that every statement rests on.
+
+A linear and a relu code differ by one number, the slope of the activation below 0. It is a traced
+value, so both networks, all methods but the CAE and all seeds share one compiled program.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxae
+from experiments.common import fitting, records
+from experiments.common.command_line import CommonConfig
+from experiments.common.running import Run
+from experiments.copying.inputs import INPUTS, Images, Keys, Probes
+
+SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
+
+Reconstruct = Callable[[Array], Array]  # of one example
+
+
+class Strengths(NamedTuple):
+    """How much of each regulariser a method has."""
+
+    noise: float = 0.0
+    sparsity: float = 0.0
+    contraction: float = 0.0
+
+
+def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
+    """Returns ||r(x) - x||^2 / ||x||^2, both summed over the rows; 0 is a perfect copy."""
+    return jnp.sum(jnp.square(jax.vmap(reconstruct)(x) - x)) / jnp.sum(jnp.square(x))
+
+
+def noise_ratios(reconstruct: Reconstruct, x: Array, noise: Array) -> dict[str, Array]:
+    """Returns how much noise gets through, as shares of ||noise||^2; both are 1 for a copy.
+
+    ``noise_left`` is ||r(x + noise) - x||^2, the error of denoising; ``noise_passed`` is
+    ||r(x + noise) - r(x)||^2, which does not count what the clean reconstruction lacks.
+    """
+    clean, noisy = jax.vmap(reconstruct)(x), jax.vmap(reconstruct)(x + noise)
+    share = lambda difference: jnp.sum(jnp.square(difference)) / jnp.sum(jnp.square(noise))
+    return {"noise_left": share(noisy - x), "noise_passed": share(noisy - clean)}
+
+
+def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
+    """Returns u^T J_r u for each column u of ``axes``, as the mean over the rows of x."""
+
+    def at(x_i: Array) -> Array:
+        along = jax.vmap(lambda u: u @ jax.jvp(reconstruct, (x_i,), (u,))[1])
+        return along(axes.T)
+
+    return jnp.mean(jax.lax.map(at, x), axis=0)
+
+
+def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
+    """Returns the encoder with an activation that has this slope below 0."""
+
+    def of_example(x_i: Array) -> Array:
+        before = encode(x_i)
+        return jnp.where(before > 0, before, slope * before)
+
+    return of_example
+
+
+def plain_loss(
+    key: Array, encode: Any, decode: Any, x: Array, slope: Array, noise: Array, sparsity: Array
+) -> Array:
+    """Returns the loss of every method but the CAE; without the Jacobian."""
+    corrupt = partial(jaxae.gaussian_noise, stddev=noise)
+    encode = activated(encode, slope)
+    return jaxae.combined_loss(key, encode, decode, x, corrupt=corrupt, sparsity_weight=sparsity)
+
+
+def contractive_loss(
+    key: Array, encode: Any, decode: Any, x: Array, slope: Array, weight: Array
+) -> Array:
+    """Returns the loss of the CAE, with one random probe per example."""
+    return jaxae.combined_loss(
+        key,
+        activated(encode, slope),
+        decode,
+        x,
+        corrupt=jaxae.compose(),
+        contraction_weight=weight,
+        method="hutchinson",
+    )
+
+
+class Networks:
+    """What is compiled for all networks.
+
+    Args:
+      images: the data.
+      config: learning rate and batch size.
+      sizes: ``epochs``, and ``code_dim``.
+    """
+
+    def __init__(self, images: Images, config: CommonConfig, sizes: dict[str, int]) -> None:
+        d, epochs = images.train.shape[1], sizes["epochs"]
+        steps = epochs * -(-len(images.train) // config.batch_size)
+        options: dict[str, Any] = {
+            "learning_rate": optax.cosine_decay_schedule(config.learning_rate, steps),
+            "batch_size": config.batch_size,
+            "epochs": epochs,
+        }
+        model = jaxae.DenseAutoencoder((d,), sizes["code_dim"], tied=True)
+        self._plain = fitting.Trainer(model, plain_loss, **options)
+        self._contractive = fitting.Trainer(model, contractive_loss, **options)
+        self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
+        self._kept_epochs = {0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()}
+        self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
+
+    def train(
+        self,
+        kind: str,
+        strengths: Strengths,
+        key: Array,
+        probes: Probes,
+        on_epoch: Callable[[int, float], None],
+    ) -> dict[str, Any]:
+        """Returns the measures of a trained network; the plain autoencoder's with their trace."""
+        noise, sparsity, contraction = strengths
+        slope, trace = SLOPES[kind], {}
+        plain = key, self._x, slope, noise, sparsity
+        if contraction:
+            params = self._contractive.fit(key, self._x, slope, contraction, on_epoch=on_epoch)
+        elif any(strengths):
+            params = self._plain.fit(*plain, on_epoch=on_epoch)
+        else:
+            for epoch, params in enumerate(self._plain.each_epoch(*plain, on_epoch=on_epoch)):
+                if epoch in self._kept_epochs:
+                    trace[epoch] = self._errors(params, slope, probes.inputs)
+        return {**self._measures(params, slope, probes), "trace": trace}
+
+    def _parts(self, params: Any, slope: Array) -> tuple[Reconstruct, Reconstruct]:
+        """Returns encoder and reconstruction."""
+        encode, decode = self._plain.bound(params)
+        code = activated(encode, slope)
+        return code, lambda x_i: decode(code(x_i))
+
+    def _errors_of(self, params: Any, slope: Array, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Returns the relative error on every kind of input."""
+        with jax.default_matmul_precision("highest"):
+            _, reconstruct = self._parts(params, slope)
+            return {name: relative_error(reconstruct, x) for name, x in inputs.items()}
+
+    def _measures_of(self, params: Any, slope: Array, probes: Probes) -> dict[str, Any]:
+        """Returns all that is measured of a trained network, and its pictures."""
+        test = probes.inputs[INPUTS[0]]
+        with jax.default_matmul_precision("highest"):
+            encode, reconstruct = self._parts(params, slope)
+            code = jax.vmap(encode)(test)
+            return {
+                "relative_error": self._errors_of(params, slope, probes.inputs),
+                **noise_ratios(reconstruct, test, probes.noise),
+                "error_beyond_span": relative_error(reconstruct, probes.beyond),
+                "active_share": jnp.mean(jaxae.active_units(code)) / code.shape[1],
+                "gains": gains(reconstruct, test[:100], self._axes),
+                "pictures": jax.vmap(reconstruct)(probes.shown),
+            }
+
+
+class Results(NamedTuple):
+    """What one architecture gave: numbers, and reconstructions for the figure."""
+
+    methods: dict[str, dict[str, Any]]
+    training: list[dict[str, Any]]
+    pictures: dict[str, Array]
+
+
+def train_all(
+    images: Images,
+    config: CommonConfig,
+    sizes: dict[str, int],
+    strengths: dict[str, Strengths],
+    keys: Sequence[Keys],
+    probes: Sequence[Probes],
+    run: Run,
+) -> dict[str, Results]:
+    """Trains both architectures for every method and seed, and measures them."""
+    networks = Networks(images, config, sizes)
+    results = {}
+    for kind in SLOPES:
+        found: dict[str, list[dict[str, Any]]] = {method: [] for method in strengths}
+        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True)):
+            for method, strength in strengths.items():
+                log = partial(_log_epoch, run, kind, method, seed)
+                measured = networks.train(kind, strength, of_seed.train, probed, log)
+                found[method].append(measured)
+        results[kind] = _results(kind, found)
+        for method, row in results[kind].methods.items():
+            left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
+            run.say(f"{kind:6s} {method:6s} error on noise {error:.5f}, noise left {left:.3f}")
+    return results
+
+
+def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
+    """Returns numbers over the seeds, and the pictures of the first one."""
+    traces = [measured["trace"] for measured in found["AE"]]
+    training = [
+        {"epoch": epoch, **over_inputs([trace[epoch] for trace in traces])} for epoch in traces[0]
+    ]
+    pictures = {f"{kind} {method}": per_seed[0]["pictures"] for method, per_seed in found.items()}
+    methods = {method: _summary(per_seed) for method, per_seed in found.items()}
+    return Results(methods, training, pictures)
+
+
+def _log_epoch(run: Run, kind: str, method: str, seed: int, epoch: int, loss: float) -> None:
+    """Counts an epoch."""
+    entry = {"network": kind, "method": method, "seed": seed, "epoch": epoch}
+    run.log(f"{kind} {method}, seed {seed}", **entry, train_loss=loss)
+
+
+def over_inputs(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the relative error on each kind of input over the seeds."""
+    unit = "squared error over squared distance from the training mean"
+    return {
+        name: records.over_seeds([float(errors[name]) for errors in per_seed], unit)
+        for name in INPUTS
+    }
+
+
+def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns over the seeds how much noise gets through."""
+    units = {
+        "noise_left": "squared error of the output over squared noise, test images",
+        "noise_passed": "squared change of the output over squared noise, test images",
+    }
+    return {
+        name: records.over_seeds([float(ratios[name]) for ratios in per_seed], unit)
+        for name, unit in units.items()
+    }
+
+
+def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the numbers of one network over the seeds."""
+    units = {
+        "error_beyond_span": "squared error over squared input, white noise beyond the span",
+        "active_share": "share of the code's units that are not 0, test images",
+    }
+    numbers = {
+        name: records.over_seeds([float(measured[name]) for measured in per_seed], unit)
+        for name, unit in units.items()
+    }
+    along = np.array([np.asarray(measured["gains"], np.float64) for measured in per_seed])
+    return {
+        "relative_error": over_inputs([measured["relative_error"] for measured in per_seed]),
+        **over_noise(per_seed),
+        **numbers,
+        "gains": [records.over_seeds(values.tolist(), "u^T J_r u") for values in along.T],
+    }
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the numbers of all networks as rows of a figure."""
+    return {
+        f"{kind} {method}": row
+        for kind, rows in found["networks"].items()
+        for method, row in rows.items()
+    }

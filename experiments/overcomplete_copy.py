@@ -8,7 +8,7 @@ penalty on the code, with Gaussian noise to be removed, and with a contractive p
 shows in the error on inputs that are NOT like the training data, and in the noise that is left.
 A last part trains the opposite, an undercomplete linear autoencoder, which is PCA.
 
-    python -m experiments.overcomplete_copy --dataset digits     about 45 seconds of user time, 2 cores
+    python -m experiments.overcomplete_copy --dataset digits     about 45 seconds of user time
     python -m experiments.overcomplete_copy --dataset mnist      about 4 minutes, 2 cores
 
 Expected on digits: relative error on white noise below 1e-4 for the plain linear autoencoder and

@@ -56,7 +56,9 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "gains.png",
             "Two panels, linear and relu code: gain of the reconstruction against the variance of "
             "the direction. Without a regulariser the gain is 1 along all but the weakest "
-            "directions; with one it falls towards 0 as the variance does. In the left panel grey "
-            "dashed lines are the closed forms of the denoising and the contractive curve.",
+            "directions. With denoising or contraction it falls towards 0 as the variance does, "
+            "with the L1 penalty too, but on the linear code only along a few weak directions. In "
+            "the left panel grey dashed lines are the closed forms of the denoising and the "
+            "contractive curve.",
         ),
     ]

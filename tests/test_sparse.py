@@ -7,22 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxae
 from experiments import sparse as script
 from experiments.common import command_line, records
+from experiments.sparse_codes import features, networks, shrinkage, units
 
 
-def test_filters_have_unit_norm_whatever_the_kernel(key):
-    init, encode, decode = jaxae.as_functions(script.UnitFilters((3,), 5))
-    params = init(key)
-    code = jnp.arange(5.0)
-    by_hand = code @ script.unit_rows(params["decoder_kernel_0"])
-    np.testing.assert_allclose(decode(params, code), by_hand, rtol=1e-6)
+def test_filters_have_unit_norm_unless_they_are_free():
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    params = {"decoder_kernel_0": kernel, "decoder_bias_0": jnp.ones(3)}
     scaled = params | {"decoder_kernel_0": 7 * params["decoder_kernel_0"]}
-    np.testing.assert_allclose(decode(scaled, code), by_hand, rtol=1e-6)
-    norms = jnp.linalg.norm(script.unit_rows(params["decoder_kernel_0"]), axis=1)
+    fixed, free = networks.Setting(0.0), networks.Setting(0.0, is_free=True)
+    code = jnp.arange(5.0)
+    by_hand = code @ units.unit_rows(params["decoder_kernel_0"]) + 1
+    np.testing.assert_allclose(networks.add_filters(params, fixed, code), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(networks.add_filters(scaled, fixed, code), by_hand, rtol=1e-5)
+    by_hand = code @ scaled["decoder_kernel_0"] + 1
+    np.testing.assert_allclose(networks.add_filters(scaled, free, code), by_hand, rtol=1e-6)
+    norms = jnp.linalg.norm(units.unit_rows(scaled["decoder_kernel_0"]), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
-    assert encode(params, jnp.ones(3)).shape == (5,)
 
 
 def test_purity_by_hand():
@@ -31,28 +33,34 @@ def test_purity_by_hand():
     code[:10, 0] = 1.0  # only class 0
     code[5:15, 1] = 1.0  # half class 0, half class 1
     code[:9, 2] = 1.0  # too few inputs: does not count
-    np.testing.assert_allclose(script.purity(code, labels), (1.0 + 0.5) / 2)
-    assert np.isnan(script.purity(np.zeros((30, 2)), labels))
+    np.testing.assert_allclose(units.purity(code, labels), (1.0 + 0.5) / 2)
+    assert np.isnan(units.purity(np.zeros((30, 2)), labels))
 
 
 def test_purity_of_chance_is_between_one_class_and_equal_shares(key):
     labels = np.tile(np.arange(10), 40)
-    assert 0.2 < script.chance_purity(labels, key) < 0.35
-    assert script.chance_purity(np.zeros(40, int), key) == 1.0
+    assert 0.2 < units.chance_purity(labels, key) < 0.35
+    assert units.chance_purity(np.zeros(400, int), key) == 1.0
 
 
 def test_nearest_cosine_by_hand():
     filters = np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 3.0]])
-    np.testing.assert_allclose(script.nearest_cosine(filters), np.sqrt(0.5))
-    assert np.isnan(script.nearest_cosine(filters[:1]))
+    np.testing.assert_allclose(units.nearest_cosine(filters), np.sqrt(0.5))
+    assert np.isnan(units.nearest_cosine(filters[:1]))
 
 
 def test_correlation_by_hand():
     a = np.array([1.0, -1.0, 1.0, -1.0])
     b = np.array([1.0, 1.0, -1.0, -1.0])
     code = np.stack([a, b, -2 * a], 1) + 5
-    np.testing.assert_allclose(script.correlation(code), 1 / 3)  # one pair of three at 1
-    assert np.isnan(script.correlation(code[:, :1]))
+    np.testing.assert_allclose(units.correlation(code), 1 / 3)  # one pair of three at 1
+    assert np.isnan(units.correlation(code[:, :1]))
+
+
+def test_units_by_use_are_all_units_if_none_is_active():
+    code = np.array([[0.0, 1.0, 0.0], [0.0, 2.0, 3.0]])
+    assert features.by_use(code).tolist() == [1, 2]
+    assert len(features.by_use(np.zeros((2, 3)))) == 3
 
 
 def test_soft_threshold_is_the_optimum_of_an_orthonormal_decoder():
@@ -60,7 +68,7 @@ def test_soft_threshold_is_the_optimum_of_an_orthonormal_decoder():
     weight, grid = 0.6, np.linspace(-3, 3, 60_001)
     for t in (-2.0, -0.25, 0.0, 0.1, 0.35, 1.7):
         best = grid[np.argmin((t - grid) ** 2 + weight * np.abs(grid))]
-        found = float(script.soft_threshold(jnp.asarray(t), weight / 2))
+        found = float(shrinkage.soft_threshold(jnp.asarray(t), weight / 2))
         np.testing.assert_allclose(found, best, atol=1e-4)
 
 
@@ -102,6 +110,14 @@ def verdicts(metrics):
     return [claim.verdict for claim in script.claims(metrics)]
 
 
+def without_labels(metrics):
+    del metrics["chance_purity"]
+    for rows in metrics["methods"].values():
+        for one in rows:
+            del one["purity"]
+    return metrics
+
+
 def test_verdicts():
     good = ["reproduced", "corrected", "reproduced", "reproduced", "reproduced"]
     assert verdicts(hand_made()) == good
@@ -117,6 +133,20 @@ def test_verdicts():
     assert verdicts(metrics) == ["not reproduced"] * 5
 
 
+def test_without_labels_nothing_is_said_about_classes():
+    claim = script.claims(without_labels(hand_made()))[2]
+    assert claim.verdict == "reproduced"
+    assert "no labels" in claim.finding
+    assert not any("purity" in label for label in claim.numbers)
+
+
+def test_a_number_that_does_not_exist_reproduces_nothing():
+    metrics = hand_made()
+    metrics["methods"]["L1"][1]["purity"]["values"] = [None, None]
+    metrics["orthonormal"]["code_error"]["values"] = [None, 0.01]
+    assert verdicts(metrics)[2::2] == ["not reproduced"] * 2
+
+
 BAD = {
     "not from 0": (["--sparsity-weights", "0.1", "0.2"], "--sparsity-weights must start with 0"),
     "falling": (["--sparsity-weights", "0", "0.2", "0.1"], "--sparsity-weights must start with 0"),
@@ -130,34 +160,46 @@ BAD = {
 
 @pytest.mark.parametrize(("args", "match"), BAD.values(), ids=BAD.keys())
 def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
-    given = ["--dataset", "digits", "--out", str(tmp_path / "new"), *args]
+    np.save(tmp_path / "x.npy", np.zeros((20, 8, 8), np.float32))
+    given = ["--dataset", str(tmp_path / "x.npy"), "--out", str(tmp_path / "new"), *args]
     assert command_line.run(script.main, script.Config, given) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert match in line
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
-def test_images_without_labels_are_refused(tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(size=(20, 4, 4)))
-    given = ["--dataset", str(tmp_path / "x.npy"), "--out", str(tmp_path / "new")]
-    assert command_line.run(script.main, script.Config, given) == 2
-    assert "must have labels" in capsys.readouterr().err
-
-
-def test_a_small_run_leaves_every_file(tmp_path):
-    args = ["--dataset", "digits", "--quick", "--batch-size", "100", "--code-dim", "24"]
-    args += ["--top-k", "4", "--sparsity-weights", "0", "0.1", "2", "--out", str(tmp_path)]
+@pytest.fixture(scope="module")
+def unlabelled_run(tmp_path_factory):
+    """One tiny run on images without labels; returns its folder."""
+    folder = tmp_path_factory.mktemp("run")
+    images = np.random.default_rng(0).uniform(size=(1000, 4, 4)).astype(np.float32)
+    np.save(folder / "x.npy", images)
+    args = ["--dataset", str(folder / "x.npy"), "--batch-size", "400", "--code-dim", "4"]
+    args += ["--epochs", "2", "--num-seeds", "1", "--top-k", "2"]
+    args += ["--sparsity-weights", "0", "0.1", "0.4", "--out", str(folder / "out")]
     with jax.numpy_dtype_promotion("standard"):
         assert command_line.run(script.main, script.Config, args) == 0
-    names = {path.name for path in tmp_path.iterdir()}
-    figures = {"path", "shrinkage", "activations", "filters_ae", "filters_sparse"}
+    return folder / "out"
+
+
+def test_a_run_leaves_every_file(unlabelled_run):
+    names = {path.name for path in unlabelled_run.iterdir()}
+    figures = {"path", "shrinkage", "filter_norms", "activations", "filters_ae", "filters_sparse"}
     figures |= {"top_inputs_ae", "top_inputs_sparse"}
-    assert {f"{name}.png" for name in figures} | {"metrics.json", "config.json"} <= names
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
+    assert names == {f"{name}.png" for name in figures} | files
+    assert len((unlabelled_run / "log.jsonl").read_text().splitlines()) == 2 * (3 + 2 + 3 + 1)
+
+
+def test_a_run_without_labels_has_all_other_numbers(unlabelled_run):
+    metrics = json.loads((unlabelled_run / "metrics.json").read_text())
     found = script.claims(metrics)
-    assert {claim.figure for claim in found} <= names
-    assert metrics["methods"]["top 4"][0]["active_units"]["mean"] <= 4
-    lecture = metrics["methods"]["KL"][1]["weight"]
-    np.testing.assert_allclose(lecture, 2 * 64 * 0.001)
+    assert len(found) == 5
+    assert {claim.figure for claim in found} <= {path.name for path in unlabelled_run.iterdir()}
+    methods = metrics["methods"]
+    assert "chance_purity" not in metrics
+    assert set(methods["L1"][0]) == {"weight", *units.UNITS} - {"purity"}
+    assert methods["top 2"][0]["active_units"]["mean"] <= 2
+    assert [row["weight"] for row in methods["L1, free filters"]] == [0.1, 0.4]
+    np.testing.assert_allclose(methods["KL"][1]["weight"], 2 * 16 * 0.001)  # the lecture's
     assert metrics["orthonormal"]["code_error"]["mean"] < 0.1  # trained to convergence
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2 * (3 + 1 + 3 + 1)

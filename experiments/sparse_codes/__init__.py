@@ -1,0 +1,1 @@
+"""What is measured of sparse codes, a file for each statement."""

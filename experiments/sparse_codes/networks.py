@@ -1,0 +1,211 @@
+"""The networks: relu codes with an L1 norm or top-k, and the sigmoid code of the KL penalty."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxae
+from experiments.common import records
+from experiments.common.running import Run
+from experiments.sparse_codes import units
+
+KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
+KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
+
+
+class Plan(NamedTuple):
+    """What is trained: the configuration with all defaults filled in."""
+
+    shape: tuple[int, ...]  # of an image
+    raw: tuple[Array, Array]  # train and test pixels in [0, 1]
+    centred: tuple[Array, Array]  # minus the mean of the training pixels
+    labels: np.ndarray | None  # of the test images
+    code_dim: int
+    weights: tuple[float, ...]  # lambda of the L1 norm, the first 0
+    top_k: tuple[int, ...]
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    seed: int
+    num_seeds: int
+
+    @property
+    def chosen(self) -> int:
+        """Position of the weight whose network is shown in pictures."""
+        return min(3, len(self.weights) - 1)
+
+    @property
+    def free(self) -> list[float]:
+        """Weights at which a network with free filters is trained too."""
+        return [self.weights[i] for i in sorted({1, self.chosen, len(self.weights) - 1})]
+
+    def key(self, seed: int) -> Array:
+        """Returns the key of a seed."""
+        return jax.random.fold_in(jax.random.key(self.seed), seed)
+
+
+class Setting(NamedTuple):
+    """What tells apart the networks of one program; all of it is traced."""
+
+    weight: Any  # of the penalty
+    keep: Any = np.int32(0)  # 0 keeps all units, i the top_k[i - 1] largest
+    is_free: Any = np.bool_(False)  # whether the filters may have any norm
+
+
+class Family:
+    """Networks that share one program for training and one for measuring.
+
+    Args:
+      model: gives the parameters.
+      encode: ``encode(params, setting, x_i)``.
+      decode: ``decode(params, setting, code)``.
+      penalty: on the codes of a batch, as in ``jaxae.sparse_loss``.
+      threshold: above which a unit counts as active.
+      data: train and test images.
+      plan: how they are trained.
+    """
+
+    def __init__(
+        self,
+        model: jaxae.DenseAutoencoder,
+        encode: Callable[[Any, Setting, Array], Array],
+        decode: Callable[[Any, Setting, Array], Array],
+        penalty: Callable[[Array], Array],
+        threshold: float,
+        data: tuple[Array, Array],
+        plan: Plan,
+    ) -> None:
+        steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
+        self._optimizer = optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps))
+        self._data, self._plan = data, plan
+        self._init = jaxae.as_functions(model).init
+
+        def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
+            return partial(encode, params, setting), partial(decode, params, setting)
+
+        def loss(params: Any, key: Array, x: Array, setting: Setting) -> Array:
+            functions = bound(params, setting)
+            return jaxae.sparse_loss(*functions, x, weight=setting.weight, penalty=penalty)
+
+        def measure(params: Any, setting: Setting, x: Array) -> dict[str, Array]:
+            kernel = params["decoder_kernel_0"]
+            return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
+
+        self._measure = jax.jit(measure)
+        self._run_epoch = jaxae.make_epoch(loss, self._optimizer, batch_size=plan.batch_size)
+
+    def run(
+        self, name: str, setting: Setting, label: float | None, run: Run
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Returns a row of numbers over the seeds, and the first seed's code and filters."""
+        found, kept = [], []
+        for seed in range(self._plan.num_seeds):
+            params = self._fit(name, setting, label, seed, run)
+            measured = jax.tree.map(np.asarray, self._measure(params, setting, self._data[1]))
+            kept.append({name: measured.pop(name) for name in ("code", "filters")})
+            numbers = {key: float(value) for key, value in measured.items()}
+            found.append(numbers | units.compare(**kept[-1], labels=self._plan.labels))
+        row = {
+            key: records.over_seeds([one[key] for one in found], units.UNITS[key])
+            for key in units.UNITS
+            if key in found[0]
+        }
+        mse, active = row["test_mse"]["mean"], row["active_units"]["mean"]
+        at = " " * 8 if label is None else f"{label:8.3g}"
+        run.say(f"{name:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
+        return {"weight": label, **row}, kept[0]
+
+    def _fit(self, name: str, setting: Setting, label: float | None, seed: int, run: Run) -> Any:
+        about = {"method": name, "setting": [] if label is None else [label], "seed": seed}
+        doing = f"{name} {about['setting']}, seed {seed}"
+        log = lambda epoch, loss: run.log(doing, **about, epoch=epoch, train_loss=loss)
+        init_key, train_key = jax.random.split(self._plan.key(seed))
+        state = jaxae.create_train_state(self._init(init_key), self._optimizer)
+        x, epochs = self._data[0], self._plan.epochs
+        return jaxae.fit(
+            self._run_epoch, state, train_key, x, setting, epochs=epochs, on_epoch=log
+        ).params
+
+
+def relu_family(plan: Plan) -> Family:
+    """Returns the networks with one relu layer: L1, free filters and top-k, in one program."""
+    model = jaxae.DenseAutoencoder(
+        plan.centred[0].shape[1:], plan.code_dim, code_activation=nn.relu
+    )
+    functions = jaxae.as_functions(model)
+    keepers: list[Callable[[Array], Array]] = [lambda code: code]
+    keepers += [partial(jaxae.keep_top_k, k=top) for top in plan.top_k]
+
+    def encode(params: Any, setting: Setting, x_i: Array) -> Array:
+        code = functions.encode(params, x_i)
+        kept = jax.lax.switch(setting.keep, keepers, jax.lax.stop_gradient(code))
+        return jnp.where(
+            kept > 0, code, 0
+        )  # no gradient through the choice, which need not be compiled
+
+    return Family(model, encode, add_filters, jaxae.l1_penalty, 0.0, plan.centred, plan)
+
+
+def add_filters(params: Any, setting: Setting, code: Array) -> Array:
+    """Returns the sum of the filters, of unit norm unless they are free, times the code."""
+    kernel = params["decoder_kernel_0"]
+    filters = jnp.where(setting.is_free, kernel, units.unit_rows(kernel))
+    return code @ filters + params["decoder_bias_0"]
+
+
+def sigmoid_family(plan: Plan) -> Family:
+    """Returns the lecture's network; a unit of it counts as active above one half."""
+    model = jaxae.DenseAutoencoder(
+        plan.raw[0].shape[1:],
+        KL_UNITS,
+        code_activation=nn.sigmoid,
+        output_activation=nn.sigmoid,
+    )
+    functions = jaxae.as_functions(model)
+    encode = lambda params, setting, x_i: functions.encode(params, x_i)
+    decode = lambda params, setting, code: functions.decode(params, code)
+    penalty = partial(jaxae.kl_sparsity_penalty, target=KL_TARGET)
+    return Family(model, encode, decode, penalty, 0.5, plan.raw, plan)
+
+
+def count(plan: Plan) -> int:
+    """Returns how many networks are trained."""
+    settings = len(plan.weights) + len(plan.free) + len(KL_FACTORS) + len(plan.top_k)
+    return plan.num_seeds * settings
+
+
+def train(
+    plan: Plan, run: Run
+) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, np.ndarray]]]:
+    """Returns the rows of every method, and codes and filters of the L1 networks."""
+    relu, sigmoid = relu_family(plan), sigmoid_family(plan)
+    lecture = 2 * plan.raw[0].shape[1] * KL_PENALTY
+    at = lambda weight, **rest: Setting(np.float32(weight), **rest)
+    l1 = [relu.run("L1", at(weight), weight, run) for weight in plan.weights]
+    is_free = np.bool_(True)
+    table = {
+        "L1": [row for row, _ in l1],
+        "L1, free filters": [
+            relu.run("free", at(weight, is_free=is_free), weight, run)[0] for weight in plan.free
+        ],
+        "KL": [
+            sigmoid.run("KL", at(factor * lecture), factor * lecture, run)[0]
+            for factor in KL_FACTORS
+        ],
+    }
+    for number, top in enumerate(plan.top_k, start=1):
+        name = f"top {top}"
+        table[name] = [relu.run(name, at(0.0, keep=np.int32(number)), None, run)[0]]
+    return table, [kept for _, kept in l1]
+
+
+def tops(methods: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Returns the row of each top-k network."""
+    return {name: rows[0] for name, rows in methods.items() if name.startswith("top")}

@@ -135,7 +135,7 @@ def local_claim(found: Mapping[str, Any]) -> Claim:
     falls = curve[-1] < curve[peak]
     where = f"up to a distance of {found['radii'][peak]:.2g} times that of two test examples"
     return Claim(
-        "A CAE is contractive only locally (Deep Learning book, sec. 14.7).",
+        "A CAE is contractive only locally.",
         (
             f"Code distance over input distance of the CAE rises {where}, to "
             f"{shown(cae['rise'])} times its value near the data, while the AE's only falls. "
@@ -152,4 +152,5 @@ def local_claim(found: Mapping[str, Any]) -> Claim:
         "contraction.png",
         "Right: relative to its value at the smallest distance, the CAE's ratio stays up longer "
         "than that of the plain autoencoder, which falls as soon as it changes.",
+        source="The Deep Learning book says (sec. 14.7)",
     )

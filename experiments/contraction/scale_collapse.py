@@ -108,7 +108,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     return [
         Claim(
             "With untied weights the penalty falls to nearly 0 at no cost in reconstruction; tied "
-            "weights prevent it (Deep Learning book, sec. 14.7).",
+            "weights prevent it.",
             f"Trained at lambda = {found['weight']:g}, untied weights give a squared Jacobian norm "
             f"of {shown(free['jacobian_norm'])} at test MSE {shown(free['test_mse'])}, tied ones "
             f"{shown(at['jacobian_norm'])} at {shown(at['test_mse'])}; the untied encoder's "
@@ -134,5 +134,6 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
             "collapse.png",
             "Over lambda: the untied network has the smaller Jacobian norm, and its encoder's "
             "weights shrink while its decoder's grow; the tied weights keep one norm.",
+            source="The Deep Learning book says (sec. 14.7)",
         )
     ]

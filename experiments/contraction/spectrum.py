@@ -111,7 +111,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     return [
         Claim(
             "After training, most singular values of the CAE's Jacobian are below 1, and some "
-            "remain above (Deep Learning book, sec. 14.7).",
+            "remain above.",
             f"Of {count} singular values at a test example, {shown(counts['CAE'])} of the CAE's "
             f"exceed 1, of the AE's {shown(counts['AE'])} and of the DAE's "
             f"{shown(counts['DAE'])}. Their squared Jacobian norms are not equal (CAE "
@@ -126,5 +126,6 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
             "spectrum.png",
             "Singular values on a logarithmic axis against their index: all methods start near or "
             "above 1; the CAE's fall fastest, to far below those of the AE and the DAE.",
+            source="The Deep Learning book says (sec. 14.7)",
         )
     ]

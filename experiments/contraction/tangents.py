@@ -94,7 +94,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     return [
         Claim(
             "The leading singular vectors of the CAE's Jacobian are the tangent directions of the "
-            "manifold (Deep Learning book, Fig. 14.10).",
+            "manifold.",
             f"Of a small shift or rotation of a test digit, the first {found['leading']} right "
             f"singular vectors there hold this share of the squared length: {parts[0]}; random "
             f"directions {chance:.2g}, the global principal components "
@@ -113,5 +113,6 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
             "Ten test digits; below each, in blue and red, its derivatives along two shifts and a "
             "rotation, and its four leading singular vectors, with strokes of either sign side by "
             "side around the digit's own.",
+            source="The Deep Learning book says (fig. 14.10)",
         )
     ]

@@ -105,7 +105,7 @@ def saturation_claim(found: Mapping[str, Any]) -> Claim:
         for name, row in (("AE", ae), ("CAE", cae))
     }
     return Claim(
-        "Sigmoid CAEs tend to saturate (Rifai et al. 2011; Deep Learning book, ch. 14).",
+        "Sigmoid CAEs tend to saturate.",
         f"At lambda = {found['weight']:g} the share of saturated units is "
         f"{shown(cae['saturated_share'])}, without penalty {shown(ae['saturated_share'])}. "
         + (
@@ -127,4 +127,5 @@ def saturation_claim(found: Mapping[str, Any]) -> Claim:
         "weights.png",
         "Right panel: the share of saturated units of the CAE over lambda, above the dashed "
         "level of the plain autoencoder.",
+        source="Rifai et al. 2011 and the Deep Learning book say",
     )

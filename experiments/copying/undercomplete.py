@@ -102,5 +102,6 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "pca.png",
             "The loss of the linear autoencoder, relative to that of PCA, minus 1, against the "
             "step, on logarithmic axes: it falls by several orders of magnitude.",
+            source="Behind the slide",
         ),
     ]

@@ -17,7 +17,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     falls = below(means[1], means[0]) and below(means[2], means[1])
     return [
         Claim(
-            "(lecture's code) 64 sigmoid units, KL target 0.1, weight 0.001.",
+            "64 sigmoid units, KL target 0.1, weight 0.001.",
             f"At that weight, {lecture['weight']:.3g} where the squared error is summed over "
             f"pixels, the mean activation comes to {shown(means[1])}; a tenth of it leaves "
             f"{shown(means[0])}, and ten times as much {shown(means[2])}, for a test MSE of "
@@ -28,5 +28,6 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             {f"mean activation, weight {r['weight']:.3g}": r["mean_activation"] for r in rows},
             path.FIGURE,
             path.ALT,
+            source="The lecture's code says",
         )
     ]

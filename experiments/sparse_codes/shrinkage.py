@@ -130,8 +130,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     first, top = next(iter(largest.items()))
     return [
         Claim(
-            "(behind the slide) The L1 norm does not only choose units, it also shrinks their "
-            "codes.",
+            "The L1 norm does not only choose units, it also shrinks their codes.",
             "Under an orthonormal decoder the learned codes are the soft-thresholded "
             f"coefficients, S(u^T x, lambda / 2), up to {shown(orthonormal['code_error'])} of "
             "their norm. With learned filters the same bias stays in the residual, which along "
@@ -145,5 +144,6 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "Two panels. Left: learned code against the coefficient, 0 up to lambda / 2 and then "
             "parallel to the diagonal, on the closed form. Right: residual along active filters "
             "against lambda, on the line lambda / 2.",
+            source="Behind the slide",
         )
     ]

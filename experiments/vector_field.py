@@ -316,6 +316,13 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "ring_circle.png",
             "A grey disc around one clean point of a curve; corrupted points on its rim; arrows "
             "from each of them to the curve, most of them to points beside the clean one.",
+            more={
+                "ring_spiral.png": "The same around a point of the spiral.",
+                "ring_mixture.png": (
+                    "The same around the mean of one of five Gaussians: the arrows are shorter "
+                    "than the way to it, because the data are spread around it."
+                ),
+            },
         ),
         Claim(
             "dec(enc(x~)) estimates the centre of mass of the clean points that could have given "
@@ -333,6 +340,9 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "field_spiral.png",
             "Two panels of arrows over a spiral, learned and exact, that can hardly be told apart: "
             "all arrows lead to the spiral.",
+            more={
+                "field_circle.png": "The same two panels for a circle.",
+            },
         ),
         Claim(
             "A denoising autoencoder learns a vector field around the curve on which the data lie.",
@@ -347,6 +357,12 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "path_spiral.gif",
             "An animation: five points start around a spiral, move step by step to its nearest "
             "arm and stay there.",
+            more={
+                "path_circle.gif": (
+                    "The same on a circle; also from near its centre the points reach the line."
+                ),
+                "path_mixture.gif": "The same on five Gaussians: the points end at their means.",
+            },
         ),
         Claim(
             "The field is zero on the data, the maxima of the density.",

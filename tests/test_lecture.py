@@ -6,6 +6,9 @@ The pages of these tests are made of the committed results of the digits, so not
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import html5lib
@@ -79,9 +82,11 @@ def test_finished_results_are_reused_and_every_claim_is_on_the_page(finished_par
     articles = tree.findall(".//article")
     assert len(articles) == sum(len(part["verdicts"]) for part in outcome.values()) >= 25
     for article in articles:
-        (image,) = article.findall(".//img")
-        assert image.get("src").startswith("data:image/")
-        assert len(image.get("alt")) > 40
+        images = article.findall(".//img")
+        assert images
+        for image in images:
+            assert image.get("src").startswith("data:image/")
+            assert len(image.get("alt")) > 30
         assert article.findall(".//tbody/tr"), "at least one number"
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(set(ids)) == len(ids)
@@ -112,6 +117,17 @@ def test_a_changed_number_changes_the_page_and_the_verdict(finished_parts):
     assert after.count("0.876 ± 0.012") >= 2  # in the table and in the finding
     assert "of a test" in after
     assert after.count("not reproduced</p>") == before.count("not reproduced</p>") + 1
+
+
+@pytest.mark.parametrize("name", lecture.PARTS)
+def test_every_figure_of_an_experiment_is_on_the_page(name):
+    metrics = json.loads((committed(name) / "metrics.json").read_text())
+    module = lecture.make_job(name, lecture.Config(dataset="digits"), Path()).module
+    on_page = {file for c in module.claims(metrics) for file in (c.figure, *c.more)}
+    drawn = {path.name for path in committed(name).iterdir() if path.suffix in (".png", ".gif")}
+    assert on_page <= drawn
+    # Left out: the single rows of a figure that is shown whole, and the end of an animation.
+    assert not {f for f in drawn - on_page if not f.startswith(("rows_dim_", "path_"))}
 
 
 @pytest.mark.parametrize("name", lecture.PARTS)
@@ -221,11 +237,18 @@ def hostile_part(folder):
     """A part whose every text tries to break out of the page."""
     evil = "</title><script>alert(1)</script>\"'&<b>"
     source = committed("vector_field")
-    for name in ("metrics.json", "config.json", "field_circle.png"):
+    for name in ("metrics.json", "config.json", "field_circle.png", "field_spiral.png"):
         shutil.copy(source / name, folder / name)
     number = {"mean": 1.0, "std": None, "values": [1.0], "unit": evil}
     claim = claims.Claim(
-        evil, evil, "reproduced", {evil: number}, "field_circle.png", evil, source=evil
+        evil,
+        evil,
+        "reproduced",
+        {evil: number},
+        "field_circle.png",
+        evil,
+        source=evil,
+        more={"field_spiral.png": evil},
     )
     return page.Part("evil", evil, evil, folder, lambda metrics: [claim])
 
@@ -237,6 +260,25 @@ def test_every_text_is_escaped(tmp_path):
     assert not list(tree.iter("script"))
     assert not list(tree.iter("b"))
     assert "trial run" in html
+
+
+def test_control_c_stops_every_part_and_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-m", "experiments.lecture", "--dataset", "digits", "--quick"]
+    with subprocess.Popen(
+        [*command, "--jobs", "2", "--out", str(tmp_path / "page")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if "train and" in line:  # a part has started
+                break
+        process.send_signal(signal.SIGINT)  # to the parent alone, as a batch system does
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted; nothing unfinished was written"
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_bad_options_are_one_line(tmp_path, capsys):

@@ -65,6 +65,11 @@ def test_other_inputs_are_the_test_images_rearranged(key):
     assert noise.shape == test.shape
 
 
+def test_pictures_keep_their_order_inside_a_compiled_function(key):
+    found = probes_of(images(), key)
+    np.testing.assert_array_equal(jax.jit(lambda probes: probes.shown)(found), found.shown)
+
+
 def test_noise_is_in_the_span_and_the_rest_beyond_it(key):
     found = probes_of(images(constant=True), key)
     noise, beyond = np.asarray(found.noise), np.asarray(found.beyond)

@@ -7,6 +7,7 @@ recomputed whenever the page is written.
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 Verdict = Literal["reproduced", "corrected", "not reproduced"]
@@ -24,6 +25,7 @@ class Claim(NamedTuple):
       figure: file name of the picture beside ``metrics.json``.
       alt: what is to be seen in the picture, for those who cannot see it.
       source: where the statement is from, if not from a slide.
+      more: file names of further pictures, each with its alternative text.
     """
 
     slide: str
@@ -33,6 +35,7 @@ class Claim(NamedTuple):
     figure: str
     alt: str
     source: str = "The slide says"
+    more: Mapping[str, str] = MappingProxyType({})
 
 
 def verdict(holds: bool, *, corrects: bool = False) -> Verdict:

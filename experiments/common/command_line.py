@@ -123,6 +123,6 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; no results were written", file=sys.stderr)
+        print("interrupted; nothing unfinished was written", file=sys.stderr)
         return 130
     return 0

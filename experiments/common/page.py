@@ -92,16 +92,11 @@ def _shown_part(part: Part) -> dict[str, Any]:
 
 
 def _shown_claim(anchor: str, claim: Claim, folder: Path) -> dict[str, Any]:
-    path = folder / claim.figure
-    with Image.open(path) as image:
-        width, height = image.size
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    pictures = {claim.figure: claim.alt, **claim.more}
     return {
         **claim._asdict(),
         "anchor": anchor,
-        "image": f"data:image/{path.suffix[1:]};base64,{data}",
-        "width": width,
-        "height": height,
+        "pictures": [_embedded(folder / name, alt) for name, alt in pictures.items()],
         "numbers": [
             {
                 "label": label,
@@ -112,6 +107,15 @@ def _shown_claim(anchor: str, claim: Claim, folder: Path) -> dict[str, Any]:
             for label, number in claim.numbers.items()
         ],
     }
+
+
+def _embedded(path: Path, alt: str) -> dict[str, Any]:
+    """Returns a picture as a data URI, with its size so that the page does not jump."""
+    with Image.open(path) as image:
+        width, height = image.size
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    uri = f"data:image/{path.suffix[1:]};base64,{data}"
+    return {"image": uri, "alt": alt, "width": width, "height": height}
 
 
 def _facts(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -134,6 +134,13 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
             "collapse.png",
             "Over lambda: the untied network has the smaller Jacobian norm, and its encoder's "
             "weights shrink while its decoder's grow; the tied weights keep one norm.",
+            more={
+                "rescaling.png": (
+                    "Three panels against the factor on the encoder's weights: with a smaller "
+                    "factor the Jacobian norm and the test error fall together, and the decoder's "
+                    "norm rises."
+                ),
+            },
             source="The Deep Learning book says (sec. 14.7)",
         )
     ]

@@ -89,6 +89,12 @@ def trade_claim(found: Mapping[str, Any]) -> Claim:
         "weights.png",
         "Over rising lambda the test error of the CAE rises from the dashed level of the plain "
         "autoencoder, its Jacobian norm falls, and the share of saturated units is drawn beside.",
+        more={
+            "trade.png": (
+                "Test error against the squared Jacobian norm on a logarithmic axis, one point for"
+                " each lambda: the smaller the norm, the larger the error."
+            ),
+        },
     )
 
 

@@ -105,7 +105,8 @@ class Probes(NamedTuple):
     @property
     def shown(self) -> Array:
         """Returns a few inputs of each kind."""
-        return jnp.concatenate([x[:SHOWN] for x in self.inputs.values()])
+        # By name: a dict that went through jit is sorted by its keys.
+        return jnp.concatenate([self.inputs[name][:SHOWN] for name in INPUTS])
 
 
 def make_probes(images: Images, keys: Keys, stddev: float) -> Probes:

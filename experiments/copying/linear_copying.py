@@ -75,5 +75,16 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "Dot chart of relative errors on a logarithmic axis, a row per network. In the row of "
             "the linear AE all four markers are far left, noise included; with any regulariser the "
             "markers of permuted pixels and noise are far to the right of the test images.",
+            more={
+                "training.png": (
+                    "Relative errors falling over the epochs on logarithmic axes, for the linear "
+                    "and the relu code: with the linear one all inputs fall together, noise too."
+                ),
+                "reconstructions.png": (
+                    "Rows of pictures: test images, the same turned, with permuted pixels, and "
+                    "white noise, and below what each network makes of them; the linear AE's row "
+                    "looks like the input, the DAE's and CAE's noise is blurred."
+                ),
+            },
         ),
     ]

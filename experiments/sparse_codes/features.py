@@ -106,6 +106,18 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "top_inputs_sparse.png",
             "Eight rows, a filter and the ten test images that activate it most: the images of a "
             "row look alike.",
+            more={
+                "top_inputs_ae.png": (
+                    "The same without the penalty: the images of a row have less in common."
+                ),
+                "filters_sparse.png": (
+                    "A grid of filters in blue and red, of the network with the penalty: strokes "
+                    "and parts of digits."
+                ),
+                "filters_ae.png": (
+                    "A grid of filters of the network without the penalty: they look like noise."
+                ),
+            },
         )
     ]
 

@@ -87,14 +87,17 @@ def main(config: Config) -> dict[str, Any]:
         batch, noise, seed = x[: FULL_BATCH[config.dataset == "digits"]], config.noise, config.seed
         keys = jax.random.split(jax.random.key(seed))
         with jax.default_matmul_precision("highest"):
-            found = {
+            found: dict[str, Any] = {
                 "sensitivity": sensitivity.measure(nets, test),
                 "cost": cost.measure(nets, batch, noise),
                 "gradient_noise": gradient_noise.measure(nets, batch, noise, keys[0]),
                 "small_noise": small_noise.measure(nets, test[:64], keys[1]),
                 "optimisers": optimisers.measure(nets, batch, noise, seed, seeds, run),
-                "resampled_noise": resampled_noise.measure(nets, batch, noise, seed, seeds, run),
             }
+            rate = found["optimisers"]["DAE"]["adam_rate"]
+            found["resampled_noise"] = resampled_noise.measure(
+                nets, batch, noise, rate, seed, seeds, run
+            )
         for name, row in ROWS.items():
             row.draw(run, found[name])
         for claim in claims(found):

@@ -54,10 +54,10 @@ class Run:
         self._progress = Progress(total, unit)
 
     def __enter__(self) -> "Run":
-        self._record.__enter__()
         if self.dataset is not None:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             self.say(f"{self.name}: {counts}")
+        self._record.__enter__()  # last: an interrupt after it is seen by __exit__
         return self
 
     def __exit__(

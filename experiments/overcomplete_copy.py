@@ -9,7 +9,7 @@ shows in the error on inputs that are NOT like the training data, and in the noi
 A last part trains the opposite, an undercomplete linear autoencoder, which is PCA.
 
     python -m experiments.overcomplete_copy --dataset digits     about 45 seconds of user time
-    python -m experiments.overcomplete_copy --dataset mnist      about 4 minutes, 2 cores
+    python -m experiments.overcomplete_copy --dataset mnist      about 2 minutes, 2 cores
 
 Expected on digits: relative error on white noise below 1e-4 for the plain linear autoencoder and
 0.30 for the linear denoising one; of the noise on test images they leave 100 % and 55 %.

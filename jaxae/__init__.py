@@ -1,7 +1,14 @@
 """Regularised autoencoders in JAX: sparse, denoising and contractive, exact and fast."""
 
 from jaxae._version import __version__ as __version__
+from jaxae.contraction import ContractionPlan as ContractionPlan
+from jaxae.contraction import code_and_contractive_penalty as code_and_contractive_penalty
 from jaxae.contraction import contractive_penalty as contractive_penalty
+from jaxae.contraction import explain_contraction as explain_contraction
+from jaxae.contraction import higher_order_contractive_penalty as higher_order_contractive_penalty
+from jaxae.contraction import (
+    reconstruction_contractive_penalty as reconstruction_contractive_penalty,
+)
 from jaxae.corruption import compose as compose
 from jaxae.corruption import corrupt_batch as corrupt_batch
 from jaxae.corruption import gaussian_noise as gaussian_noise
@@ -70,6 +77,11 @@ __all__ = [
     "contraction_curve",
     "contractive_loss",
     "contractive_penalty",
+    "code_and_contractive_penalty",
+    "reconstruction_contractive_penalty",
+    "higher_order_contractive_penalty",
+    "explain_contraction",
+    "ContractionPlan",
     "corrupt_batch",
     "create_train_state",
     "dead_units",

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
-from jaxae.contraction import METHODS, contractive_penalty
+from jaxae.contraction import METHODS, code_and_contractive_penalty
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.reconstruction import squared_error
 from jaxae.sparsity import l1_penalty
@@ -231,8 +231,7 @@ def contractive_loss(
     """
     _checks.number("weight", weight, low=0.0)
     x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
-    loss, _ = _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
-    penalty = contractive_penalty(
+    code, penalty = code_and_contractive_penalty(
         encode,
         x,
         method=method,
@@ -242,6 +241,7 @@ def contractive_loss(
         probes=probes,
         example_ndim=example_ndim,
     )
+    loss = _decoded(decode, code, x, reconstruction, batch_ndim)
     return loss + jnp.asarray(weight, loss.dtype) * penalty
 
 
@@ -308,18 +308,21 @@ def combined_loss(
     x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     noise_key, probe_key = jax.random.split(key)
     x_noisy = corrupt_batch(noise_key, corrupt, x, batch_ndim=batch_ndim)
-    loss, code = _reconstruct(encode, decode, x_noisy, x, reconstruction, batch_ndim)
-    loss = loss + jnp.asarray(sparsity_weight, loss.dtype) * _code_penalty(penalty, code)
     if isinstance(contraction_weight, int | float) and contraction_weight == 0:
+        code, jacobian = over_batch(encode, batch_ndim)(x_noisy), None
+    else:
+        code, jacobian = code_and_contractive_penalty(
+            encode,
+            x_noisy,
+            method=method,
+            key=probe_key,
+            chunk_size=chunk_size,
+            example_ndim=example_ndim,
+        )
+    loss = _decoded(decode, code, x, reconstruction, batch_ndim)
+    loss = loss + jnp.asarray(sparsity_weight, loss.dtype) * _code_penalty(penalty, code)
+    if jacobian is None:
         return loss
-    jacobian = contractive_penalty(
-        encode,
-        x_noisy,
-        method=method,
-        key=probe_key,
-        chunk_size=chunk_size,
-        example_ndim=example_ndim,
-    )
     return loss + jnp.asarray(contraction_weight, loss.dtype) * jacobian
 
 
@@ -352,12 +355,16 @@ def _reconstruct(
     batch_ndim: int,
 ) -> tuple[Array, Array]:
     """Returns the loss ``(*batch,)`` of decoding enc(x_in) against x, and the codes."""
+    code = over_batch(encode, batch_ndim)(x_in)
+    return _decoded(decode, code, x, reconstruction, batch_ndim), code
 
-    def one(in_i: Any, x_i: Array) -> tuple[Array, Array]:
-        code = encode(in_i)
-        return jnp.sum(reconstruction(decode(code), x_i)), code
 
-    return over_batch(one, batch_ndim)(x_in, x)
+def _decoded(
+    decode: Decode, code: Array, x: Array, reconstruction: Reconstruction, batch_ndim: int
+) -> Array:
+    """Returns the loss ``(*batch,)`` of codes decoded, against x."""
+    one = lambda code_i, x_i: jnp.sum(reconstruction(decode(code_i), x_i))
+    return over_batch(one, batch_ndim)(code, x)
 
 
 def _code_penalty(penalty: Callable[[Array], Array], code: Array) -> Array:

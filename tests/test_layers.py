@@ -11,9 +11,10 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 # A module may import those of the lower rows only.
 ROWS = [
     {"_version"},
-    {"_checks", "_batching"},
-    {"corruption", "reconstruction", "sparsity", "contraction", "score", "linear"},
-    {"metrics", "distributions", "models", "training"},
+    {"_checks", "_batching", "_products"},
+    {"corruption", "reconstruction", "sparsity", "score", "linear", "_structure"},
+    {"_orders"},
+    {"contraction", "metrics", "distributions", "models", "training"},
     {"objectives", "second_order"},
     {"__init__"},
 ]

@@ -1,0 +1,441 @@
+r"""The structure of an encoder's Jacobian, read from its trace.
+
+An encoder of affine maps and elementwise functions has the Jacobian
+
+.. math:: J(x) = D_L W_L D_{L-1} \cdots D_1 W_1
+
+with constant matrices W and diagonals D that depend on the example. It is read from the trace of
+``jax.jvp(encode, (x,), (t,))``: every operation on the direction t is linear, so that a handful of
+rules decides whether it multiplies by a constant W or by a diagonal D, and what JAX does with x on
+the way need not be understood at all. Anything else on the way of t (two different paths that
+meet, a product of two values that depend on x, a loop) raises :class:`NotAChain`: then the full
+Jacobian is taken instead.
+
+In this order: values and factors, reading, rules. :mod:`jaxae._orders` finds the cheapest way to
+multiply the factors.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+from jax.extend import source_info_util
+from jaxtyping import Array
+
+from jaxae._products import Linear, identity
+
+# ---------------------------------------------------------------------- values and factors
+
+
+class NotAChain(Exception):
+    """The Jacobian is not a product of constant matrices and diagonals; says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A value that does not depend on the example: computed once, outside ``jax.vmap``."""
+
+    array: Array
+    is_zero: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Varying:
+    """A value that depends on the example: the output of a recorded step."""
+
+    index: int
+    is_zero: bool = False
+
+
+Value: TypeAlias = Known | Varying
+
+# A ``jex.JaxprEqn``, whose abstract values have no shape in the eyes of a type checker.
+Equation: TypeAlias = Any
+
+
+class Factor(NamedTuple):
+    """One factor ``diag(rows) linear`` of the Jacobian; no diagonal is one of ones."""
+
+    linear: Linear
+    rows: Value | None
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A value that is linear in the direction t: ``diagonal * move(linear(factors(t)))``."""
+
+    factors: tuple[Factor, ...]
+    linear: Linear
+    """The last constant map. Directions are added only if they share this very object."""
+    move: Linear
+    """A selection of its outputs (reshape, slice, transpose, ...), and the ``path`` to it."""
+    path: tuple[Any, ...]
+    diagonal: Value | None
+
+    def closed(self) -> tuple[tuple[Factor, ...], Linear]:
+        """Returns the finished factors, and the selection that is still to be applied."""
+        whole = self.linear.then(self.move)
+        if self.diagonal is None and whole.selects:
+            return self.factors, whole
+        return (*self.factors, Factor(whole, self.diagonal)), identity(whole.outputs)
+
+
+class Chain(NamedTuple):
+    """An encoder read: its steps, its code, and the factors of its Jacobian, the first first."""
+
+    steps: list["Step"]
+    code: Value
+    factors: tuple[Factor, ...]
+
+
+class Step(NamedTuple):
+    """An operation on values that depend on the example, to be run for each of them."""
+
+    run: Callable[..., Sequence[Array]]
+    operands: tuple[Value, ...]
+    outputs: tuple[int, ...]
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def read(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) -> Chain:
+    """Returns the structure of ``encode``; raises :class:`NotAChain` where there is none."""
+    along = lambda x_i, t: jax.jvp(encode, (x_i,), (t,))
+    trace = jax.make_jaxpr(along)(example, example)
+    code_shape = trace.jaxpr.outvars[0].aval.shape
+    reader = _Reader()
+    start = Direction((), identity(example.shape), identity(example.shape), (), None)
+    code, direction = reader.inline(trace.jaxpr, trace.consts, [reader.varying(), start])
+    if not isinstance(direction, Direction):
+        if not direction.is_zero:
+            raise NotAChain("a derivative rule ignores the direction")
+        nothing = lambda v: jnp.zeros(code_shape, v.dtype)
+        zero = Linear(nothing, example.shape, code_shape, 0, None, nothing)
+        return Chain(reader.steps, code, (Factor(zero, None),))
+    factors, rest = direction.closed()
+    if not rest.reshapes or not factors:
+        factors = (*factors, Factor(rest, None))
+    return Chain(reader.steps, code, factors)
+
+
+class _Reader:
+    """Walks a trace; what does not depend on the example is computed on the way."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.count = 0
+        self.seen: dict[Any, Any] = {}
+        self.literals: dict[Any, Known] = {}
+
+    def varying(self, *, is_zero: bool = False) -> Varying:
+        self.count += 1
+        return Varying(self.count - 1, is_zero)
+
+    def inline(self, jaxpr: jex.Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        """Returns the outputs of a jaxpr on values and directions."""
+        values = {v: Known(jnp.asarray(c)) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+        values |= dict(zip(jaxpr.invars, operands, strict=True))
+        look_up = lambda a: self._literal(a) if isinstance(a, jex.Literal) else values[a]
+        for eqn in jaxpr.eqns:
+            outputs = self._once(eqn, [look_up(atom) for atom in eqn.invars])
+            values |= dict(zip(eqn.outvars, outputs, strict=True))
+        return [look_up(atom) for atom in jaxpr.outvars]
+
+    def call(self, function: Callable[..., Array], *operands: Value) -> Value:
+        """Returns ``function`` of values: at once if all are known, else as a step."""
+        return self.record(lambda *arrays: [function(*arrays)], operands, [False])[0]
+
+    def record(
+        self, run: Callable[..., Sequence[Array]], operands: Sequence[Value], zeros: Sequence[bool]
+    ) -> list[Any]:
+        if all(isinstance(value, Known) for value in operands):
+            arrays = run(*(value.array for value in operands))  # type: ignore[union-attr]
+            return [Known(a, zero) for a, zero in zip(arrays, zeros, strict=True)]
+        outputs = [self.varying(is_zero=zero) for zero in zeros]
+        self.steps.append(Step(run, tuple(operands), tuple(v.index for v in outputs)))
+        return outputs
+
+    def _literal(self, literal: Any) -> Known:
+        array = np.asarray(literal.val, literal.aval.dtype)
+        key = (array.tobytes(), array.dtype, array.shape)
+        if key not in self.literals:
+            self.literals[key] = Known(jnp.asarray(array), bool(np.all(array == 0)))
+        return self.literals[key]
+
+    def _once(self, eqn: Equation, operands: list[Any]) -> list[Any]:
+        """Returns the outputs of an equation; an equal one gives the same objects."""
+        key: Any = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
+        try:
+            hash(key)
+        except TypeError:
+            key = None
+        if key is None or eqn.effects:
+            return self._outputs(eqn, operands)
+        if key not in self.seen:
+            self.seen[key] = operands, self._outputs(eqn, operands)  # operands keep their ids
+        return self.seen[key][1]
+
+    def _outputs(self, eqn: Equation, operands: list[Any]) -> list[Any]:
+        name = eqn.primitive.name
+        if not any(isinstance(value, Direction) for value in operands):
+            is_zero = name in _KEEP_ZERO and operands[0].is_zero
+            is_zero |= name == "mul" and any(value.is_zero for value in operands)
+            return self.record(_binder(eqn), operands, [is_zero] * len(eqn.outvars))
+        if name in _CALLS:
+            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+            closed = isinstance(inner, jex.ClosedJaxpr)
+            return self.inline(
+                inner.jaxpr if closed else inner, inner.consts if closed else (), operands
+            )
+        if name not in _RULES:
+            raise NotAChain(f"{name} is no map or scaling that is known{_where(eqn)}")
+        return [_RULES[name](self, eqn, operands)]
+
+
+# Calls that are read through; their zeros stay zeros.
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
+_KEEP_ZERO = ("broadcast_in_dim", "reshape", "convert_element_type", "neg", "copy", "squeeze")
+
+
+def _binder(eqn: Equation) -> Callable[..., Sequence[Array]]:
+    """Returns a function of arrays that runs an equation."""
+
+    def run(*arrays: Array) -> Sequence[Array]:
+        outputs = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
+        return outputs if eqn.primitive.multiple_results else [outputs]
+
+    return run
+
+
+def _where(eqn: Equation) -> str:
+    place = source_info_util.summarize(eqn.source_info)
+    return f" ({place})" if place and place != "unknown" else ""
+
+
+# ---------------------------------------------------------------------- rules
+# Each takes an equation with a direction among its operands to a direction, or says why not.
+
+
+def _same(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A cast or a copy: the derivative of rounding is 1."""
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+        raise NotAChain(f"{eqn.primitive.name} to {eqn.outvars[0].aval.dtype}{_where(eqn)}")
+    return operands[0]
+
+
+def _scale(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A direction times or divided by a value; a change of sign."""
+    name, aval = eqn.primitive.name, eqn.outvars[0].aval
+    if name == "neg":
+        by: Value = Known(jnp.asarray(-1, aval.dtype))
+        (direction,) = operands
+    elif name == "div" and not isinstance(operands[1], Direction):
+        direction, by = operands[0], reader.call(jnp.reciprocal, operands[1])
+    elif name == "mul" and not all(isinstance(value, Direction) for value in operands):
+        direction, by = sorted(operands, key=lambda value: not isinstance(value, Direction))
+    else:
+        raise NotAChain(f"{name} is not linear in the direction{_where(eqn)}")
+    if by.is_zero:
+        return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
+    diagonal = reader.call(lambda value: jnp.broadcast_to(value, aval.shape), by)
+    if direction.diagonal is not None:
+        diagonal = reader.call(_promoting(jnp.multiply), direction.diagonal, diagonal)
+    return replace(direction, diagonal=diagonal)
+
+
+def _sum(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A sum or difference of directions along one path; one of them may be 0."""
+    is_difference = eqn.primitive.name == "sub"
+    a, b = operands
+    if _is_zero(b) or (_is_zero(a) and not is_difference):
+        return a if _is_zero(b) else b
+    direction = _one_path(eqn, operands)
+    diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in operands]
+    combine = _promoting(jnp.subtract if is_difference else jnp.add)
+    return replace(direction, diagonal=reader.call(combine, *diagonals))
+
+
+def _choose(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A choice, entry by entry, between directions along one path."""
+    which, *cases = operands
+    if isinstance(which, Direction):
+        raise NotAChain(f"a choice that depends on the direction{_where(eqn)}")
+    direction = _one_path(eqn, cases)
+    diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in cases]
+    choose = lambda which, *arrays: _promoting(partial(jax.lax.select_n, which))(*arrays)
+    return replace(direction, diagonal=reader.call(choose, which, *diagonals))
+
+
+def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A selection of entries: every output is one of the inputs, or 0."""
+    name, (direction, *others) = eqn.primitive.name, operands
+    if not isinstance(direction, Direction) or not all(map(_is_zero, others)):
+        raise NotAChain(f"{name} mixes a direction with something else{_where(eqn)}")
+    inputs, outputs = direction.move.outputs, eqn.outvars[0].aval.shape
+    same_size = math.prod(inputs) == math.prod(outputs)
+    reshapes = name in ("reshape", "squeeze") or (name == "broadcast_in_dim" and same_size)
+    apply = (lambda v: v.reshape(outputs)) if reshapes else _linear_in(eqn, 0, operands)
+    injective = same_size or name != "broadcast_in_dim"
+    move = direction.move.then(
+        Linear(apply, inputs, outputs, 0, None, apply, True, injective, reshapes)
+    )
+    path = (*direction.path, outputs if reshapes else (name, str(eqn.params)))
+    if move.reshapes:  # of several only the last one matters
+        path = () if outputs == direction.linear.outputs else (outputs,)
+    diagonal = direction.diagonal
+    if name == "pad":  # the zeros around become zeros of the diagonal
+        diagonal = _diagonal(direction, eqn.invars[0].aval)
+    diagonal = diagonal and reader.call(apply, diagonal)
+    return replace(direction, move=move, path=path, diagonal=diagonal)
+
+
+def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """Directions from one map, and zeros, side by side."""
+    axis, avals = eqn.params["dimension"], [atom.aval for atom in eqn.invars]
+    directions = [value for value in operands if isinstance(value, Direction)]
+    linear = directions[0].linear
+    if not all(_is_zero(v) or (v in directions and v.linear is linear) for v in operands):
+        raise NotAChain(f"concatenate joins two paths{_where(eqn)}")
+
+    def apply(v: Array) -> Array:
+        pieces = [
+            value.move.apply(v) if value in directions else jnp.zeros(aval.shape, v.dtype)
+            for value, aval in zip(operands, avals, strict=True)
+        ]
+        return jax.lax.concatenate(pieces, axis)
+
+    injective = len(directions) == 1 and directions[0].move.injective
+    outputs = eqn.outvars[0].aval.shape
+    move = Linear(apply, linear.outputs, outputs, 0, None, apply, True, injective)
+    parts = [
+        value.path if value in directions else aval.shape
+        for value, aval in zip(operands, avals, strict=True)
+    ]
+    diagonals = [_diagonal(value, aval) for value, aval in zip(operands, avals, strict=True)]
+    join = _promoting(lambda *arrays: jax.lax.concatenate(arrays, axis))
+    return replace(
+        directions[0],
+        move=move,
+        path=(("concatenate", axis, *map(str, parts)),),
+        diagonal=reader.call(join, *diagonals),
+    )
+
+
+def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+    """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor."""
+    name, outputs = eqn.primitive.name, eqn.outvars[0].aval.shape
+    places = [i for i, value in enumerate(operands) if isinstance(value, Direction)]
+    others = [value for value in operands if not isinstance(value, Direction)]
+    if len(places) > 1 or (name != "dot_general" and places != [0]):
+        raise NotAChain(f"{name} of two directions, or by one{_where(eqn)}")
+    if not all(isinstance(value, Known) for value in others):
+        raise NotAChain(f"{name} with a weight that depends on the example{_where(eqn)}")
+    (place,) = places
+    direction = operands[place]
+    inputs = direction.move.outputs
+    linear = Linear(
+        _linear_in(eqn, place, operands),
+        inputs,
+        outputs,
+        flops_of(eqn, math.prod(inputs), math.prod(outputs)),
+        _matrix(eqn, place, operands) if name == "dot_general" else None,
+        _linear_in(eqn, place, operands, squared=True),
+    )
+    factors, rest = direction.closed()
+    return Direction(factors, rest.then(linear), identity(outputs), (), None)
+
+
+_RULES: dict[str, Callable[[_Reader, Equation, list[Any]], Any]] = {
+    **dict.fromkeys(("convert_element_type", "reduce_precision", "copy", "copy_p"), _same),
+    **dict.fromkeys(("mul", "div", "neg"), _scale),
+    **dict.fromkeys(("add", "add_any", "sub"), _sum),
+    **dict.fromkeys(("reshape", "squeeze", "broadcast_in_dim", "transpose"), _move),
+    **dict.fromkeys(("slice", "rev", "pad"), _move),
+    **dict.fromkeys(("dot_general", "conv_general_dilated"), _map),
+    # The matrices of these have entries 0 and 1.
+    **dict.fromkeys(("reduce_sum", "cumsum", "reduce_window_sum"), _map),
+    **dict.fromkeys(("gather", "dynamic_slice"), _map),
+    "select_n": _choose,
+    "concatenate": _concatenate,
+}
+
+
+MAPS = [name for name, rule in _RULES.items() if rule is _map]
+
+
+def _is_zero(value: Any) -> bool:
+    return not isinstance(value, Direction) and value.is_zero
+
+
+def _one_path(eqn: Equation, operands: list[Any]) -> Direction:
+    """Returns one of the directions, all of which must select the same from the same map."""
+    directions = [value for value in operands if isinstance(value, Direction)]
+    first = directions[0]
+    if any(d.linear is not first.linear or d.path != first.path for d in directions):
+        raise NotAChain(f"{eqn.primitive.name} joins two paths{_where(eqn)}")
+    if not all(_is_zero(value) for value in operands if not isinstance(value, Direction)):
+        raise NotAChain(f"{eqn.primitive.name} is not linear in the direction{_where(eqn)}")
+    return first
+
+
+def _diagonal(value: Any, aval: Any) -> Value:
+    if not isinstance(value, Direction):
+        return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
+    return value.diagonal or Known(jnp.ones(aval.shape, aval.dtype))
+
+
+def _promoting(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Returns ``function`` on arrays of the widest dtype among them."""
+    return lambda *arrays: function(*(a.astype(jnp.result_type(*arrays)) for a in arrays))
+
+
+def _linear_in(
+    eqn: Equation, place: int, operands: Sequence[Any], *, squared: bool = False
+) -> Callable[[Array], Array]:
+    """Returns an equation as a function of one operand, in the dtype it is given."""
+
+    def apply(v: Array) -> Array:
+        arrays = [v if i == place else value.array for i, value in enumerate(operands)]
+        for i, array in enumerate(arrays):
+            if i != place and jnp.issubdtype(array.dtype, jnp.floating):
+                arrays[i] = (jnp.square(array) if squared else array).astype(v.dtype)
+        params = dict(eqn.params)
+        if params.get("preferred_element_type") is not None:
+            params["preferred_element_type"] = v.dtype
+        return eqn.primitive.bind(*arrays, **params)
+
+    return apply
+
+
+def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> Any:
+    """Returns how to get the matrix of a ``dot_general`` that contracts the whole direction."""
+    contracting, batch = eqn.params["dimension_numbers"]
+    mine, others = contracting[place], contracting[1 - place]
+    if batch[0] or len(mine) != eqn.invars[place].aval.ndim:
+        return None
+    weight = operands[1 - place].array
+    free = [axis for axis in range(weight.ndim) if axis not in others]
+    order = (*free, *(others[mine.index(axis)] for axis in range(len(mine))))
+    inputs = eqn.invars[place].aval.size
+    return lambda: jnp.transpose(weight, order).reshape(-1, inputs)
+
+
+def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
+    """Returns the floating point operations of one application of a linear map."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "dot_general":
+        (contracting, _), shape = params["dimension_numbers"][0], eqn.invars[0].aval.shape
+        return 2.0 * outputs * math.prod(shape[axis] for axis in contracting)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval
+        return 2.0 * outputs * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+    if name == "reduce_window_sum":
+        return 1.0 * outputs * math.prod(params["window_dimensions"])
+    return float(inputs)

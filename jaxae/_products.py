@@ -21,6 +21,9 @@ _matmul = partial(jnp.matmul, precision="highest")
 # The name of per-example products, for ``jax.checkpoint``.
 PRODUCT = "jaxae product"
 
+# A map of so many entries is written out as a matrix even if that takes some work.
+_SMALL = 2**17
+
 # Rounding may cost this factor before a sum of terms that cancel is replaced by a sum of squares.
 CANCELLATION = 1e4
 
@@ -49,8 +52,9 @@ class Linear(NamedTuple):
 
     @property
     def is_applied(self) -> bool:
-        """Whether it is cheaper to apply the map than to write out its matrix."""
-        return self.matrix is None and not self.reshapes
+        """Whether the map is applied to rows and columns, because its matrix would be large."""
+        size = math.prod(self.inputs) * math.prod(self.outputs)
+        return self.matrix is None and not self.reshapes and size > _SMALL
 
     def transposed(self, ct: Array) -> Array:
         """Returns the transposed map of an array of shape ``outputs``."""
@@ -93,7 +97,7 @@ class Linear(NamedTuple):
 def identity(shape: tuple[int, ...]) -> Linear:
     """Returns the map that changes nothing."""
     same = lambda v: v
-    return Linear(same, shape, shape, 0, None, same, selects=True, injective=True, reshapes=True)
+    return Linear(same, shape, shape, 0.0, None, same, selects=True, injective=True, reshapes=True)
 
 
 def _after(first: Callable[[Array], Array], then: Callable[[Array], Array]) -> Any:
@@ -120,11 +124,11 @@ def dense(core: Array | Linear, dtype: Any) -> Array:
     if core.matrix is not None:
         # The barrier keeps a transposition out of the loops over examples that follow.
         return jax.lax.optimization_barrier(core.matrix().astype(dtype))
-    eye = jnp.eye(math.prod(core.inputs), dtype=dtype)
     if core.reshapes:
-        return eye
-    columns = jax.vmap(core.apply)(eye.reshape(-1, *core.inputs))
-    return columns.reshape(len(eye), -1).T
+        return jnp.eye(math.prod(core.inputs), dtype=dtype)
+    size = math.prod(core.inputs)
+    columns = jax.vmap(core.apply)(jnp.eye(size, dtype=dtype).reshape(size, *core.inputs))
+    return columns.reshape(size, -1).T
 
 
 def multiply(left: Scaled, right: Scaled, dtype: Any) -> Scaled:
@@ -198,7 +202,8 @@ def norms_of_products(matrices: Array, symmetric: Array, right: Array) -> Array:
 
     They are <M, M S> with S = R R^T = ``symmetric``, from which the derivative in R comes as well,
     so that no product has d columns; unless they are so small that rounding errors of the terms
-    would show. Then they are sums of squares.
+    would show. Then they are sums of squares. The derivative in R is rounded in proportion to
+    ||M||^2 ||R|| in either case.
     """
     return _norms_and_products(matrices, symmetric, right)[0]
 

@@ -117,7 +117,7 @@ def read(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) -> Cha
         if not direction.is_zero:
             raise NotAChain("a derivative rule ignores the direction")
         nothing = lambda v: jnp.zeros(code_shape, v.dtype)
-        zero = Linear(nothing, example.shape, code_shape, 0, None, nothing)
+        zero = Linear(nothing, example.shape, code_shape, 0.0, None, nothing)
         return Chain(reader.steps, code, (Factor(zero, None),))
     factors, rest = direction.closed()
     if not rest.reshapes or not factors:
@@ -196,8 +196,13 @@ class _Reader:
             )
         if name not in _RULES:
             raise NotAChain(f"{name} is no map or scaling that is known{_where(eqn)}")
+        if name in _ELEMENTWISE:
+            operands = [_spread(self, v, eqn.outvars[0].aval.shape) for v in operands]
         return [_RULES[name](self, eqn, operands)]
 
+
+# Arithmetic that stretches axes of length 1.
+_ELEMENTWISE = ("mul", "div", "add", "add_any", "sub")
 
 # Calls that are read through; their zeros stay zeros.
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
@@ -282,18 +287,31 @@ def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     same_size = math.prod(inputs) == math.prod(outputs)
     reshapes = name in ("reshape", "squeeze") or (name == "broadcast_in_dim" and same_size)
     apply = (lambda v: v.reshape(outputs)) if reshapes else _linear_in(eqn, 0, operands)
-    injective = same_size or name != "broadcast_in_dim"
-    move = direction.move.then(
-        Linear(apply, inputs, outputs, 0, None, apply, True, injective, reshapes)
-    )
-    path = (*direction.path, outputs if reshapes else (name, str(eqn.params)))
-    if move.reshapes:  # of several only the last one matters
-        path = () if outputs == direction.linear.outputs else (outputs,)
-    diagonal = direction.diagonal
+    injective = same_size or name not in ("broadcast_in_dim", "tile")
     if name == "pad":  # the zeros around become zeros of the diagonal
-        diagonal = _diagonal(direction, eqn.invars[0].aval)
-    diagonal = diagonal and reader.call(apply, diagonal)
-    return replace(direction, move=move, path=path, diagonal=diagonal)
+        ones = _diagonal(direction, eqn.invars[0].aval)
+        direction = replace(direction, diagonal=ones)
+    move = Linear(apply, inputs, outputs, 0.0, None, apply, True, injective, reshapes)
+    return _moved(reader, direction, move, (name, str(eqn.params)))
+
+
+def _moved(reader: _Reader, direction: Direction, move: Linear, step: Any) -> Direction:
+    """Returns a direction of which ``move`` selects."""
+    whole = direction.move.then(move)
+    path = (*direction.path, move.outputs if move.reshapes else step)
+    if whole.reshapes:  # of several only the last one matters
+        path = () if move.outputs == direction.linear.outputs else (move.outputs,)
+    diagonal = direction.diagonal and reader.call(move.apply, direction.diagonal)
+    return replace(direction, move=whole, path=path, diagonal=diagonal)
+
+
+def _spread(reader: _Reader, value: Any, shape: tuple[int, ...]) -> Any:
+    """Returns an operand of elementwise arithmetic in the shape of the result."""
+    if not isinstance(value, Direction) or value.move.outputs == shape:
+        return value
+    apply = lambda v: jnp.broadcast_to(v, shape)
+    move = Linear(apply, value.move.outputs, shape, 0.0, None, apply, selects=True)
+    return _moved(reader, value, move, ("broadcast", shape))
 
 
 def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
@@ -313,7 +331,7 @@ def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
 
     injective = len(directions) == 1 and directions[0].move.injective
     outputs = eqn.outvars[0].aval.shape
-    move = Linear(apply, linear.outputs, outputs, 0, None, apply, True, injective)
+    move = Linear(apply, linear.outputs, outputs, 0.0, None, apply, True, injective)
     parts = [
         value.path if value in directions else aval.shape
         for value, aval in zip(operands, avals, strict=True)
@@ -340,13 +358,17 @@ def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     (place,) = places
     direction = operands[place]
     inputs = direction.move.outputs
+    apply = _linear_in(eqn, place, operands)
+    matrix = _matrix(eqn, place, operands) if name == "dot_general" else None
     linear = Linear(
-        _linear_in(eqn, place, operands),
+        apply,
         inputs,
         outputs,
         flops_of(eqn, math.prod(inputs), math.prod(outputs)),
-        _matrix(eqn, place, operands) if name == "dot_general" else None,
+        matrix,
         _linear_in(eqn, place, operands, squared=True),
+        selects=name in ("gather", "dynamic_slice"),
+        injective=name == "dynamic_slice",
     )
     factors, rest = direction.closed()
     return Direction(factors, rest.then(linear), identity(outputs), (), None)
@@ -357,7 +379,7 @@ _RULES: dict[str, Callable[[_Reader, Equation, list[Any]], Any]] = {
     **dict.fromkeys(("mul", "div", "neg"), _scale),
     **dict.fromkeys(("add", "add_any", "sub"), _sum),
     **dict.fromkeys(("reshape", "squeeze", "broadcast_in_dim", "transpose"), _move),
-    **dict.fromkeys(("slice", "rev", "pad"), _move),
+    **dict.fromkeys(("slice", "rev", "pad", "tile"), _move),
     **dict.fromkeys(("dot_general", "conv_general_dilated"), _map),
     # The matrices of these have entries 0 and 1.
     **dict.fromkeys(("reduce_sum", "cumsum", "reduce_window_sum"), _map),

@@ -16,6 +16,7 @@ from experiments.common.page import SYMBOLS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+BENCHMARKS = Path(__file__).parent / "benchmarks" / "results"
 
 
 def denoising_table(dataset: str) -> str:
@@ -56,6 +57,31 @@ def lecture_table(dataset: str) -> str:
     return _markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
 
 
+def contraction_table(device: str) -> str:
+    """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
+    path = BENCHMARKS / f"contraction-{device}.json"
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"].values()
+    header = ["encoder", "", "ms", "times the first", "compile (s)", "temporary memory (MiB)"]
+    lines = [header, ["---", "---", *["---:"] * 4]]
+    for case in cases:
+        for i, (name, measured) in enumerate(case["contenders"].items()):
+            ratio, compiling = measured["times_the_first"], measured["compile_seconds"]
+            memory = measured["temporary_bytes"]
+            lines.append(
+                [
+                    "" if i else case["name"],
+                    name,
+                    f"{measured['seconds']['median'] * 1e3:.3g}",
+                    f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
+                    if i
+                    else "1",
+                    "" if compiling is None else f"{compiling:.2f}",
+                    "" if memory is None else f"{memory / 2**20:.3g}",
+                ]
+            )
+    return _markdown(lines)
+
+
 def read(name: str, folder: str, kind: str) -> dict[str, Any]:
     """Returns a committed result file."""
     path = RESULTS / name / folder / f"{kind}.json"
@@ -77,6 +103,7 @@ def updated(readme: str) -> str:
         "lecture mnist": lecture_table("mnist"),
         "denoising mnist": denoising_table("mnist"),
         "denoising digits": denoising_table("digits"),
+        "contraction cpu-2-cores": contraction_table("cpu-2-cores"),
     }
     for name, table in tables.items():
         begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"

@@ -150,7 +150,7 @@ class Search:
             flops, dear = left.linear.flops * q, _APPLIED
         own = self._cost(flops, p * q, is_constant, products=3.0 * dear)
         return Node(
-            f"({left.name}) {right.name}" if right.linear is None else f"{left.name} {right.name}",
+            f"{left.name} {right.name if right.linear else f'({right.name})'}",
             (p, q),
             lambda a, b: multiply(a, b, self.dtype).core,
             (left, right),
@@ -166,7 +166,7 @@ class Search:
         core = (lambda _: linear) if linear else (lambda a: dense(a.core, self.dtype).T)
         return replace(
             node,
-            name=f"({node.name})ᵀ",
+            name=_transposed(node.name),
             shape=node.shape[::-1],
             core=core,
             parts=(node,),
@@ -181,7 +181,7 @@ class Search:
         is_constant = node.is_constant and not _any_varies(node.cols)
         own = self._cost(2.0 * size * size * inner, size * size, is_constant, products=3.0)
         return Node(
-            f"{node.name} ({node.name})ᵀ",
+            f"{node.name} {_transposed(node.name)}",
             (size, size),
             lambda a: gram(a, self.dtype),
             (node,),
@@ -193,7 +193,7 @@ class Search:
 
     def _around(self, node: Node, symmetric: Node) -> Node:
         """Returns M S M^T."""
-        name = f"{node.name} ({symmetric.name}) ({node.name})ᵀ"
+        name = f"{node.name} ({symmetric.name}) {_transposed(node.name)}"
         # S is symmetric, so that M (M S)^T is the same.
         return replace(self.times(node, self._flip(self.times(node, symmetric))), name=name)
 
@@ -257,6 +257,13 @@ class Search:
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))
+
+
+def _transposed(name: str) -> str:
+    """Returns how the transposed matrix is called: (A B)ᵀ, and of that A B."""
+    depth = np.cumsum([(c == "(") - (c == ")") for c in name])
+    is_transposed = name.startswith("(") and name.endswith(")ᵀ") and bool(np.all(depth[:-2] > 0))
+    return name[1:-2] if is_transposed else f"({name})ᵀ"
 
 
 def _any_varies(*values: Value | None) -> bool:

@@ -41,6 +41,8 @@ class Linear(NamedTuple):
     """Of one application."""
     matrix: Callable[[], Array] | None = None
     """(outputs, inputs), where it can be read off."""
+    row_norms: Callable[[Any], Array] | None = None
+    """From a dtype to the squared norms of the rows, where they can be had without a matrix."""
     squared: Callable[[Array], Array] | None = None
     """The map whose matrix has the squared entries, where it can be read off."""
     selects: bool = False
@@ -87,6 +89,7 @@ class Linear(NamedTuple):
             other.outputs,
             self.flops + other.flops,
             other.matrix if self.reshapes else self.matrix if other.reshapes else None,
+            other.row_norms if self.reshapes else self.row_norms if other.reshapes else None,
             squared,
             selects=self.selects and other.selects,
             injective=self.injective and other.injective,
@@ -94,10 +97,22 @@ class Linear(NamedTuple):
         )
 
 
+def selection(
+    apply: Callable[[Array], Array],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    *,
+    injective: bool = False,
+    reshapes: bool = False,
+) -> Linear:
+    """Returns a map every output of which is one of the inputs, or 0."""
+    options = {"selects": True, "injective": injective, "reshapes": reshapes}
+    return Linear(apply, inputs, outputs, 0.0, squared=apply, **options)  # type: ignore[arg-type]
+
+
 def identity(shape: tuple[int, ...]) -> Linear:
     """Returns the map that changes nothing."""
-    same = lambda v: v
-    return Linear(same, shape, shape, 0.0, None, same, selects=True, injective=True, reshapes=True)
+    return selection(lambda v: v, shape, shape, injective=True, reshapes=True)
 
 
 def _after(first: Callable[[Array], Array], then: Callable[[Array], Array]) -> Any:
@@ -150,7 +165,9 @@ def multiply(left: Scaled, right: Scaled, dtype: Any) -> Scaled:
 def squared_norm(matrix: Scaled, dtype: Any) -> Array:
     """Returns the squared Frobenius norm; of a constant core no product per example."""
     core, rows, cols = matrix
-    if isinstance(core, Linear) and core.squared is not None:
+    if isinstance(core, Linear) and core.row_norms is not None and cols is None:
+        of_rows = core.row_norms(dtype)
+    elif isinstance(core, Linear) and core.squared is not None:
         weights = jnp.ones(core.inputs, dtype) if cols is None else jnp.square(cols)
         of_rows = core.squared(weights.reshape(core.inputs)).reshape(-1)
     else:

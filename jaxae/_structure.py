@@ -28,7 +28,7 @@ from jax.extend import core as jex
 from jax.extend import source_info_util
 from jaxtyping import Array
 
-from jaxae._products import Linear, identity
+from jaxae._products import Linear, identity, selection
 
 # ---------------------------------------------------------------------- values and factors
 
@@ -117,7 +117,7 @@ def read(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) -> Cha
         if not direction.is_zero:
             raise NotAChain("a derivative rule ignores the direction")
         nothing = lambda v: jnp.zeros(code_shape, v.dtype)
-        zero = Linear(nothing, example.shape, code_shape, 0.0, None, nothing)
+        zero = Linear(nothing, example.shape, code_shape, 0.0, squared=nothing)
         return Chain(reader.steps, code, (Factor(zero, None),))
     factors, rest = direction.closed()
     if not rest.reshapes or not factors:
@@ -291,7 +291,7 @@ def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     if name == "pad":  # the zeros around become zeros of the diagonal
         ones = _diagonal(direction, eqn.invars[0].aval)
         direction = replace(direction, diagonal=ones)
-    move = Linear(apply, inputs, outputs, 0.0, None, apply, True, injective, reshapes)
+    move = selection(apply, inputs, outputs, injective=injective, reshapes=reshapes)
     return _moved(reader, direction, move, (name, str(eqn.params)))
 
 
@@ -310,7 +310,7 @@ def _spread(reader: _Reader, value: Any, shape: tuple[int, ...]) -> Any:
     if not isinstance(value, Direction) or value.move.outputs == shape:
         return value
     apply = lambda v: jnp.broadcast_to(v, shape)
-    move = Linear(apply, value.move.outputs, shape, 0.0, None, apply, selects=True)
+    move = selection(apply, value.move.outputs, shape)
     return _moved(reader, value, move, ("broadcast", shape))
 
 
@@ -331,7 +331,7 @@ def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
 
     injective = len(directions) == 1 and directions[0].move.injective
     outputs = eqn.outvars[0].aval.shape
-    move = Linear(apply, linear.outputs, outputs, 0.0, None, apply, True, injective)
+    move = selection(apply, linear.outputs, outputs, injective=injective)
     parts = [
         value.path if value in directions else aval.shape
         for value, aval in zip(operands, avals, strict=True)
@@ -359,17 +359,17 @@ def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     direction = operands[place]
     inputs = direction.move.outputs
     apply = _linear_in(eqn, place, operands)
-    matrix = _matrix(eqn, place, operands) if name == "dot_general" else None
     linear = Linear(
         apply,
         inputs,
         outputs,
         flops_of(eqn, math.prod(inputs), math.prod(outputs)),
-        matrix,
-        _linear_in(eqn, place, operands, squared=True),
+        squared=_linear_in(eqn, place, operands, squared=True),
         selects=name in ("gather", "dynamic_slice"),
         injective=name == "dynamic_slice",
     )
+    if name == "dot_general":
+        linear = linear._replace(**_matrix(eqn, place, operands))
     factors, rest = direction.closed()
     return Direction(factors, rest.then(linear), identity(outputs), (), None)
 
@@ -436,17 +436,20 @@ def _linear_in(
     return apply
 
 
-def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> Any:
-    """Returns how to get the matrix of a ``dot_general`` that contracts the whole direction."""
+def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> dict[str, Any]:
+    """Returns the matrix and its row norms if a ``dot_general`` contracts the whole direction."""
     contracting, batch = eqn.params["dimension_numbers"]
     mine, others = contracting[place], contracting[1 - place]
     if batch[0] or len(mine) != eqn.invars[place].aval.ndim:
-        return None
+        return {}
     weight = operands[1 - place].array
     free = [axis for axis in range(weight.ndim) if axis not in others]
     order = (*free, *(others[mine.index(axis)] for axis in range(len(mine))))
     inputs = eqn.invars[place].aval.size
-    return lambda: jnp.transpose(weight, order).reshape(-1, inputs)
+    return {
+        "matrix": lambda: jnp.transpose(weight, order).reshape(-1, inputs),
+        "row_norms": lambda dtype: jnp.sum(jnp.square(weight.astype(dtype)), others).reshape(-1),
+    }
 
 
 def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:

@@ -296,11 +296,10 @@ class ContractionPlan(NamedTuple):
 
     def __str__(self) -> str:
         rows = [(self.formula, self.flops, self.bytes), *self.rejected]
-        width = max(len(formula) for formula, _, _ in rows)
-        lines = [f"{'':10}{'':{width}}  {'MFLOP':>12}  {'MiB':>10}"]
+        lines = [f"{'':8}  {'MFLOP':>10}  {'MiB':>8}"]
         for i, (formula, flops, size) in enumerate(rows):
             label = "rejected" if i else "chosen"
-            lines.append(f"{label:10}{formula:{width}}  {flops / 1e6:12.4g}  {size / 2**20:10.4g}")
+            lines.append(f"{label:8}  {flops / 1e6:10.4g}  {size / 2**20:8.3g}  {formula}")
         return "\n".join([*lines, *([f"because {self.reason}"] if self.reason else [])])
 
 

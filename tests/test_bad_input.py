@@ -295,6 +295,61 @@ case(
     ValueError,
     "probes must be one of rademacher, gaussian, but it is 'normal'",
 )
+case(
+    "code_and_contractive_penalty",
+    lambda: jaxae.code_and_contractive_penalty(ENCODE, X, method="exact"),
+    ValueError,
+    "method must be one of auto, jacfwd, jacrev, hutchinson, but it is 'exact'",
+)
+case(
+    "explain_contraction",
+    lambda: jaxae.explain_contraction(ENCODE, X, chunk_size=0),
+    ValueError,
+    "chunk_size must be an integer of at least 1, but it is 0",
+)
+case(
+    "explain_contraction",
+    lambda: jaxae.explain_contraction(3, X),
+    TypeError,
+    "encode must be a function",
+)
+case(
+    "reconstruction_contractive_penalty",
+    lambda: jaxae.reconstruction_contractive_penalty(ENCODE, "decode", X),
+    TypeError,
+    "decode must be a function",
+)
+case(
+    "reconstruction_contractive_penalty",
+    lambda: jaxae.reconstruction_contractive_penalty(lambda v: v.sum(), lambda z: z, X),
+    ValueError,
+    "encode must map one example to one code",
+)
+case(
+    "reconstruction_contractive_penalty",
+    lambda: jaxae.reconstruction_contractive_penalty(ENCODE, lambda z: z, NAN),
+    ValueError,
+    "x must be finite",
+)
+for bad in (0.0, -1.0, float("nan")):
+    case(
+        "higher_order_contractive_penalty",
+        partial(jaxae.higher_order_contractive_penalty, KEY, ENCODE, X, stddev=bad),
+        ValueError,
+        "stddev must be a finite number above 0",
+    )
+case(
+    "higher_order_contractive_penalty",
+    lambda: jaxae.higher_order_contractive_penalty(7, ENCODE, X, stddev=0.1),
+    TypeError,
+    "key must be one PRNG key",
+)
+case(
+    "higher_order_contractive_penalty",
+    lambda: jaxae.higher_order_contractive_penalty(KEY, ENCODE, X, stddev=0.1, num_samples=0),
+    ValueError,
+    "num_samples must be an integer of at least 1, but it is 0",
+)
 for option in ("num_samples", "chunk_size"):
     case(
         "contractive_penalty",

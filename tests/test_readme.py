@@ -42,8 +42,8 @@ def test_links_and_pictures_exist():
 def test_options_of_the_commands_exist():
     fields = {"dataset", "epochs", "out"}
     written = re.sub(r"<!-- table: .*?<!-- end of table -->", "", README, flags=re.DOTALL)
-    commands = re.findall(r"python -m experiments\.(\w+)(.*)", written)
-    assert {name for name, _ in commands} == {"lecture", "denoising"}
+    commands = re.findall(r"python -m experiments\.([\w.]+)(.*)", written)
+    assert {name for name, _ in commands} == {"lecture", "denoising", "benchmarks.contraction"}
     for _, options in commands:
         assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help", "quick"}
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
@@ -96,7 +96,14 @@ def as_typed(experiment: str, config: CommonConfig) -> str:
     return shlex.join(words)
 
 
-Config = TypeVar("Config", bound=CommonConfig)
+class Options(Protocol):
+    """Options of a script, a dataclass."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+
+
+Config = TypeVar("Config", bound=Options)
 
 
 def run(
@@ -107,7 +114,7 @@ def run(
     config = tyro.cli(
         config_class,
         args=args,
-        prog=f"python -m experiments.{Path(script.__file__ or '').stem}",
+        prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
         description=script.__doc__,
     )
     try:
@@ -117,7 +124,8 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except NonFiniteLossError as error:
-        print(f"error: {error} (--learning-rate is {config.learning_rate:g})", file=sys.stderr)
+        rate = getattr(config, "learning_rate", math.nan)
+        print(f"error: {error} (--learning-rate is {rate:g})", file=sys.stderr)
         return 2
     except PartsFailedError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,245 @@
+"""The contractive penalty, value and gradient, beside what a user would take instead.
+
+    python -m experiments.benchmarks.contraction
+
+For each encoder: ``jaxae.contractive_penalty``, the full Jacobian by ``jax.vmap`` of
+``jax.jacfwd`` and ``jax.jacrev``, by ``torch.func`` where PyTorch is installed, and the closed
+form written by hand where there is one; and a whole training step with and without the penalty.
+All run in turn, and must give the same value first. About 10 minutes on two cores. Expected: the
+table of the README, which is made from ``results/contraction-<device>.json``.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from jaxtyping import Array
+
+import jaxae
+from experiments.benchmarks.side_by_side import Contender, compiled, race
+from experiments.common import command_line, records
+from experiments.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rounds: int = 9
+    """How often everything runs in turn; the table has medians."""
+    cases: tuple[str, ...] = ()
+    """Names of the cases to run, by default all."""
+    out: Path | None = None
+    """Folder for the result file, by default results/benchmarks."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial: one small case, three rounds."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_integer("--rounds", self.rounds, low=1)
+        if unknown := set(self.cases) - set(CASES):
+            raise InputError(f"--cases must be among {', '.join(CASES)}, but has {unknown.pop()}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An encoder and a batch."""
+
+    widths: tuple[int, ...]
+    """Of a dense sigmoid network, input first; one width is that of a square image."""
+    batch: int
+    rivals: tuple[str, ...] = ("jax jacfwd", "jax jacrev", "torch jacfwd", "torch jacrev")
+    is_step: bool = False
+    """Whether whole training steps are compared."""
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        if len(self.widths) == 1:
+            return f"convolutional, {self.widths[0]}x{self.widths[0]}, batch {self.batch}"
+        kind = "training step, " if self.is_step else ""
+        return f"{kind}{'-'.join(map(str, self.widths))}, batch {self.batch}"
+
+
+IN_JAX = ("jax jacfwd", "jax jacrev")
+CASES = {
+    "lecture": Case((784, 64), 128),
+    "wide": Case((784, 1000), 128),
+    "overcomplete": Case((784, 1568), 32),
+    "deep": Case((784, 512, 256, 64), 128),
+    "overcomplete-deep": Case((784, 1000, 1568), 16, IN_JAX),
+    "convolutional": Case((28,), 32, IN_JAX),
+    "large-batch": Case((784, 512, 256, 64), 4096, ()),
+    "step": Case((784, 1000), 128, (), is_step=True),
+}
+QUICK = Case((20, 8), 4, IN_JAX)
+WEIGHT = 0.1
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Returns times and memory of all contenders of a case, and what they agreed on."""
+    if case.is_step:
+        return {"name": case.name, "contenders": race(training_steps(case), rounds)}
+    contenders, values = penalties(case)
+    reference = values["jaxae"]
+    for name, value in values.items():
+        if not math.isclose(value, reference, rel_tol=1e-3):
+            raise RuntimeError(f"{case.name}: {name} gives {value}, jaxae gives {reference}")
+    return {"name": case.name, "values": values, "contenders": race(contenders, rounds)}
+
+
+def penalties(case: Case) -> tuple[dict[str, Contender], dict[str, float]]:
+    """Returns the penalty of a case computed in every way, and the values."""
+    encode, params, x = make_encoder(case)
+    functions: dict[str, Callable[..., Array]] = {
+        "jaxae": lambda params, x: jaxae.contractive_penalty(
+            partial(encode, params), x, example_ndim=x.ndim - 1
+        )
+    }
+    if len(case.widths) == 2:
+        functions["by hand"] = by_hand
+    for rival in case.rivals:
+        if rival in IN_JAX:
+            functions[rival] = partial(full_jacobian, encode, getattr(jax, rival.split()[1]))
+    contenders = {
+        name: compiled(partial(mean_and_gradient, f), params, x) for name, f in functions.items()
+    }
+    values = {name: float(contender.call()[0]) for name, contender in contenders.items()}
+    if len(case.widths) > 1 and any(rival.startswith("torch") for rival in case.rivals):
+        from experiments.benchmarks import in_torch
+
+        found = in_torch.penalties([np.asarray(w) for w in params], np.asarray(x))
+        contenders |= {name: Contender(call) for name, call in found.items()}
+        values |= {name: float(call()) for name, call in found.items()}
+    return contenders, values
+
+
+def make_encoder(case: Case) -> tuple[Callable[[Any, Array], Array], Any, Array]:
+    """Returns an encoder, its parameters and a batch."""
+    rng = np.random.default_rng(0)
+    if len(case.widths) == 1:
+        shape = (*case.widths * 2, 1)
+        init, conv_encode, _ = jaxae.as_functions(jaxae.ConvAutoencoder(shape, code_dim=32))
+        x = jnp.asarray(rng.uniform(size=(case.batch, *shape)), jnp.float32)
+        return conv_encode, init(jax.random.key(0)), x
+
+    def encode(params: list[Array], x_i: Array) -> Array:
+        for weights in params:
+            x_i = jax.nn.sigmoid(x_i @ weights)
+        return x_i
+
+    pairs = zip(case.widths, case.widths[1:], strict=False)
+    params = [jnp.asarray(rng.normal(size=p) / np.sqrt(p[0]), jnp.float32) for p in pairs]
+    x = jnp.asarray(rng.uniform(size=(case.batch, case.widths[0])), jnp.float32)
+    return encode, params, x
+
+
+def mean_and_gradient(penalty: Callable[..., Array]) -> Callable[..., Any]:
+    """Returns the mean penalty of a batch and its gradient in the parameters."""
+    return jax.value_and_grad(lambda params, x: jnp.mean(penalty(params, x)))
+
+
+def full_jacobian(
+    encode: Callable[..., Array], jacobian: Callable[..., Any], params: Any, x: Array
+) -> Array:
+    """Returns the squared Frobenius norms of the Jacobians, written out by JAX."""
+    squares = jnp.square(jax.vmap(jacobian(partial(encode, params)))(x))
+    return jnp.sum(squares.reshape(len(x), -1), axis=1)
+
+
+def by_hand(params: list[Array], x: Array) -> Array:
+    """Returns the closed form of one sigmoid layer: sum_j (h_j (1 - h_j))^2 ||W_j||^2."""
+    (weights,) = params
+    code = jax.nn.sigmoid(x @ weights)
+    return jnp.square(code * (1 - code)) @ jnp.sum(jnp.square(weights), axis=0)
+
+
+def training_steps(case: Case) -> dict[str, Contender]:
+    """Returns a step of Adam on an autoencoder without a penalty, and with it in three ways."""
+    inputs, units = case.widths
+    model = jaxae.DenseAutoencoder((inputs,), units, code_activation=jax.nn.sigmoid)
+    init, encode, decode = jaxae.as_functions(model)
+    params, optimizer = init(jax.random.key(0)), optax.adam(1e-3)
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(case.batch, inputs)), jnp.float32)
+    functions = lambda params: (partial(encode, params), partial(decode, params))
+
+    def plain(params: Any, key: Array, x: Array) -> Array:
+        return jaxae.reconstruction_loss(*functions(params), x)
+
+    def contractive(params: Any, key: Array, x: Array, method: str = "auto") -> Array:
+        return jaxae.contractive_loss(*functions(params), x, weight=WEIGHT, method=method)
+
+    def written(params: Any, key: Array, x: Array) -> Array:
+        kernel = params["encoder_kernel_0"]
+        code = jax.nn.sigmoid(x @ kernel + params["encoder_bias_0"])
+        x_hat = code @ params["decoder_kernel_0"] + params["decoder_bias_0"]
+        norms = jnp.sum(jnp.square(kernel), axis=0)
+        penalty = jnp.square(code * (1 - code)) @ norms
+        return jaxae.squared_error(x_hat, x) + WEIGHT * penalty
+
+    losses = {"AE": plain, "CAE": contractive, "CAE, by hand": written}
+    losses["CAE, jacrev"] = partial(contractive, method="jacrev")
+    state, key = jaxae.create_train_state(params, optimizer), jax.random.key(1)
+    return {
+        name: compiled(partial(jaxae.make_train_step, loss, optimizer), state, key, x)
+        for name, loss in losses.items()
+    }
+
+
+def device_name() -> str:
+    """Returns the device in a form for a file name: ``cpu-2-cores``, ``nvidia-h100``."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
+    return "-".join(device.device_kind.lower().split()[:2])
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
+    if config.quick:
+        chosen = {"quick": QUICK}
+    found = {}
+    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+        for name, case in chosen.items():
+            found[name] = measure(case, 3 if config.quick else config.rounds)
+            record.log(case=name)
+            print(f"{case.name}: {summary(found[name])}", flush=True)
+        results = {
+            "benchmark": "contraction",
+            "rounds": config.rounds,
+            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "torch": versions_of_torch(),
+            "cases": found,
+        }
+        record.write_json(f"contraction-{device_name()}.json", results)
+    return results
+
+
+def versions_of_torch() -> str | None:
+    """Returns the version of PyTorch, or None where there is none."""
+    from experiments.benchmarks import in_torch
+
+    return in_torch.version()
+
+
+def summary(measured: dict[str, Any]) -> str:
+    """Returns one line: the median time of every contender, in milliseconds."""
+    return ", ".join(
+        f"{name} {contender['seconds']['median'] * 1e3:.3g} ms"
+        for name, contender in measured["contenders"].items()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

@@ -1,0 +1,70 @@
+"""Times functions in turn, so that what else happens on the machine meets all of them alike."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to be timed."""
+
+    call: Callable[[], Any]
+    """Runs once, to the end."""
+    compile_seconds: float | None = None
+    """Tracing, lowering and compiling, the median of three."""
+    temporary_bytes: int | None = None
+    """Peak of the temporary memory, as XLA has planned it."""
+
+
+def compiled(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Contender:
+    """Returns a JAX function, compiled three times over for the time that takes."""
+    seconds = []
+    for _ in range(3):
+        jax.clear_caches()
+        start = time.perf_counter()
+        program = jax.jit(make()).lower(*arguments).compile()
+        seconds.append(time.perf_counter() - start)
+    memory = program.memory_analysis()
+    return Contender(
+        lambda: jax.block_until_ready(program(*arguments)),
+        float(np.median(seconds)),
+        None if memory is None else memory.temp_size_in_bytes,
+    )
+
+
+def race(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str, Any]]:
+    """Returns seconds, and times of the first contender, for each; medians over the rounds.
+
+    In every round each runs once, in the same order. The ratio is taken within a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender.call()  # memory is touched, threads are started
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            start = time.perf_counter()
+            contender.call()
+            seconds[name].append(time.perf_counter() - start)
+    first = np.array(next(iter(seconds.values())))
+    return {
+        name: {
+            "seconds": _spread(np.array(taken)),
+            "times_the_first": _spread(np.array(taken) / first),
+            "compile_seconds": contenders[name].compile_seconds,
+            "temporary_bytes": contenders[name].temporary_bytes,
+        }
+        for name, taken in seconds.items()
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {
+        "median": float(np.median(values)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }

@@ -5,6 +5,8 @@ import configparser
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxae
@@ -21,6 +23,24 @@ def test_the_example_runs():
     exec(compile(code, "README.md", "exec"), names)
     assert names["params"]["w"].shape == (32, 64)
     assert float(abs(names["gradient"]["w"]).max()) > 0
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="bytes depend on the device")
+def test_the_explanation_is_what_is_printed():
+    (block,) = re.findall(
+        r"```\n>>> print\(jaxae.explain_contraction.*?\n(.*?)```", README, re.DOTALL
+    )
+    weights = [jnp.ones(shape) for shape in ((784, 512), (512, 256), (256, 64))]
+
+    def encode(x_i):
+        for w in weights:
+            x_i = jax.nn.sigmoid(x_i @ w)
+        return x_i
+
+    printed = str(jaxae.explain_contraction(encode, jnp.ones((128, 784)))).split("\n")
+    shown = [line for line in block.splitlines() if line != "..."]
+    assert len(shown) == 6
+    assert set(shown) <= set(printed)
 
 
 def test_tables_are_the_committed_numbers():

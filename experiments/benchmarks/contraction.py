@@ -181,8 +181,8 @@ def training_steps(case: Case) -> dict[str, Contender]:
 
     def written(params: Any, key: Array, x: Array) -> Array:
         kernel = params["encoder_kernel_0"]
-        code = jax.nn.sigmoid(x @ kernel + params["encoder_bias_0"])
-        x_hat = code @ params["decoder_kernel_0"] + params["decoder_bias_0"]
+        code = jax.nn.sigmoid(x @ kernel + params["encoder_bias_0"][None])
+        x_hat = code @ params["decoder_kernel_0"] + params["decoder_bias_0"][None]
         norms = jnp.sum(jnp.square(kernel), axis=0)
         penalty = jnp.square(code * (1 - code)) @ norms
         return jaxae.squared_error(x_hat, x) + WEIGHT * penalty

@@ -12,7 +12,9 @@ from experiments.common import command_line
 run = partial(command_line.run, contraction.main, contraction.Config)
 
 
-def test_contenders_take_turns():
+def test_contenders_take_turns(monkeypatch):
+    monkeypatch.setattr(side_by_side, "_SHORT", 0)
+    monkeypatch.setattr(side_by_side, "_PAUSE", 0)
     calls = []
     contenders = {name: side_by_side.Contender(partial(calls.append, name)) for name in "ab"}
     found = side_by_side.race(contenders, rounds=3)
@@ -45,15 +47,14 @@ def test_a_rival_with_another_value_stops_the_benchmark(monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_three_training_steps_with_a_penalty_are_the_same():
+def test_the_training_steps_with_a_penalty_are_the_same():
     case = contraction.Case((12, 5), 4, (), is_step=True)
     with jax.numpy_dtype_promotion("standard"):  # Adam needs it
         found = contraction.training_steps(case)
-    assert list(found) == ["AE", "CAE", "CAE, by hand", "CAE, jacrev"]
+    assert list(found) == ["AE", "CAE", "CAE, by hand"]
     losses = {name: float(contender.call()[1]) for name, contender in found.items()}
     assert losses["CAE"] > losses["AE"]
     assert losses["CAE"] == pytest.approx(losses["CAE, by hand"], rel=1e-5)
-    assert losses["CAE"] == pytest.approx(losses["CAE, jacrev"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -61,22 +61,28 @@ def contraction_table(device: str) -> str:
     """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
     path = BENCHMARKS / f"contraction-{device}.json"
     cases = json.loads(path.read_text(encoding="utf-8"))["cases"].values()
-    header = ["encoder", "", "ms", "times the first", "compile (s)", "temporary memory (MiB)"]
+    header = [
+        "encoder",
+        "",
+        "ms",
+        "times as long as the first",
+        "compile (s)",
+        "temporary memory (MiB)",
+    ]
     lines = [header, ["---", "---", *["---:"] * 4]]
     for case in cases:
         for i, (name, measured) in enumerate(case["contenders"].items()):
-            ratio, compiling = measured["times_the_first"], measured["compile_seconds"]
-            memory = measured["temporary_bytes"]
+            spread = [measured["times_the_first"][key] for key in ("median", "min", "max")]
+            compiling, memory = measured["compile_seconds"], measured["temporary_bytes"]
+            times = "1" if i == 0 else "{} ({} to {})".format(*map(_digits, spread))
             lines.append(
                 [
                     "" if i else case["name"],
                     name,
-                    f"{measured['seconds']['median'] * 1e3:.3g}",
-                    f"{ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g})"
-                    if i
-                    else "1",
+                    _digits(measured["seconds"]["median"] * 1e3),
+                    times,
                     "" if compiling is None else f"{compiling:.2f}",
-                    "" if memory is None else f"{memory / 2**20:.3g}",
+                    "" if memory is None else f"{memory / 2**20:,.1f}",
                 ]
             )
     return _markdown(lines)
@@ -90,6 +96,11 @@ def read(name: str, folder: str, kind: str) -> dict[str, Any]:
 
 def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _digits(value: float) -> str:
+    """Returns a number with three digits: 5,750, 43.5, 0.462."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def _with_spread(number: dict[str, Any], style: str) -> str:

@@ -141,6 +141,7 @@ class Workers:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._running: set[subprocess.Popen[str]] = set()
+        self._is_stopping = False
 
     def run(self, jobs: Sequence[Job], at_once: int) -> dict[str, str]:
         """Returns for each job "" or why it failed."""
@@ -149,10 +150,22 @@ class Workers:
             try:
                 return {name: future.result() for name, future in futures.items()}
             except BaseException:
+                self._is_stopping = True  # from here on, what is started is stopped at once
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in self._running:
-                    process.send_signal(signal.SIGINT)  # each cleans up after itself
+                self._stop()
                 raise
+
+    def _stop(self) -> None:
+        """Interrupts what is running; each cleans up after itself."""
+        for _ in range(3):  # an interrupt in the middle of an import may be lost
+            running = [process for process in tuple(self._running) if process.poll() is None]
+            for process in running:
+                process.send_signal(signal.SIGINT)
+            end = time.monotonic() + 20
+            while any(process.poll() is None for process in running) and time.monotonic() < end:
+                time.sleep(0.1)
+        for process in tuple(self._running):
+            process.kill()
 
     def _run_one(self, job: Job) -> str:
         _, *words = shlex.split(job.command)
@@ -164,6 +177,8 @@ class Workers:
             ) as process,
         ):
             self._running.add(process)
+            if self._is_stopping:
+                process.send_signal(signal.SIGINT)
             for line in process.stdout or ():
                 self._progress.say(f"{job.name}: {line.split('] ', 1)[-1].rstrip()}")
             status = process.wait()

@@ -35,7 +35,7 @@ from experiments.common.errors import InputError
 class Config:
     """Options of the benchmark."""
 
-    rounds: int = 9
+    rounds: int = 5
     """How often everything runs in turn; the table has medians."""
     cases: tuple[str, ...] = ()
     """Names of the cases to run, by default all."""

@@ -303,7 +303,9 @@ def plan_for(chain: Chain, batch: int, dtype: Any, group: int | None = None) -> 
     orders = search.orders()
     each = max(1.0, orders[0].cost.numbers * jnp.dtype(dtype).itemsize)
     bound = _GROUP.get(jax.default_backend(), _GROUP_ELSEWHERE)
-    if group is None:
+    if orders[0].cost.numbers == 0:  # no matrix per example, nothing to bound
+        group = batch
+    elif group is None:
         group = batch if each * batch <= 4 * bound else int(bound // each)
     return Plan(chain, search, orders, max(1, group), each * batch <= _KEPT)
 

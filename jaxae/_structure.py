@@ -427,7 +427,8 @@ def _linear_in(
         arrays = [v if i == place else value.array for i, value in enumerate(operands)]
         for i, array in enumerate(arrays):
             if i != place and jnp.issubdtype(array.dtype, jnp.floating):
-                arrays[i] = (jnp.square(array) if squared else array).astype(v.dtype)
+                wide = array.astype(v.dtype)
+                arrays[i] = jnp.square(wide) if squared else wide
         params = dict(eqn.params)
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = v.dtype

@@ -312,9 +312,9 @@ def explain_contraction(
 ) -> ContractionPlan:
     """Returns how ``contractive_penalty(encode, x)`` computes its value, and what it rejected.
 
-    Nothing is computed. What is chosen minimises an estimate of the time of value and
-    gradient, in which numbers that are written count beside operations, so that it need not
-    have the fewest operations.
+    The encoder is traced, the penalty is not computed. What is chosen minimises an estimate of
+    the time of value and gradient, in which numbers that are written count beside operations,
+    so that it need not have the fewest operations.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.

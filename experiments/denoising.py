@@ -20,6 +20,7 @@ slides do not record theirs.
 import itertools
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -138,23 +139,39 @@ class Runner:
             epochs=plan.epochs,
         )
         levels = plan.levels if dim == plan.swept_dim else plan.levels[:1]
-        return [self._row(trainer, dim, level) for level in levels]
+        jobs = [(level, seed) for level in levels for seed in range(plan.num_seeds)]
+        started = time.perf_counter()
+        trained = trainer.fit_many(
+            [seed_keys(plan, seed)[0] for _, seed in jobs],
+            self.train,
+            [level for level, _ in jobs],
+            on_epoch=lambda job, epoch, loss: self._log_epoch(dim, *jobs[job], epoch, loss),
+        )
+        seconds = (time.perf_counter() - started) / len(jobs)
+        by_job = dict(zip(jobs, trained, strict=True))
+        rows = []
+        for level in levels:
+            row = self._row(
+                trainer, dim, level, [p for (at, _), p in by_job.items() if at == level]
+            )
+            rows.append(row | {"seconds_per_run": round(seconds, 2)})
+        return rows
 
-    def _row(self, trainer: fitting.Trainer, dim: int, level: float) -> dict[str, Any]:
-        scores, pictures, started = [], {}, time.perf_counter()
-        for seed in range(self.plan.num_seeds):
-            train_key, test_key, _ = seed_keys(self.plan, seed)
-            log = partial(self._log_epoch, dim, level, seed)
-            params = trainer.fit(train_key, self.train, level, on_epoch=log)
+    def _row(
+        self, trainer: fitting.Trainer, dim: int, level: float, trained: list[Any]
+    ) -> dict[str, Any]:
+        """Returns the scores of the seeds' networks, and pictures of the first one."""
+        scores, pictures = [], {}
+        for seed, params in enumerate(trained):
+            _, test_key, _ = seed_keys(self.plan, seed)
             x_noisy = jaxae.corrupt_batch(test_key, self.plan.corrupt_at(level), self.test)
             scores.append(trainer.scores(params, x_noisy, self.test))
             if seed == 0:
                 pictures = self._pictures(trainer, params, x_noisy[self.examples])
         row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **over_seeds(scores)}
-        seconds = (time.perf_counter() - started) / self.plan.num_seeds
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
-        return row | {"seconds_per_run": round(seconds, 2), "pictures": pictures}
+        return row | {"pictures": pictures}
 
     def _log_epoch(self, dim: int, level: float, seed: int, epoch: int, loss: float) -> None:
         doing = f"dim {dim}, noise {level:g}, seed {seed}"
@@ -405,7 +422,9 @@ def main(config: Config) -> dict[str, Any]:
     total = plan.epochs * plan.num_seeds * (len(plan.dims) + len(plan.levels) - 1)
     with Run("denoising", config, plan.dataset, total=total) as run:
         runner = Runner(plan, run)
-        rows = {dim: runner.rows(dim) for dim in plan.dims}
+        # Each dimension is a program of its own; while one is compiled another one trains.
+        with ThreadPoolExecutor(2) as pool:
+            rows = dict(zip(plan.dims, pool.map(runner.rows, plan.dims), strict=True))
         for position, level in enumerate(plan.levels):
             base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
             for row in (row for of_dim in rows.values() for row in of_dim):

@@ -252,14 +252,14 @@ def run_density(
     trainer = make_trainer(density, config, epochs)
     counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
     found: dict[str, list[float]] = {"error_near": [], "error_far": []}
-    for seed in range(num_seeds):
 
-        def on_epoch(epoch: int, loss: float, seed: int = seed) -> None:
-            entry = {"density": density.name, "seed": seed, "epoch": epoch}
-            run.log(f"{density.name}, seed {seed}", **entry, train_loss=loss)
+    def on_epoch(seed: int, epoch: int, loss: float) -> None:
+        entry = {"density": density.name, "seed": seed, "epoch": epoch}
+        run.log(f"{density.name}, seed {seed}", **entry, train_loss=loss)
 
-        key = jax.random.fold_in(jax.random.key(config.seed), seed)
-        params = trainer.fit(key, counted, on_epoch=on_epoch)
+    keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for seed in range(num_seeds)]
+    trained = trainer.fit_many(keys, counted, on_epoch=on_epoch)
+    for key, params in zip(keys, trained, strict=True):
         encode, decode = trainer.bound(params)
         learned = partial(jaxae.reconstruction_field, encode, decode)
         fields = on_grid(density, learned)

@@ -18,6 +18,8 @@ from jaxae.corruption import uniform_noise as uniform_noise
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian
+from jaxae.generator import hash_key as hash_key
+from jaxae.generator import shuffled_order as shuffled_order
 from jaxae.linear import LinearDenoiser as LinearDenoiser
 from jaxae.linear import fit_linear_denoiser as fit_linear_denoiser
 from jaxae.metrics import active_units as active_units
@@ -40,6 +42,11 @@ from jaxae.objectives import sparse_loss as sparse_loss
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
+from jaxae.runs import Run as Run
+from jaxae.runs import fit as fit
+from jaxae.runs import fit_many as fit_many
+from jaxae.runs import make_run as make_run
+from jaxae.runs import sweep_method as sweep_method
 from jaxae.score import reconstruction_field as reconstruction_field
 from jaxae.score import score_estimate as score_estimate
 from jaxae.second_order import Minimum as Minimum
@@ -53,7 +60,6 @@ from jaxae.training import NonFiniteLossError as NonFiniteLossError
 from jaxae.training import TrainState as TrainState
 from jaxae.training import create_train_state as create_train_state
 from jaxae.training import evaluate as evaluate
-from jaxae.training import fit as fit
 from jaxae.training import make_epoch as make_epoch
 from jaxae.training import make_train_step as make_train_step
 
@@ -67,6 +73,7 @@ __all__ = [
     "LinearDenoiser",
     "Minimum",
     "NonFiniteLossError",
+    "Run",
     "TrainState",
     "active_units",
     "as_functions",
@@ -90,14 +97,17 @@ __all__ = [
     "explained_variance",
     "fit",
     "fit_linear_denoiser",
+    "fit_many",
     "gaussian_noise",
     "gaussian_nll",
+    "hash_key",
     "jacobian_singular_values",
     "keep_top_k",
     "kl_sparsity_penalty",
     "l1_penalty",
     "lbfgs",
     "make_epoch",
+    "make_run",
     "make_train_step",
     "masking_noise",
     "mean_squared_error",
@@ -108,7 +118,9 @@ __all__ = [
     "salt_and_pepper_noise",
     "saturated_share",
     "score_estimate",
+    "shuffled_order",
     "sparse_loss",
     "squared_error",
+    "sweep_method",
     "uniform_noise",
 ]

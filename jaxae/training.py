@@ -5,9 +5,9 @@ step takes its mean over the batch. ``settings`` (a noise level, a weight) are p
 as traced values, so a sweep over them compiles once. Data are an array ``(n, *example)``
 on the device. All randomness comes from one ``key``: the shuffle of an epoch and the key
 of a step are functions of (key, epoch, step) alone, by ``jax.random.fold_in``.
+A key from :func:`jaxae.hash_key` makes the noise cheap.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
+from jaxae.generator import shuffled_order
 
 Loss = Callable[..., Array]
 
@@ -40,14 +41,16 @@ class NonFiniteLossError(FloatingPointError):
 
     Attributes:
       epoch: the epoch in which it happened, from 1.
+      model: which of several models it was, from 0, or None where there is one.
     """
 
-    def __init__(self, what: str, epoch: int) -> None:
+    def __init__(self, what: str, epoch: int, model: int | None = None) -> None:
+        which = "" if model is None else f" of model {model}"
         super().__init__(
-            f"{what} in epoch {epoch}: lower the learning rate, "
+            f"{what} in epoch {epoch}{which}: lower the learning rate, "
             "or look for a division by zero in the loss"
         )
-        self.epoch = epoch
+        self.epoch, self.model = epoch, model
 
 
 def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -158,17 +161,23 @@ def make_epoch(
     References:
       None.
     """
+    return jax.jit(epoch_of(loss, optimizer, batch_size))
+
+
+def epoch_of(
+    loss: Loss, optimizer: optax.GradientTransformation, batch_size: int
+) -> Callable[..., tuple[TrainState, Array]]:
+    """Returns the epoch of :func:`make_epoch`, not compiled."""
     batch_size = _checks.integer("batch_size", batch_size, low=1)
     train_step = make_train_step(loss, optimizer)
 
-    @jax.jit
     def run_epoch(
         state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Array, *settings: Any
     ) -> tuple[TrainState, Array]:
         if x.shape[0] == 0:
             raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
         shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
-        order = jax.random.permutation(shuffle_key, x.shape[0])
+        order = shuffled_order(shuffle_key, x.shape[0])
         size = min(batch_size, x.shape[0])
         steps, rest = divmod(x.shape[0], size)
 
@@ -186,67 +195,6 @@ def make_epoch(
         return state, mean_loss
 
     return run_epoch
-
-
-def fit(
-    run_epoch: Callable[..., tuple[TrainState, Array]],
-    state: TrainState,
-    key: PRNGKeyArray,
-    x: Float[Array, "n *example"],
-    *settings: Any,
-    epochs: int,
-    first_epoch: int = 0,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> TrainState:
-    """Returns the state after some epochs, or stops at the first epoch that broke down.
-
-    Args:
-      run_epoch: what :func:`make_epoch` returned.
-      state: state to start from.
-      key: PRNG key of the whole run.
-      x: data ``(n, *example)``, floating and finite.
-      *settings: passed on to the loss.
-      epochs: how many passes over the data, at least 1.
-      first_epoch: how many epochs ``state`` has behind it with this ``key``, so that going on
-        takes the next shuffles and draws instead of repeating the first ones.
-      on_epoch: called after each epoch with its number, from first_epoch + 1, and its mean
-        loss.
-
-    Returns:
-      The final state.
-
-    Raises:
-      NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite, or a
-        parameter after the last one is.
-      TypeError: if ``x`` is not floating point.
-      ValueError: if ``epochs`` is below 1, or ``x`` is empty or not finite.
-
-    Example:
-      >>> loss = lambda params, key, x: jnp.square(params - x)
-      >>> optimizer = optax.sgd(0.5)
-      >>> run_epoch = make_epoch(loss, optimizer, batch_size=5)
-      >>> state = create_train_state(jnp.zeros(()), optimizer)
-      >>> float(fit(run_epoch, state, jax.random.key(0), jnp.ones(5), epochs=2).params)
-      1.0
-
-    References:
-      None.
-    """
-    x = _checks.floating("x", x)
-    _checks.prng_key("key", key)
-    first_epoch = _checks.integer("first_epoch", first_epoch, low=0)
-    end = first_epoch + _checks.integer("epochs", epochs, low=1)
-    for epoch in range(first_epoch, end):
-        state, loss = run_epoch(state, key, epoch, x, *settings)
-        mean_loss = float(loss)
-        if not math.isfinite(mean_loss):
-            raise NonFiniteLossError(f"the training loss is {mean_loss}", epoch + 1)
-        if on_epoch is not None:
-            on_epoch(epoch + 1, mean_loss)
-    # The very last update is seen by no loss.
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params)):
-        raise NonFiniteLossError("a parameter became NaN or infinite", end)
-    return state
 
 
 def evaluate(

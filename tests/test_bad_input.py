@@ -547,7 +547,7 @@ case(
 )
 case(
     "fit",
-    lambda: jaxae.fit(run_epoch, state, KEY, X, epochs=1, first_epoch=-1),
+    lambda: jaxae.fit(RUN, state, KEY, X, epochs=1, first_epoch=-1),
     ValueError,
     "first_epoch must be an integer of at least 0",
 )
@@ -579,7 +579,48 @@ case("ConvAutoencoder", lambda: init(CONV((8, 8, 1), 2, channels=())), ValueErro
 case("ConvAutoencoder", lambda: init(CONV((8, 8, 1), 2, kernel_size=0)), ValueError, "kernel_size")
 
 run_epoch = jaxae.make_epoch(LOSS, SGD, batch_size=2)
+RUN = jaxae.make_run(LOSS, SGD, batch_size=2)
 state = jaxae.create_train_state(jnp.zeros(()), SGD)
+STATES = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+KEYS = jax.random.split(jax.random.key(0))
+
+
+def many(states=STATES, keys=KEYS, x=X, *settings, run=RUN, epochs=1, **options):
+    return jaxae.fit_many(run, states, keys, x, *settings, epochs=epochs, **options)
+
+
+case("make_run", lambda: jaxae.make_run(None, SGD, batch_size=2), TypeError, "loss must be a func")
+case("make_run", lambda: jaxae.make_run(LOSS, 3, batch_size=2), TypeError, "optimizer must be")
+case(
+    "fit",
+    lambda: jaxae.fit(run_epoch, state, KEY, X, epochs=1),
+    TypeError,
+    "run must be what jaxae.make_run returned",
+)
+case("fit_many", lambda: many(run=run_epoch), TypeError, "run must be what jaxae.make_run returned")
+case("fit_many", lambda: many(method="loop"), ValueError, "method must be one of auto, vmap, thr")
+case("fit_many", lambda: many(first_epoch=-1), ValueError, "first_epoch must be an integer")
+case("fit_many", lambda: many(keys=KEYS[0]), ValueError, r"keys must have shape \(m,\)")
+case("fit_many", lambda: many(keys=jnp.ones(2)), TypeError, "keys must be typed PRNG keys")
+case("fit_many", lambda: many(states=state), ValueError, "every leaf of states must have a leading")
+case(
+    "fit_many",
+    lambda: many(STATES, KEYS, X, jnp.ones(3)),
+    ValueError,
+    r"every leaf of settings\[0\] must have a leading axis of 2, one for each key, .*\(3,\)",
+)
+case("fit_many", lambda: many(x=NAN), ValueError, "x must be finite")
+case("fit_many", lambda: many(x=INT), TypeError, "x must be floating")
+case("hash_key", lambda: jaxae.hash_key(0), TypeError, "key must be one PRNG key")
+case("hash_key", lambda: jaxae.hash_key(jnp.ones(2)), TypeError, "key must be one PRNG key")
+case(
+    "hash_key",
+    lambda: jax.jit(lambda: jax.random.bits(jaxae.hash_key(KEY), (2**17, 2**17))).lower(),
+    ValueError,
+    "draws at most 2\\*\\*32 numbers at a time, but 17179869184",
+)
+case("shuffled_order", lambda: jaxae.shuffled_order(0, 5), TypeError, "key must be one PRNG key")
+case("shuffled_order", lambda: jaxae.shuffled_order(KEY, 2**31), ValueError, "n must be an integer")
 case(
     "create_train_state",
     lambda: jaxae.create_train_state({}, "adam"),
@@ -597,10 +638,24 @@ for bad, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
     )
     case(
         "fit",
-        partial(jaxae.fit, run_epoch, state, KEY, X, epochs=bad),
+        partial(jaxae.fit, RUN, state, KEY, X, epochs=bad),
         error,
         f"epochs must be an integer of at least 1, but it is {bad}",
     )
+    case(
+        "make_run",
+        partial(jaxae.make_run, LOSS, SGD, batch_size=bad),
+        error,
+        f"batch_size must be an integer of at least 1, but it is {bad}",
+    )
+    case(
+        "make_run",
+        partial(jaxae.make_run, LOSS, SGD, batch_size=1, epochs_per_call=bad),
+        error,
+        f"epochs_per_call must be an integer of at least 1, but it is {bad}",
+    )
+    case("fit_many", partial(many, epochs=bad), error, "epochs must be an integer of at least 1")
+    case("shuffled_order", partial(jaxae.shuffled_order, KEY, bad), error, "n must be an integer")
     case("evaluate", partial(jaxae.evaluate, jnp.sum, X, batch_size=bad), error, "batch_size must")
 case(
     "make_epoch",
@@ -608,11 +663,9 @@ case(
     ValueError,
     r"x must hold at least one example, but its shape is \(0, 3\)",
 )
-case("fit", lambda: jaxae.fit(run_epoch, state, KEY, NAN, epochs=1), ValueError, "x must be finite")
-case(
-    "fit", lambda: jaxae.fit(run_epoch, state, KEY, INT, epochs=1), TypeError, "x must be floating"
-)
-case("fit", lambda: jaxae.fit(run_epoch, state, 0, X, epochs=1), TypeError, "key must be one PRNG")
+case("fit", lambda: jaxae.fit(RUN, state, KEY, NAN, epochs=1), ValueError, "x must be finite")
+case("fit", lambda: jaxae.fit(RUN, state, KEY, INT, epochs=1), TypeError, "x must be floating")
+case("fit", lambda: jaxae.fit(RUN, state, 0, X, epochs=1), TypeError, "key must be one PRNG")
 case("evaluate", lambda: jaxae.evaluate(3, X, batch_size=2), TypeError, "metric must be a function")
 case("evaluate", lambda: jaxae.evaluate(jnp.sum, X[:0], batch_size=2), ValueError, "n >= 1")
 case(
@@ -675,7 +728,7 @@ def test_bad_input(call, error, match):
 def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum"}
-    exempt |= {"ContractionPlan", "NonFiniteLossError", "TrainState"}
+    exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
     assert covered | exempt == set(jaxae.__all__)
 
 

@@ -83,9 +83,9 @@ def test_fresh_noise_in_every_batch_and_epoch(key):
         return params * noisy.sum(-1)
 
     optimizer = optax.sgd(0.0)
-    run_epoch = jaxae.make_epoch(loss, optimizer, batch_size=5)
+    run = jaxae.make_run(loss, optimizer, batch_size=5)
     state = jaxae.create_train_state(jnp.zeros(()), optimizer)
-    jaxae.fit(run_epoch, state, key, jnp.zeros((12, 3)), epochs=3)
+    jaxae.fit(run, state, key, jnp.zeros((12, 3)), epochs=3)
     jax.effects_barrier()
     values = np.concatenate([v.ravel() for v in seen])
     assert values.size >= 3 * 12 * 3

@@ -1,6 +1,6 @@
 """Training and scoring one autoencoder again and again, compiled once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,31 +42,41 @@ class Trainer:
             return loss(key, *self.bound(params), x, *settings)
 
         self.scores = make_scores(self.reconstruct)
-        self._run_epoch = jaxae.make_epoch(of_params, self._optimizer, batch_size=batch_size)
+        self._run = jaxae.make_run(of_params, self._optimizer, batch_size=batch_size)
+        self._start = jax.jit(self._start_of)
 
-    def fit(
-        self, key: Array, x: Array, *settings: float, on_epoch: Callable[[int, float], None]
-    ) -> Any:
-        """Returns parameters trained from a fresh initialisation."""
-        init_key, train_key = jax.random.split(key)
-        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
+    def fit_many(
+        self,
+        keys: Sequence[Array],
+        x: Array,
+        *settings: Sequence[float],
+        on_epoch: Callable[[int, int, float], None],
+    ) -> list[Any]:
+        """Returns the parameters of one model for each key, with its own value of each setting."""
+        states, train_keys = jax.vmap(self._start)(jnp.stack(keys))
         traced = [jnp.asarray(setting, x.dtype) for setting in settings]
-        return jaxae.fit(
-            self._run_epoch, state, train_key, x, *traced, epochs=self._epochs, on_epoch=on_epoch
-        ).params
+        trained = jaxae.fit_many(
+            self._run, states, train_keys, x, *traced, epochs=self._epochs, on_epoch=on_epoch
+        )
+        return unstacked(trained.params, len(keys))
 
     def each_epoch(
         self, key: Array, x: Array, *settings: float, on_epoch: Callable[[int, float], None]
     ) -> Iterator[Any]:
-        """Yields the parameters of ``fit`` before the first epoch and after every epoch."""
-        init_key, train_key = jax.random.split(key)
-        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
+        """Yields the parameters of one model before the first epoch and after every epoch."""
+        state, train_key = self._start(key)
         traced = [jnp.asarray(setting, x.dtype) for setting in settings]
         yield state.params
         for epoch in range(self._epochs):
             position: dict[str, Any] = {"epochs": 1, "first_epoch": epoch, "on_epoch": on_epoch}
-            state = jaxae.fit(self._run_epoch, state, train_key, x, *traced, **position)
+            state = jaxae.fit(self._run, state, train_key, x, *traced, **position)
             yield state.params
+
+    def _start_of(self, key: Array) -> tuple[jaxae.TrainState, Array]:
+        """Returns a fresh state and the key of its training, of the cheap generator."""
+        init_key, train_key = jax.random.split(key)
+        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
+        return state, jaxae.hash_key(train_key)
 
     def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Returns encoder and decoder with these parameters."""
@@ -76,6 +86,12 @@ class Trainer:
         """Returns decode(encode(x_i))."""
         encode, decode = self.bound(params)
         return decode(encode(x_i))
+
+
+def unstacked(params: Any, models: int) -> list[Any]:
+    """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
+    leaves, tree = jax.tree.flatten(params)
+    return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
 
 
 def make_scores(

@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments.common.data import Dataset
 from experiments.common.errors import InputError
+from jaxae import sweep_method
 from jaxae._version import __version__
 
 _LISTING = ".files.json"  # what the last run wrote, so that the next one leaves nothing stale
@@ -141,6 +142,7 @@ def environment() -> dict[str, Any]:
             "count": jax.device_count(),
             "cores": os.cpu_count(),
         },
+        "several_models": sweep_method(),
         "matmul_precision": {
             "training": jax.config.values["jax_default_matmul_precision"] or "default",
             "reported numbers": "highest",

@@ -1,6 +1,7 @@
 """One run of an experiment: its data, its clock, its progress and the files it leaves."""
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,7 @@ class Run:
         self._started = time.perf_counter()
         self._record = records.RunRecord(self.folder)
         self._progress = Progress(total, unit)
+        self._turn = threading.Lock()  # networks train in several threads
 
     def __enter__(self) -> "Run":
         if self.dataset is not None:
@@ -77,12 +79,14 @@ class Run:
 
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""
-        self._record.log(**entry)
-        self._progress.advance(doing)
+        with self._turn:
+            self._record.log(**entry)
+            self._progress.advance(doing)
 
     def say(self, line: str) -> None:
         """Prints one line above the progress bar."""
-        self._progress.say(line)
+        with self._turn:
+            self._progress.say(line)
 
     def finish(self, resolved: dict[str, Any], **results: Any) -> dict[str, Any]:
         """Writes ``metrics.json`` and ``config.json`` and returns what the former holds.

@@ -1,6 +1,6 @@
 """The networks that are compared: one architecture, trained three ways."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,16 +79,21 @@ def train(
     def cae_loss(key: Array, encode: Any, decode: Any, x: Array, weight: Array) -> Array:
         return jaxae.contractive_loss(encode, decode, x, weight=weight)
 
-    def fit(trainer: fitting.Trainer, name: str, setting: float) -> list[Any]:
-        def one(seed: int) -> Any:
-            about = {"network": name, "setting": setting, "seed": seed}
-            log = lambda epoch, loss: run.log(
-                f"{name} {setting:g}, seed {seed}", epoch=epoch, train_loss=loss, **about
-            )
-            key = jax.random.fold_in(jax.random.key(config.seed), seed)
-            return trainer.fit(key, x, setting, on_epoch=log)
+    seeds = range(sizes["num_seeds"])
 
-        return [one(seed) for seed in range(sizes["num_seeds"])]
+    def fit(trainer: fitting.Trainer, settings: Mapping[str, float]) -> list[list[Any]]:
+        """Returns the networks of each setting, one per seed."""
+        jobs = [(label, seed) for label in settings for seed in seeds]
+
+        def on_epoch(job: int, epoch: int, loss: float) -> None:
+            label, seed = jobs[job]
+            about = {"network": label.split()[0], "setting": settings[label], "seed": seed}
+            run.log(f"{label}, seed {seed}", **about, epoch=epoch, train_loss=loss)
+
+        keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
+        strengths = [settings[label] for label, _ in jobs]
+        trained = iter(trainer.fit_many(keys, x, strengths, on_epoch=on_epoch))
+        return [[next(trained) for _ in seeds] for _ in settings]
 
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
@@ -98,9 +103,7 @@ def train(
     network = model(x.shape[1])
     denoising = fitting.Trainer(network, dae_loss, **options)
     contractive = fitting.Trainer(network, cae_loss, **options)
-    return Networks(
-        jaxae.as_functions(network),
-        fit(denoising, "AE", 0.0),
-        fit(denoising, "DAE", noise),
-        {weight: fit(contractive, "CAE", weight) for weight in WEIGHTS},
-    )
+    plain, noisy = fit(denoising, {"AE": 0.0, "DAE": noise})
+    contracted = fit(contractive, {f"CAE {weight:g}": weight for weight in WEIGHTS})
+    of_weight = dict(zip(WEIGHTS, contracted, strict=True))
+    return Networks(jaxae.as_functions(network), plain, noisy, of_weight)

@@ -135,7 +135,7 @@ def report(run: Run, name: str, row: Mapping[str, Any]) -> None:
 
 
 class Fitter:
-    """Trains and scores one network after another; the AE is the DAE without noise."""
+    """Trains and scores the networks of a kind together; the AE is the DAE without noise."""
 
     def __init__(
         self,
@@ -165,19 +165,25 @@ class Fitter:
         scores = {kind: make_scores(self._trainers[kind]) for kind in ("tied", "untied")}
         self._scores = scores | {"denoising": scores["tied"]}
 
-    def fit(self, name: str, setting: float) -> Trained:
-        """Returns one network, trained once for each seed."""
+    def fit(self, kind: str, settings: Sequence[float]) -> list[Trained]:
+        """Returns the network of each setting, trained once for each seed."""
+        jobs = [(setting, seed) for setting in settings for seed in self._seeds]
 
-        def one(seed: int) -> Any:
-            entry = {"model": name, "setting": setting, "seed": seed}
-            log = lambda epoch, loss: self._run.log(
-                f"{name} {setting:g}, seed {seed}", **entry, epoch=epoch, train_loss=loss
-            )
-            train_key, _ = seed_keys(self._config, seed)
-            return self._trainers[name].fit(train_key, self._train, setting, on_epoch=log)
+        def on_epoch(job: int, epoch: int, loss: float) -> None:
+            setting, seed = jobs[job]
+            entry = {"model": kind, "setting": setting, "seed": seed}
+            doing = f"{kind} {setting:g}, seed {seed}"
+            self._run.log(doing, **entry, epoch=epoch, train_loss=loss)
 
-        params = [one(seed) for seed in self._seeds]
-        rows = [self._scores[name](of_seed, self._test) for of_seed in params]
+        keys = [seed_keys(self._config, seed)[0] for _, seed in jobs]
+        strengths = [setting for setting, _ in jobs]
+        fitted = self._trainers[kind].fit_many(keys, self._train, strengths, on_epoch=on_epoch)
+        of_job = iter(fitted)
+        return [self._scored(kind, [next(of_job) for _ in self._seeds]) for _ in settings]
+
+    def _scored(self, kind: str, params: list[Any]) -> Trained:
+        """Returns the scores over the seeds of one network."""
+        rows = [self._scores[kind](of_seed, self._test) for of_seed in params]
         return Trained(params, over_seeds(rows, UNITS))
 
 
@@ -190,16 +196,15 @@ def train(
 ) -> Networks:
     """Returns all networks, trained on the first of ``data`` and scored on the second."""
     fitter = Fitter(config, sizes, settings.code_dim, data, run)
-    sweep: dict[str, dict[float, Trained]] = {"tied": {}, "untied": {}}
-    for kind, row in sweep.items():
-        for weight in settings.weights:
-            row[weight] = fitter.fit(kind, weight)
-            report(run, f"{kind:7s} lambda {weight:g}", row[weight].scores)
-    methods = {
-        "AE": fitter.fit("denoising", 0.0),
-        "DAE": fitter.fit("denoising", settings.noise),
-        "CAE": sweep["tied"][settings.weight],
+    sweep = {
+        kind: dict(zip(settings.weights, fitter.fit(kind, settings.weights), strict=True))
+        for kind in ("tied", "untied")
     }
+    for kind, path in sweep.items():
+        for weight, trained in path.items():
+            report(run, f"{kind:7s} lambda {weight:g}", trained.scores)
+    plain, noisy = fitter.fit("denoising", (0.0, settings.noise))
+    methods = {"AE": plain, "DAE": noisy, "CAE": sweep["tied"][settings.weight]}
     for method, trained in methods.items():
         report(run, method, trained.scores)
     tied = model(data[0].shape[1], settings.code_dim, tied=True)

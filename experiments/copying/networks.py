@@ -23,6 +23,7 @@ from experiments.copying.inputs import INPUTS, Images, Keys, Probes
 SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
 
 Reconstruct = Callable[[Array], Array]  # of one example
+Trace = dict[int, dict[str, Array]]  # relative errors by epoch and kind of input
 
 
 class Strengths(NamedTuple):
@@ -31,6 +32,17 @@ class Strengths(NamedTuple):
     noise: float = 0.0
     sparsity: float = 0.0
     contraction: float = 0.0
+
+
+class Job(NamedTuple):
+    """One network to be trained."""
+
+    kind: str
+    method: str
+    seed: int
+    strengths: Strengths
+    key: Array
+    probes: Probes
 
 
 def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
@@ -117,27 +129,29 @@ class Networks:
         self._kept_epochs = {0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()}
         self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
 
-    def train(
-        self,
-        kind: str,
-        strengths: Strengths,
-        key: Array,
-        probes: Probes,
-        on_epoch: Callable[[int, float], None],
-    ) -> dict[str, Any]:
-        """Returns the measures of a trained network; the plain autoencoder's with their trace."""
-        noise, sparsity, contraction = strengths
-        slope, trace = SLOPES[kind], {}
-        plain = key, self._x, slope, noise, sparsity
-        if contraction:
-            params = self._contractive.fit(key, self._x, slope, contraction, on_epoch=on_epoch)
-        elif any(strengths):
-            params = self._plain.fit(*plain, on_epoch=on_epoch)
-        else:
-            for epoch, params in enumerate(self._plain.each_epoch(*plain, on_epoch=on_epoch)):
-                if epoch in self._kept_epochs:
-                    trace[epoch] = self._errors(params, slope, probes.inputs)
-        return {**self._measures(params, slope, probes), "trace": trace}
+    def trace(self, job: Job, on_epoch: Callable[[int, float], None]) -> tuple[Any, Trace]:
+        """Returns a plain autoencoder, and its errors at some epochs of its training."""
+        slope, trace = SLOPES[job.kind], {}
+        plain = job.key, self._x, slope, 0.0, 0.0
+        for epoch, params in enumerate(self._plain.each_epoch(*plain, on_epoch=on_epoch)):
+            if epoch in self._kept_epochs:
+                trace[epoch] = self._errors(params, slope, job.probes.inputs)
+        return params, trace
+
+    def train(self, jobs: Sequence[Job], on_epoch: Callable[[int, int, float], None]) -> list[Any]:
+        """Returns trained networks, with a contractive penalty or all without one."""
+        keys = [job.key for job in jobs]
+        slopes = [SLOPES[job.kind] for job in jobs]
+        noise, sparsity, contraction = zip(*[job.strengths for job in jobs], strict=True)
+        if any(contraction):
+            settings: tuple[Any, ...] = (slopes, contraction)
+            return self._contractive.fit_many(keys, self._x, *settings, on_epoch=on_epoch)
+        settings = (slopes, noise, sparsity)
+        return self._plain.fit_many(keys, self._x, *settings, on_epoch=on_epoch)
+
+    def measures(self, job: Job, params: Any) -> dict[str, Any]:
+        """Returns all that is measured of a trained network, and its pictures."""
+        return self._measures(params, SLOPES[job.kind], job.probes)
 
     def _parts(self, params: Any, slope: Array) -> tuple[Reconstruct, Reconstruct]:
         """Returns encoder and reconstruction."""
@@ -186,14 +200,30 @@ def train_all(
 ) -> dict[str, Results]:
     """Trains both architectures for every method and seed, and measures them."""
     networks = Networks(images, config, sizes)
+    jobs = [
+        Job(kind, method, seed, strength, of_seed.train, probed)
+        for kind in SLOPES
+        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True))
+        for method, strength in strengths.items()
+    ]
+    groups: dict[str, list[Job]] = {"traced": [], "plain": [], "contractive": []}
+    for job in jobs:
+        is_plain = "plain" if any(job.strengths) else "traced"
+        groups["contractive" if job.strengths.contraction else is_plain].append(job)
+    measured: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for job in groups.pop("traced"):
+        params, trace = networks.trace(job, partial(_log_epoch, run, [job], 0))
+        measured[job[:3]] = {**networks.measures(job, params), "trace": trace}
+    for group in filter(None, groups.values()):
+        trained = networks.train(group, partial(_log_epoch, run, group))
+        for job, params in zip(group, trained, strict=True):
+            measured[job[:3]] = {**networks.measures(job, params), "trace": {}}
     results = {}
     for kind in SLOPES:
-        found: dict[str, list[dict[str, Any]]] = {method: [] for method in strengths}
-        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True)):
-            for method, strength in strengths.items():
-                log = partial(_log_epoch, run, kind, method, seed)
-                measured = networks.train(kind, strength, of_seed.train, probed, log)
-                found[method].append(measured)
+        found = {
+            method: [measured[kind, method, seed] for seed in range(len(keys))]
+            for method in strengths
+        }
         results[kind] = _results(kind, found)
         for method, row in results[kind].methods.items():
             left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
@@ -212,8 +242,9 @@ def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
     return Results(methods, training, pictures)
 
 
-def _log_epoch(run: Run, kind: str, method: str, seed: int, epoch: int, loss: float) -> None:
+def _log_epoch(run: Run, jobs: Sequence[Job], number: int, epoch: int, loss: float) -> None:
     """Counts an epoch."""
+    kind, method, seed, *_ = jobs[number]
     entry = {"network": kind, "method": method, "seed": seed, "epoch": epoch}
     run.log(f"{kind} {method}, seed {seed}", **entry, train_loss=loss)
 

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import records
+from experiments.common import fitting, records
 from experiments.common.running import Run
 from experiments.sparse_codes import units
 
@@ -59,6 +59,21 @@ class Setting(NamedTuple):
     is_free: Any = np.bool_(False)  # whether the filters may have any norm
 
 
+class Member(NamedTuple):
+    """One network of a family."""
+
+    method: str
+    label: float | None  # its weight, where it has one
+    setting: Setting
+
+
+class Trained(NamedTuple):
+    """What one network gave."""
+
+    row: dict[str, Any]  # numbers over the seeds
+    kept: dict[str, np.ndarray]  # the first seed's code and filters
+
+
 class Family:
     """Networks that share one program for training and one for measuring.
 
@@ -99,16 +114,37 @@ class Family:
             return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
 
         self._measure = jax.jit(measure)
-        self._run_epoch = jaxae.make_epoch(loss, self._optimizer, batch_size=plan.batch_size)
+        self._run = jaxae.make_run(loss, self._optimizer, batch_size=plan.batch_size)
 
-    def run(
-        self, name: str, setting: Setting, label: float | None, run: Run
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Returns a row of numbers over the seeds, and the first seed's code and filters."""
+    def train(self, members: Sequence[Member], run: Run) -> list[Trained]:
+        """Returns the numbers of each network over the seeds; all are trained together."""
+        plan, x = self._plan, self._data[0]
+        jobs = [(member, seed) for member in members for seed in range(plan.num_seeds)]
+
+        def on_epoch(job: int, epoch: int, loss: float) -> None:
+            member, seed = jobs[job]
+            setting = [] if member.label is None else [member.label]
+            about = {"method": member.method, "setting": setting, "seed": seed}
+            doing = f"{member.method} {setting}, seed {seed}"
+            run.log(doing, **about, epoch=epoch, train_loss=loss)
+
+        pairs = [jax.random.split(plan.key(seed)) for _, seed in jobs]
+        start = lambda key: jaxae.create_train_state(self._init(key), self._optimizer)
+        states = jax.jit(jax.vmap(start))(jnp.stack([init_key for init_key, _ in pairs]))
+        settings = jax.tree.map(lambda *values: np.stack(values), *[m.setting for m, _ in jobs])
+        keys = jnp.stack([train_key for _, train_key in pairs])
+        trained = jaxae.fit_many(
+            self._run, states, keys, x, settings, epochs=plan.epochs, on_epoch=on_epoch
+        )
+        params = iter(fitting.unstacked(trained.params, len(jobs)))
+        return [self._row(m, [next(params) for _ in range(plan.num_seeds)], run) for m in members]
+
+    def _row(self, member: Member, params: list[Any], run: Run) -> Trained:
+        """Returns the numbers of one network, and the first seed's code and filters."""
         found, kept = [], []
-        for seed in range(self._plan.num_seeds):
-            params = self._fit(name, setting, label, seed, run)
-            measured = jax.tree.map(np.asarray, self._measure(params, setting, self._data[1]))
+        for of_seed in params:
+            measured = self._measure(of_seed, member.setting, self._data[1])
+            measured = jax.tree.map(np.asarray, measured)
             kept.append({name: measured.pop(name) for name in ("code", "filters")})
             numbers = {key: float(value) for key, value in measured.items()}
             found.append(numbers | units.compare(**kept[-1], labels=self._plan.labels))
@@ -118,20 +154,9 @@ class Family:
             if key in found[0]
         }
         mse, active = row["test_mse"]["mean"], row["active_units"]["mean"]
-        at = " " * 8 if label is None else f"{label:8.3g}"
-        run.say(f"{name:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
-        return {"weight": label, **row}, kept[0]
-
-    def _fit(self, name: str, setting: Setting, label: float | None, seed: int, run: Run) -> Any:
-        about = {"method": name, "setting": [] if label is None else [label], "seed": seed}
-        doing = f"{name} {about['setting']}, seed {seed}"
-        log = lambda epoch, loss: run.log(doing, **about, epoch=epoch, train_loss=loss)
-        init_key, train_key = jax.random.split(self._plan.key(seed))
-        state = jaxae.create_train_state(self._init(init_key), self._optimizer)
-        x, epochs = self._data[0], self._plan.epochs
-        return jaxae.fit(
-            self._run_epoch, state, train_key, x, setting, epochs=epochs, on_epoch=log
-        ).params
+        at = " " * 8 if member.label is None else f"{member.label:8.3g}"
+        run.say(f"{member.method:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
+        return Trained({"weight": member.label, **row}, kept[0])
 
 
 def relu_family(plan: Plan) -> Family:
@@ -185,25 +210,21 @@ def train(
     plan: Plan, run: Run
 ) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, np.ndarray]]]:
     """Returns the rows of every method, and codes and filters of the L1 networks."""
-    relu, sigmoid = relu_family(plan), sigmoid_family(plan)
     lecture = 2 * plan.raw[0].shape[1] * KL_PENALTY
     at = lambda weight, **rest: Setting(np.float32(weight), **rest)
-    l1 = [relu.run("L1", at(weight), weight, run) for weight in plan.weights]
-    is_free = np.bool_(True)
-    table = {
-        "L1": [row for row, _ in l1],
-        "L1, free filters": [
-            relu.run("free", at(weight, is_free=is_free), weight, run)[0] for weight in plan.free
-        ],
-        "KL": [
-            sigmoid.run("KL", at(factor * lecture), factor * lecture, run)[0]
-            for factor in KL_FACTORS
-        ],
-    }
-    for number, top in enumerate(plan.top_k, start=1):
-        name = f"top {top}"
-        table[name] = [relu.run(name, at(0.0, keep=np.int32(number)), None, run)[0]]
-    return table, [kept for _, kept in l1]
+    members = [Member("L1", weight, at(weight)) for weight in plan.weights]
+    members += [Member("free", w, at(w, is_free=np.bool_(True))) for w in plan.free]
+    members += [
+        Member(f"top {top}", None, at(0.0, keep=np.int32(number)))
+        for number, top in enumerate(plan.top_k, start=1)
+    ]
+    relu = relu_family(plan).train(members, run)
+    weights = [factor * lecture for factor in KL_FACTORS]
+    kl = sigmoid_family(plan).train([Member("KL", w, at(w)) for w in weights], run)
+    rows = lambda method: [t.row for m, t in zip(members, relu, strict=True) if m.method == method]
+    table = {"L1": rows("L1"), "L1, free filters": rows("free"), "KL": [t.row for t in kl]}
+    table |= {f"top {top}": rows(f"top {top}") for top in plan.top_k}
+    return table, [trained.kept for trained in relu[: len(plan.weights)]]
 
 
 def tops(methods: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

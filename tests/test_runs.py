@@ -1,0 +1,274 @@
+"""Whole runs: many epochs a call, many models at once, and what breaks down on the way."""
+
+import threading
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxae
+from jaxae import runs
+
+RNG = np.random.default_rng(9)
+X = jnp.asarray(RNG.uniform(size=(37, 6)), jnp.float32)
+INIT, ENCODE, DECODE = jaxae.as_functions(
+    jaxae.DenseAutoencoder((6,), 3, output_activation=jax.nn.sigmoid)
+)
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """optax's Adam mixes a Python float with an int32 count, which is not strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def dae_loss(params, key, x, stddev):
+    f = partial(ENCODE, params), partial(DECODE, params)
+    return jaxae.denoising_loss(key, *f, x, corrupt=partial(jaxae.gaussian_noise, stddev=stddev))
+
+
+ADAM = optax.adam(0.02)
+# Shared, so that the tests compile each program once.
+RUN = jaxae.make_run(dae_loss, ADAM, batch_size=8, epochs_per_call=4)
+LEVELS = jnp.array([0.0, 0.2, 0.7])
+
+
+def starts(count=3):
+    keys = jax.random.split(jax.random.key(4), (count, 2))
+    states = jax.vmap(lambda key: jaxae.create_train_state(INIT(key), ADAM))(keys[:, 0])
+    return states, jaxae.hash_key(keys[:, 1])
+
+
+def of_model(stacked, i):
+    return jax.tree.map(lambda leaf: leaf[i], stacked)
+
+
+def same(a, b, **tolerance):
+    check = partial(np.testing.assert_allclose, **tolerance) if tolerance else None
+    jax.tree.map(check or np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def one_by_one():
+    """Every model trained by itself, with its losses."""
+    with jax.numpy_dtype_promotion("standard"):
+        states, keys = starts()
+        trained, losses = [], []
+        for i in range(3):
+            values = []
+            note = lambda epoch, loss, values=values: values.append((epoch, loss))
+            alone = of_model(states, i), keys[i], X, LEVELS[i]
+            state = jaxae.fit(RUN, *alone, epochs=6, on_epoch=note)
+            trained.append(state)
+            losses.append(values)
+        return trained, losses
+
+
+def test_a_run_is_its_epochs_one_after_another(one_by_one):
+    run_epoch = jaxae.make_epoch(dae_loss, ADAM, batch_size=8)
+    states, keys = starts()
+    state, losses = of_model(states, 1), []
+    for epoch in range(6):
+        state, loss = run_epoch(state, keys[1], epoch, X, LEVELS[1])
+        losses.append(float(loss))
+    trained, reported = one_by_one
+    same(trained[1], state, rtol=1e-5, atol=1e-6)
+    assert [epoch for epoch, _ in reported[1]] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose([loss for _, loss in reported[1]], losses, rtol=1e-5)
+
+
+def test_losses_beyond_the_epochs_are_not_numbers():
+    states, keys = starts()
+    state, losses = jax.jit(RUN)(of_model(states, 0), keys[0], 0, 3, X, 0.1)
+    assert losses.shape == (RUN.epochs_per_call,)
+    assert np.isfinite(losses[:3]).all()
+    assert np.isnan(losses[3:]).all()
+    assert int(state.step) == 15
+    untouched, none = jax.jit(RUN)(of_model(states, 0), keys[0], 0, 0, X, 0.1)
+    same(untouched, of_model(states, 0))
+    assert np.isnan(none).all()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_how_a_run_is_cut_into_calls_changes_nothing(seconds, one_by_one, monkeypatch):
+    monkeypatch.setattr(runs, "_SECONDS_PER_CALL", seconds)
+    states, keys = starts()
+    calls = []
+    program = RUN.program
+    monkeypatch.setattr(RUN, "program", lambda *a, **k: counted(program(*a, **k), calls))
+    state = jaxae.fit(RUN, of_model(states, 2), keys[2], X, LEVELS[2], epochs=6)
+    same(state, one_by_one[0][2])
+    # one epoch, one epoch for the time it takes, then as many as fit in
+    assert calls == ([1] * 6 if seconds == 0 else [1, 1, 4])
+
+
+def counted(program, calls):
+    def call(state, key, first, count, *rest):
+        calls.append(int(count))
+        return program(state, key, first, count, *rest)
+
+    return call
+
+
+def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_one):
+    states, keys = starts()
+    start = of_model(states, 0)
+    kept = jax.tree.map(np.array, start)
+    same(jaxae.fit(RUN, start, keys[0], X, LEVELS[0], epochs=6), one_by_one[0][0])
+    same(start, kept)
+    arguments = (start, keys[0], np.int32(0), np.int32(1), X, LEVELS[0])
+    RUN.program(*arguments)(*arguments)
+    assert start.params["encoder_kernel_0"].is_deleted()
+
+
+def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one):
+    states, keys = starts()
+    seen = [[], [], []]
+    trained = jaxae.fit_many(
+        RUN, states, keys, X, LEVELS, epochs=6, method="threads",
+        on_epoch=lambda model, epoch, loss: seen[model].append((epoch, loss)),
+    )  # fmt: skip
+    for i, alone in enumerate(one_by_one[0]):
+        same(of_model(trained, i), alone)
+    assert seen == one_by_one[1]
+
+
+def test_models_under_vmap_equal_each_by_itself(one_by_one):
+    states, keys = starts()
+    seen = [[], [], []]
+    trained = jaxae.fit_many(
+        RUN, states, keys, X, LEVELS, epochs=6, method="vmap",
+        on_epoch=lambda model, epoch, loss: seen[model].append((epoch, loss)),
+    )  # fmt: skip
+    for i, alone in enumerate(one_by_one[0]):
+        same(of_model(trained, i), alone, rtol=1e-4, atol=1e-5)
+        assert [epoch for epoch, _ in seen[i]] == [1, 2, 3, 4, 5, 6]
+        losses = [[loss for _, loss in part] for part in (seen[i], one_by_one[1][i])]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_the_method_follows_from_the_platform_alone(monkeypatch):
+    assert jaxae.sweep_method() == ("threads" if jax.default_backend() == "cpu" else "vmap")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert jaxae.sweep_method() == "vmap"
+
+
+def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
+    run = jaxae.make_run(dae_loss, ADAM, batch_size=8)
+    compiled = []
+    real = runs._compiled
+    monkeypatch.setattr(runs, "_compiled", lambda low: compiled.append(1) or real(low))
+    states, keys = starts()
+    jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1, method="threads")
+    assert len(compiled) == 1
+    jaxae.fit(run, of_model(states, 0), keys[0], X, 1, epochs=1)
+    jaxae.fit(run, of_model(states, 0), keys[0], X, 0.5, epochs=2)
+    # an integer and a float setting are two programs; a level, an epoch or a length is none
+    assert len(compiled) == 2
+
+
+def test_a_precision_of_products_is_a_program_of_its_own():
+    run = jaxae.make_run(dae_loss, ADAM, batch_size=8)
+    states, keys = starts()
+    arguments = (of_model(states, 0), keys[0], np.int32(0), np.int32(1), X, LEVELS[0])
+    default = run.program(*arguments)
+    with jax.default_matmul_precision("highest"):
+        assert run.program(*arguments) is not default
+    assert run.program(*arguments) is default
+
+
+@pytest.mark.parametrize("method", ["threads", "vmap"])
+def test_a_model_that_breaks_down_is_named_and_stops_the_others(method):
+    def loss(params, key, x, bad_after):
+        # finite for some epochs of 5 steps, then not
+        return jnp.where(params < bad_after - 0.5, 1.0, jnp.nan) + 0 * x[:, 0] - params
+
+    sgd = optax.sgd(1.0)
+    run = jaxae.make_run(loss, sgd, batch_size=8, epochs_per_call=2)
+    states = jax.vmap(lambda p: jaxae.create_train_state(p, sgd))(jnp.zeros(3))
+    keys = jax.random.split(jax.random.key(0), 3)
+    after = jnp.array([1e9, 10.0, 1e9])
+    seen = []
+    with pytest.raises(jaxae.NonFiniteLossError, match="nan in epoch 3 of model 1: ") as caught:
+        jaxae.fit_many(
+            run, states, keys, X, after, epochs=100_000, method=method,
+            on_epoch=lambda model, epoch, _: seen.append((model, epoch)),
+        )  # fmt: skip
+    assert (caught.value.model, caught.value.epoch) == (1, 3)
+    assert [epoch for model, epoch in seen if model == 1] == [1, 2]
+    assert max(epoch for _, epoch in seen) < 100_000
+
+
+def test_a_parameter_that_breaks_in_the_last_step_is_noticed_for_its_model():
+    sgd = optax.sgd(3e38)
+    run = jaxae.make_run(lambda p, k, x, s: s * p * x.sum(-1), sgd, batch_size=37)
+    states = jax.vmap(lambda p: jaxae.create_train_state(p, sgd))(jnp.ones(2))
+    keys = jax.random.split(jax.random.key(0), 2)
+    for method in ("threads", "vmap"):
+        with pytest.raises(jaxae.NonFiniteLossError, match=r"became .* in epoch 1 of model 1"):
+            jaxae.fit_many(run, states, keys, X, jnp.array([0.0, 2.0]), epochs=1, method=method)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_error_of_the_callback_reaches_the_caller_and_nothing_runs_on():
+    states, keys = starts()
+    seen = []
+
+    def on_epoch(model, epoch, loss):
+        seen.append(threading.get_ident())
+        if len(seen) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        jaxae.fit_many(RUN, states, keys, X, LEVELS, epochs=10**6, on_epoch=on_epoch)
+    assert not [t for t in threading.enumerate() if t.ident in seen and t.is_alive()]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_and_names_the_epoch(key, bad):
+    def loss(params, step_key, x):
+        # finite for two epochs of 5 steps, then not
+        return jnp.where(params < 9.5, 1.0 + 0 * params, bad) + 0 * x[:, 0] - params
+
+    sgd = optax.sgd(1.0)
+    run = jaxae.make_run(loss, sgd, batch_size=8)
+    state = jaxae.create_train_state(jnp.zeros(()), sgd)
+    seen = []
+    with pytest.raises(jaxae.NonFiniteLossError, match="in epoch 3: ") as caught:
+        jaxae.fit(run, state, key, X, epochs=9, on_epoch=lambda e, v: seen.append(e))
+    assert (caught.value.epoch, caught.value.model) == (3, None)
+    assert seen == [1, 2]
+
+
+def test_going_on_continues_the_random_streams(one_by_one):
+    states, keys = starts()
+    half = jaxae.fit(RUN, of_model(states, 0), keys[0], X, LEVELS[0], epochs=2)
+    numbers = []
+    both = jaxae.fit(
+        RUN, half, keys[0], X, LEVELS[0], epochs=4, first_epoch=2,
+        on_epoch=lambda epoch, _: numbers.append(epoch),
+    )  # fmt: skip
+    same(both, one_by_one[0][0])
+    assert numbers == [3, 4, 5, 6]
+
+
+def test_settings_may_be_pytrees():
+    def loss(params, key, x, setting):
+        return jnp.square(params - setting["target"] * x[:, 0])
+
+    sgd = optax.sgd(0.5)
+    run = jaxae.make_run(loss, sgd, batch_size=5)
+    states = jax.vmap(lambda p: jaxae.create_train_state(p, sgd))(jnp.zeros(2))
+    targets = {"target": jnp.array([1.0, 3.0])}
+    keys = jax.random.split(jax.random.key(0))
+    for method in ("threads", "vmap"):
+        trained = jaxae.fit_many(run, states, keys, jnp.ones((5, 1)), targets, epochs=2,
+                                 method=method)  # fmt: skip
+        assert trained.params.tolist() == [1.0, 3.0]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from idx_files import write_four
+from jax_settings import as_on_the_command_line
 from PIL import Image
 
 import jaxae
@@ -26,7 +27,7 @@ TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5,
 @pytest.fixture(autouse=True)
 def as_users_run_it():
     """Experiments run with JAX's own settings, as on the command line."""
-    with jax.numpy_dtype_promotion("standard"):
+    with as_on_the_command_line():
         yield
 
 
@@ -34,7 +35,7 @@ def as_users_run_it():
 def digits_run(tmp_path_factory):
     """One small run on digits; yields (folder, what main returned)."""
     out = tmp_path_factory.mktemp("run") / "new" / "folder"
-    with jax.numpy_dtype_promotion("standard"):
+    with as_on_the_command_line():
         metrics = denoising.main(denoising.Config(dataset="digits", out=out, **TINY))
     return out, metrics
 

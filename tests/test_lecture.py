@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import html5lib
-import jax
 import numpy as np
 import pytest
+from jax_settings import as_on_the_command_line
 
 from experiments import lecture
 from experiments.common import claims, command_line, data, page
@@ -27,7 +27,7 @@ RESULTS = ROOT / "experiments" / "results"
 @pytest.fixture(autouse=True)
 def as_users_run_it():
     """Experiments run with JAX's own settings, as on the command line."""
-    with jax.numpy_dtype_promotion("standard"):
+    with as_on_the_command_line():
         yield
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
+from experiments.common import compilation
 from experiments.common.errors import InputError, PartsFailedError
 from jaxae import NonFiniteLossError
 
@@ -39,6 +40,10 @@ class CommonConfig:
     """Repetitions, for the error bars; by default 3."""
     out: Path | None = None
     """Folder for the results, by default results/<experiment>/<dataset>; replaces older ones."""
+    products: compilation.Products = "float32"
+    """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
+    compilation_cache: Path | None = None
+    """Folder of your own in which compiled programs are kept for the next run; by default none."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial within a minute: few examples, 2 epochs and 1 seed unless told; no good numbers."""
 
@@ -50,6 +55,12 @@ class CommonConfig:
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
         require_number("--learning-rate", self.learning_rate, above=0.0, high=10.0)
+        compilation.use_products(self.products)
+        if self.compilation_cache is not None:
+            compilation.use_cache(self.compilation_cache)
+
+
+_OF_THE_MACHINE = ("out", "compilation_cache")  # they change no number
 
 
 def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:
@@ -83,11 +94,11 @@ def require_number(
 
 
 def as_typed(experiment: str, config: CommonConfig) -> str:
-    """Returns the command that gives this configuration, without ``--out``."""
+    """Returns the command that gives this configuration, without folders of the machine."""
     words = ["python", "-m", f"experiments.{experiment}"]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name == "out" or value == field.default:
+        if field.name in _OF_THE_MACHINE or value == field.default:
             continue
         words.append("--" + field.name.replace("_", "-"))
         if value is not True:

@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -135,7 +135,7 @@ def environment() -> dict[str, Any]:
     return {
         "jaxae": __version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
+        **{name: version(name) for name in packages},
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -161,10 +161,11 @@ def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Returns the installed version of a package, or None."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

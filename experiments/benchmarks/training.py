@@ -1,0 +1,428 @@
+"""An epoch of the lecture's denoising autoencoder, beside PyTorch and Keras, from start to finish.
+
+    python -m experiments.benchmarks.training
+
+One model (linear code, sigmoid output, squared error), the same initial weights, 60,000 images of
+784 pixels, fresh uniform noise, Adam 1e-3: ``jaxae.make_run``, PyTorch eager and compiled (on a
+GPU with CUDA graphs too), with its default and its fused Adam, and Keras 3 on its JAX backend. They
+must come to the same loss first; then they take turns, and beside them the bare matrix products of
+the step. Then each starts in a process of its own: time to the first epoch, peak memory. About 20
+minutes on two cores; for the rivals, ``pip install torch keras``. Expected: the table of the README,
+which is made from ``results/training-<device>.json``.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+import jaxae
+from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks.side_by_side import Contender, race
+from experiments.common import command_line, noises, records
+from experiments.common.errors import InputError
+
+PIXELS, NOISE, RATE = 784, 0.55, 1e-3
+EXAMPLES = 60_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rounds: int = 5
+    """How often everything runs in turn; the table has medians."""
+    cases: tuple[str, ...] = ()
+    """Names of the cases to run, by default all."""
+    out: Path | None = None
+    """Folder for the result file, by default results/benchmarks."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial: one small case, three rounds."""
+    alone: str | None = None
+    """One contender, one epoch, nothing else; prints its times. The benchmark calls itself so."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_integer("--rounds", self.rounds, low=1)
+        if unknown := set(self.cases) - set(CASES):
+            raise InputError(f"--cases must be among {', '.join(CASES)}, but has {unknown.pop()}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A size of the model and of a batch."""
+
+    code_dim: int
+    batch: int
+    examples: int = EXAMPLES
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of an epoch."""
+        return -(-self.examples // self.batch)
+
+    @property
+    def flops(self) -> int:
+        """Operations of the products of an epoch: two forward, three backward."""
+        return 10 * self.examples * PIXELS * self.code_dim
+
+
+CASES = {
+    "64, batch 64": Case(64, 64),
+    "64, batch 256": Case(64, 256),
+    "1568, batch 64": Case(1568, 64),
+    "1568, batch 256": Case(1568, 256),
+}
+QUICK = Case(8, 64, examples=512)
+
+
+@dataclass
+class Task:
+    """What all contenders are given."""
+
+    case: Case
+    x: np.ndarray
+    params: dict[str, np.ndarray]
+
+
+def make_task(case: Case) -> Task:
+    """Returns images, and the initial weights of every contender."""
+    rng = np.random.default_rng(0)
+    # Sixteen patterns with a little variation: something to learn, of MNIST's shape.
+    patterns = rng.uniform(size=(16, PIXELS)) ** 4
+    mixed = patterns[rng.integers(0, 16, case.examples)] * rng.uniform(
+        0.7, 1, (case.examples, PIXELS)
+    )
+    params = jaxae.as_functions(_model(case)).init(jax.random.key(0))
+    return Task(case, mixed.astype(np.float32), {k: np.array(v) for k, v in params.items()})
+
+
+def _model(case: Case) -> jaxae.DenseAutoencoder:
+    return jaxae.DenseAutoencoder((PIXELS,), case.code_dim, output_activation=jax.nn.sigmoid)
+
+
+def ours(task: Task, make_key: Callable[[Any], Any] = jaxae.hash_key) -> Callable[[], float]:
+    """Returns a function that trains one more epoch and returns its mean loss."""
+    _, encode, decode = jaxae.as_functions(_model(task.case))
+    corrupt = noises.BY_NAME["uniform"].at_level(NOISE)
+
+    def loss(params: Any, key: Any, x: Any) -> Any:
+        functions = partial(encode, params), partial(decode, params)
+        return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt)
+
+    optimizer = optax.adam(RATE)
+    run = jaxae.make_run(loss, optimizer, batch_size=task.case.batch)
+    state = jaxae.create_train_state(jax.tree.map(jnp.asarray, task.params), optimizer)
+    key, x = make_key(jax.random.key(1)), jnp.asarray(task.x)
+    program = run.program(state, key, np.int32(0), np.int32(1), x)
+    epoch = 0
+
+    def one_epoch() -> float:
+        nonlocal state, epoch
+        state, losses = program(state, key, np.int32(epoch), np.int32(1), x)
+        epoch += 1
+        return float(losses[0])
+
+    return one_epoch
+
+
+def bare_products(task: Task) -> Callable[[], float]:
+    """Returns the five matrix products of every step of an epoch, and nothing else."""
+    case = task.case
+    steps = case.examples // case.batch
+    x = jnp.asarray(task.x[: case.batch])
+    kernels = (
+        jnp.asarray(task.params["encoder_kernel_0"]),
+        jnp.asarray(task.params["decoder_kernel_0"]),
+    )
+
+    @jax.jit
+    def products(x: Any, encoder: Any, decoder: Any) -> Any:
+        def body(carry: Any, _: None) -> tuple[Any, None]:
+            x, code, x_hat, back, *_ = carry
+            found = (
+                x,
+                x @ encoder,
+                code @ decoder,
+                x_hat @ decoder.T,
+                code.T @ x_hat,
+                x.T @ back,
+            )
+            return jax.lax.optimization_barrier(found), None  # the compiler may leave none out
+
+        code = x @ encoder
+        start = (x, code, x, code, decoder, encoder)
+        return jax.lax.scan(body, start, None, length=steps)[0]
+
+    def run() -> float:
+        return float(jax.block_until_ready(products(x, *kernels))[1][0, 0])
+
+    return run
+
+
+def in_torch(task: Task, *, is_compiled: bool, mode: str | None, fused: bool) -> Any:
+    """Returns an epoch of PyTorch, as its tutorials write it."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.tensor(task.x, device=device)
+    encoder = torch.nn.Linear(PIXELS, task.case.code_dim)
+    decoder = torch.nn.Linear(task.case.code_dim, PIXELS)
+    with torch.no_grad():
+        for layer, name in ((encoder, "encoder"), (decoder, "decoder")):
+            layer.weight.copy_(torch.tensor(task.params[f"{name}_kernel_0"].T))
+            layer.bias.copy_(torch.tensor(task.params[f"{name}_bias_0"]))
+    encoder, decoder = encoder.to(device), decoder.to(device)
+    params = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(params, RATE, fused=fused or None)
+
+    def loss(batch: Any) -> Any:
+        noisy = (batch + NOISE * (2 * torch.rand_like(batch) - 1)).clamp(0, 1)
+        return (torch.sigmoid(decoder(encoder(noisy))) - batch).square().sum(1).mean()
+
+    if is_compiled:
+        loss = torch.compile(loss, mode=mode)
+    torch.manual_seed(0)
+
+    def one_epoch() -> float:
+        total = torch.zeros((), device=device)
+        for rows in torch.randperm(len(x), device=device).split(task.case.batch):
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(x[rows])
+            value.backward()
+            optimizer.step()
+            total += value.detach() * len(rows)
+        return float(total) / len(x)
+
+    return one_epoch
+
+
+def in_keras(task: Task) -> Callable[[], float]:
+    """Returns an epoch of Keras 3 on its JAX backend, ``model.fit`` with a noise layer."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    class Noise(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seeds = keras.random.SeedGenerator(0)
+
+        def call(self, x: Any) -> Any:
+            noise = keras.random.uniform(keras.ops.shape(x), -NOISE, NOISE, seed=self.seeds)
+            return keras.ops.clip(x + noise, 0, 1)
+
+    dense = keras.layers.Dense
+    model = keras.Sequential(
+        [
+            keras.Input((PIXELS,)),
+            Noise(),
+            dense(task.case.code_dim),
+            dense(PIXELS, activation="sigmoid"),
+        ]
+    )
+    names = [f"{part}_{kind}_0" for part in ("encoder", "decoder") for kind in ("kernel", "bias")]
+    for variable, name in zip(model.trainable_variables, names, strict=True):
+        variable.assign(task.params[name])
+    squared = lambda x, x_hat: keras.ops.sum(keras.ops.square(x - x_hat), axis=-1)
+    model.compile(keras.optimizers.Adam(RATE), squared)
+
+    def one_epoch() -> float:
+        fitted = model.fit(task.x, task.x, batch_size=task.case.batch, epochs=1, verbose=0)
+        return float(fitted.history["loss"][0])
+
+    return one_epoch
+
+
+def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
+    """Returns how to make each contender that can run here, ours first."""
+    found: dict[str, Any] = {
+        "jaxae": ours,
+        "jaxae, default generator": partial(ours, make_key=lambda key: key),
+    }
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        modes: dict[str, str | None] = {"eager": None, "compile": None}
+        if torch.cuda.is_available():
+            modes["compile, CUDA graphs"] = "reduce-overhead"
+        for how, mode in modes.items():
+            for fused in (False, True):
+                name = f"torch {how}" + (", fused Adam" if fused else "")
+                options: dict[str, Any] = {
+                    "is_compiled": how != "eager",
+                    "mode": mode,
+                    "fused": fused,
+                }
+                found[name] = partial(in_torch, **options)
+    if importlib.util.find_spec("keras"):
+        found["keras"] = in_keras
+    return found
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Returns losses, times and rates of all contenders of a case."""
+    task = make_task(case)
+    makers = contenders()
+    racers, losses = {}, {}
+    for name, make in makers.items():
+        start = time.perf_counter()
+        one_epoch = make(task)
+        first = one_epoch()
+        seconds = time.perf_counter() - start
+        losses[name] = [first, one_epoch()]
+        racers[name] = Contender(one_epoch, compile_seconds=seconds)
+    for name, values in losses.items():
+        if not np.allclose(values, losses["jaxae"], rtol=0.02):
+            raise RuntimeError(f"{name} comes to {values}, jaxae to {losses['jaxae']}")
+    racers["bare products"] = Contender(bare_products(task))
+    racers["bare products"].call()
+    found = race(racers, rounds)
+    for row in found.values():
+        row["gflops_per_second"] = case.flops / row["seconds"]["median"] / 1e9
+        row["first_epoch_seconds"] = row.pop("compile_seconds")
+        del row["temporary_bytes"]
+    return {
+        "code_dim": case.code_dim,
+        "batch": case.batch,
+        "examples": case.examples,
+        "losses_of_two_epochs": losses,
+        "contenders": found,
+    }
+
+
+def alone(name: str, case: Case) -> None:
+    """Trains one epoch and prints what it took, as JSON."""
+    start = time.perf_counter()
+    one_epoch = contenders()[name](make_task(case))
+    loss = one_epoch()
+    print(json.dumps({"seconds": time.perf_counter() - start, "loss": loss}))
+
+
+def in_own_process(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Returns wall seconds and peak memory of a command, and what its last line says."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", *arguments]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.DEVNULL, env=os.environ | environment
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        lines = output.read().decode().strip().splitlines()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "peak_bytes": peak, "last_line": lines[-1] if lines else ""}
+
+
+def starts(case_option: list[str], rounds: int) -> dict[str, Any]:
+    """Returns, for each contender by itself: seconds to the first epoch, and peak memory."""
+    found: dict[str, Any] = {}
+    for name in contenders():
+        command = ["experiments.benchmarks.training", "--alone", name, *case_option]
+        runs = [in_own_process(command, {}) for _ in range(rounds)]
+        found[name] = {
+            key: float(np.median([run[key] for run in runs])) for key in ("seconds", "peak_bytes")
+        }
+    return found
+
+
+def first_epoch_of_a_script(rounds: int) -> dict[str, float]:
+    """Returns seconds from the start of a cold process to the first epoch of ``denoising``.
+
+    Without a compilation cache, and with one that an earlier run has filled; and what the import
+    of jaxae adds to that of jax, flax and optax.
+    """
+    seconds: dict[str, list[float]] = {"no cache": [], "warm cache": [], "import": []}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ["--compilation-cache", f"{folder}/cache"]
+        _until_first_epoch(Path(folder), cache)
+        for _ in range(rounds):
+            seconds["no cache"].append(_until_first_epoch(Path(folder), []))
+            seconds["warm cache"].append(_until_first_epoch(Path(folder), cache))
+            code = (
+                "import time, jax, flax, optax; start = time.perf_counter(); import jaxae; "
+                "print(time.perf_counter() - start)"
+            )
+            found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+            seconds["import"].append(float(found.stdout))
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def _until_first_epoch(folder: Path, options: list[str]) -> float:
+    """Returns how long it takes until the log of a fresh run has its first line."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--epochs", "200", "--out", str(out), *options], stdout=subprocess.DEVNULL
+    )
+    try:
+        while not any(log.stat().st_size for log in out.glob(".partial-*/log.jsonl")):
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} ended before its first epoch")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        if options:
+            process.wait()  # so that the cache is whole
+    finally:
+        process.terminate()
+        process.wait()
+    return seconds
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    if config.alone is not None:
+        alone(config.alone, QUICK if config.quick else CASES["64, batch 64"])
+        return {}
+    chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
+    rounds = 3 if config.quick else config.rounds
+    found = {}
+    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+        for name, case in ({"quick": QUICK} if config.quick else chosen).items():
+            found[name] = measure(case, rounds)
+            record.log(case=name)
+            print(f"code of {name}: {summary(found[name])}", flush=True)
+        results = {
+            "benchmark": "training",
+            "rounds": rounds,
+            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "torch": records.version("torch"),
+            "keras": records.version("keras"),
+            "cases": found,
+            "alone": {} if config.quick else starts([], 3),
+            "first_epoch": {} if config.quick else first_epoch_of_a_script(3),
+            "peak_bytes_of_the_benchmark": 1024 * resource.getrusage(0).ru_maxrss,
+        }
+        record.write_json(f"training-{device_name()}.json", results)
+    return results
+
+
+def summary(measured: dict[str, Any]) -> str:
+    """Returns one line: the median time of every contender, in seconds."""
+    return ", ".join(
+        f"{name} {contender['seconds']['median']:.3g} s"
+        for name, contender in measured["contenders"].items()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

@@ -7,6 +7,8 @@ Each table stands between two comments that name it; the text around it is left 
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,7 @@ def lecture_table(dataset: str) -> str:
 
 def contraction_table(device: str) -> str:
     """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
-    path = BENCHMARKS / f"contraction-{device}.json"
-    cases = json.loads(path.read_text(encoding="utf-8"))["cases"].values()
+    cases = benchmark("contraction", device)["cases"].values()
     header = [
         "encoder",
         "",
@@ -72,19 +73,110 @@ def contraction_table(device: str) -> str:
     lines = [header, ["---", "---", *["---:"] * 4]]
     for case in cases:
         for i, (name, measured) in enumerate(case["contenders"].items()):
-            spread = [measured["times_the_first"][key] for key in ("median", "min", "max")]
             compiling, memory = measured["compile_seconds"], measured["temporary_bytes"]
-            times = "1" if i == 0 else "{} ({} to {})".format(*map(_digits, spread))
             lines.append(
                 [
                     "" if i else case["name"],
                     name,
                     _digits(measured["seconds"]["median"] * 1e3),
-                    times,
+                    _ratio(measured["times_the_first"], is_first=i == 0),
                     "" if compiling is None else f"{compiling:.2f}",
                     "" if memory is None else f"{memory / 2**20:,.1f}",
                 ]
             )
+    return _markdown(lines)
+
+
+def benchmark(name: str, device: str) -> dict[str, Any]:
+    """Returns the committed result file of a benchmark."""
+    path = BENCHMARKS / f"{name}-{device}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def training_table(device: str) -> str:
+    """Returns the Markdown table of an epoch beside its rivals."""
+    header = ["code dimension, batch", "", "seconds", "times as long as the first", "GFLOP/s"]
+    lines = [header, ["---", "---", *["---:"] * 3]]
+    for name, case in benchmark("training", device)["cases"].items():
+        for i, (contender, measured) in enumerate(case["contenders"].items()):
+            lines.append(
+                [
+                    "" if i else name,
+                    contender,
+                    _digits(measured["seconds"]["median"]),
+                    _ratio(measured["times_the_first"], is_first=i == 0),
+                    f"{measured['gflops_per_second']:.0f}",
+                ]
+            )
+    return _markdown(lines)
+
+
+def start_table(device: str) -> str:
+    """Returns the Markdown table of processes that train one epoch and end."""
+    lines = [["", "first epoch done after (s)", "peak memory (MiB)"], ["---", "---:", "---:"]]
+    for name, measured in benchmark("training", device)["alone"].items():
+        memory = f"{measured['peak_bytes'] / 2**20:,.0f}"
+        lines.append([name, f"{measured['seconds']:.1f}", memory])
+    return _markdown(lines)
+
+
+def profile_table(device: str) -> str:
+    """Returns the Markdown table of the kinds of work in an epoch."""
+    results = benchmark("epoch", device)
+    cases = results["cases"]
+    lines = [["share of the time of all kernels", *cases], ["---", *["---:"] * len(cases)]]
+    for kind, meaning in results["kinds"].items():
+        shares = [f"{100 * case['profile'][kind]:.0f} %" for case in cases.values()]
+        lines.append([meaning, *shares])
+    return _markdown(lines)
+
+
+def variants_table(device: str) -> str:
+    """Returns the Markdown table of other ways to do an epoch: times as long, and the spread."""
+    cases = benchmark("epoch", device)["cases"]
+    lines = [["", *cases], ["---", *["---:"] * len(cases)]]
+    names = next(iter(cases.values()))["variants"]
+    for i, name in enumerate(names):
+        found = [case["variants"][name] for case in cases.values()]
+        cells = [
+            f"{_digits(row['seconds']['median'])} s" if i == 0 else _ratio(row["times_the_first"])
+            for row in found
+        ]
+        lines.append([name, *cells])
+    return _markdown(lines)
+
+
+def growth_table(device: str) -> str:
+    """Returns the Markdown table of time and memory against each size."""
+    header = ["", "from", "to", "seconds", "exponent", "MiB", "exponent"]
+    lines = [header, ["---", *["---:"] * 6]]
+    for name, grown in benchmark("growth", device)["growth"].items():
+        seconds = [row["median"] for row in grown["seconds"]]
+        sizes, memory = grown["sizes"], [size / 2**20 for size in grown["bytes"]]
+        span = lambda values: f"{_digits(values[0])} to {_digits(values[-1])}"
+        lines.append(
+            [
+                name.replace("_", " "),
+                f"{sizes[0]:,}",
+                f"{sizes[-1]:,}",
+                span(seconds),
+                f"{grown['exponent_of_seconds']:.2f}",
+                span(memory),
+                f"{grown['exponent_of_bytes']:.2f}",
+            ]
+        )
+    return _markdown(lines)
+
+
+def sweep_table(device: str) -> str:
+    """Returns the Markdown table of ways to train several models."""
+    sweeps = benchmark("growth", device)["sweeps"]
+    names = list(next(iter(sweeps.values())))
+    lines = [["inputs-code", *names], ["---", *["---:"] * len(names)]]
+    for sweep, found in sweeps.items():
+        seconds = f"{_digits(found[names[0]]['seconds']['median'])} s"
+        ratios = [_ratio(found[name]["times_the_first"]) for name in names[1:]]
+        lines.append([sweep, seconds, *ratios])
     return _markdown(lines)
 
 
@@ -103,29 +195,49 @@ def _digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):,g}"
 
 
+def _ratio(spread: dict[str, float], *, is_first: bool = False) -> str:
+    """Returns a ratio with the least and the greatest of the rounds."""
+    values = [_digits(spread[key]) for key in ("median", "min", "max")]
+    return "1" if is_first else "{} ({} to {})".format(*values)
+
+
 def _with_spread(number: dict[str, Any], style: str) -> str:
     spread = "" if number["std"] is None else f" ± {number['std']:{style}}"
     return f"{number['mean']:{style}}{spread}"
 
 
-def updated(readme: str) -> str:
-    """Returns the text of the README with every table made anew."""
-    tables = {
-        "lecture mnist": lecture_table("mnist"),
-        "denoising mnist": denoising_table("mnist"),
-        "denoising digits": denoising_table("digits"),
-        "contraction cpu-2-cores": contraction_table("cpu-2-cores"),
-    }
-    for name, table in tables.items():
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "lecture mnist": partial(lecture_table, "mnist"),
+        "denoising mnist": partial(denoising_table, "mnist"),
+        "denoising digits": partial(denoising_table, "digits"),
+        "training cpu-2-cores": partial(training_table, "cpu-2-cores"),
+        "contraction cpu-2-cores": partial(contraction_table, "cpu-2-cores"),
+    },
+    "docs/speed.md": {
+        "profile cpu-2-cores": partial(profile_table, "cpu-2-cores"),
+        "variants cpu-2-cores": partial(variants_table, "cpu-2-cores"),
+        "sweeps cpu-2-cores": partial(sweep_table, "cpu-2-cores"),
+        "start cpu-2-cores": partial(start_table, "cpu-2-cores"),
+        "growth cpu-2-cores": partial(growth_table, "cpu-2-cores"),
+    },
+}
+
+
+def updated(page: str, text: str) -> str:
+    """Returns the text of a page with every table made anew."""
+    for name, make in PAGES[page].items():
+        table = make()
         begin, end = f"<!-- table: {name} -->", "<!-- end of table -->"
         pattern = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", flags=re.DOTALL)
         replacement = rf"\g<1>{table.replace(chr(92), chr(92) * 2)}\n\g<2>"
-        readme, count = pattern.subn(replacement, readme)
+        text, count = pattern.subn(replacement, text)
         if count != 1:
-            raise ValueError(f"README.md must hold {begin} ... {end} once, but has {count}")
-    return readme
+            raise ValueError(f"{page} must hold {begin} ... {end} once, but has {count}")
+    return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(updated(page, path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -165,14 +165,16 @@ def denoising_loss(
     _checks.prng_key("key", key)
     if sample_code is None:
         x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
-        x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
+        with jax.named_scope("corruption"):
+            x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
         return _reconstruct(encode, decode, x_noisy, x, reconstruction, batch_ndim)[0]
 
     _checks.callable_("sample_code", sample_code)
     key, code_key = jax.random.split(key)
     drawn = lambda x_i: sample_code(code_key, encode(x_i))
     x, batch_ndim = _inputs(drawn, decode, reconstruction, x, example_ndim)
-    x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
+    with jax.named_scope("corruption"):
+        x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
     keyed = (jax.random.split(code_key, x.shape[:batch_ndim]), x_noisy)
     draw_code = lambda keyed_i: sample_code(keyed_i[0], encode(keyed_i[1]))
     return _reconstruct(draw_code, decode, keyed, x, reconstruction, batch_ndim)[0]
@@ -307,7 +309,8 @@ def combined_loss(
     _checks.prng_key("key", key)
     x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
     noise_key, probe_key = jax.random.split(key)
-    x_noisy = corrupt_batch(noise_key, corrupt, x, batch_ndim=batch_ndim)
+    with jax.named_scope("corruption"):
+        x_noisy = corrupt_batch(noise_key, corrupt, x, batch_ndim=batch_ndim)
     if isinstance(contraction_weight, int | float) and contraction_weight == 0:
         code, jacobian = over_batch(encode, batch_ndim)(x_noisy), None
     else:

@@ -4,9 +4,12 @@ import json
 from functools import partial
 
 import jax
+import numpy as np
 import pytest
+from jax_settings import as_on_the_command_line
 
-from experiments.benchmarks import contraction, side_by_side
+import jaxae
+from experiments.benchmarks import contraction, epoch, growth, random_bits, side_by_side, training
 from experiments.common import command_line
 
 run = partial(command_line.run, contraction.main, contraction.Config)
@@ -70,3 +73,93 @@ def test_bad_options(arguments, message, tmp_path, capsys):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def as_users_run_it():
+    with as_on_the_command_line():
+        yield
+
+
+def test_training_and_its_variants_write_whole_files(tmp_path, capsys, as_users_run_it):
+    for module in (training, epoch):
+        options = ["--quick", "--out", str(tmp_path / module.__name__)]
+        assert command_line.run(module.main, module.Config, options) == 0
+    (path,) = tmp_path.glob("*/training-*.json")
+    case = json.loads(path.read_text())["cases"]["quick"]
+    names = list(case["contenders"])
+    assert names[:2] == ["jaxae", "jaxae, default generator"]
+    assert names[-1] == "bare products"
+    for name, (first, second) in case["losses_of_two_epochs"].items():
+        assert second < first, name
+    for row in case["contenders"].values():
+        flops = 10 * case["examples"] * 784 * case["code_dim"]
+        assert row["gflops_per_second"] * row["seconds"]["median"] * 1e9 == pytest.approx(flops)
+    (path,) = tmp_path.glob("*/epoch-*.json")
+    case = json.loads(path.read_text())["cases"]["quick"]
+    assert sum(case["profile"].values()) == pytest.approx(1)
+    assert set(case["profile"]) == set(epoch.KINDS)
+    if jax.default_backend() == "cpu":
+        assert all(case["profile"][kind] > 0 for kind in ("products", "noise", "optimizer"))
+    assert {"as it is", "generator Threefry (default)", "shuffle by sorting"} <= set(
+        case["variants"]
+    )
+    assert "code of quick: jaxae" in capsys.readouterr().out
+
+
+def test_a_contender_with_another_loss_stops_the_benchmark(monkeypatch, as_users_run_it):
+    real = training.contenders
+    wrong = lambda task: partial(next, iter([1.0, 0.5, 0.25]))
+    monkeypatch.setattr(training, "contenders", lambda: real() | {"wrong": wrong})
+    with pytest.raises(RuntimeError, match=r"wrong comes to \[1.0, 0.5\], jaxae to \["):
+        training.measure(training.QUICK, 1)
+
+
+def test_one_contender_alone_says_what_it_took(capsys, as_users_run_it):
+    training.main(training.Config(alone="jaxae", quick=True))
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] > 0
+    assert np.isfinite(found["loss"])
+
+
+def test_a_process_of_its_own_is_measured():
+    found = training.in_own_process(["platform"], {})
+    assert found["last_line"]
+    assert found["seconds"] > 0
+    assert found["peak_bytes"] > 2**20
+    with pytest.raises(RuntimeError, match="no_such_module ended with status 1"):
+        training.in_own_process(["no_such_module"], {})
+
+
+def test_every_instruction_is_of_a_kind():
+    kind = epoch.kind_of
+    assert kind("copy.3", "jit(f)/optimizer/add", "f32[2] copy(x)") == "copies"
+    assert kind("dot.1", "jit(f)/jvp(g)/dot_general", "= f32[2] dot(a, b)") == "products"
+    assert kind("add_fusion", "jit(f)/while/body/optimizer/add", "fusion(a)") == "optimizer"
+    assert kind("clamp", "jit(f)/corruption/jit(clip)/max", "fusion(a)") == "noise"
+    assert kind("gather", "jit(f)/while/body/gather/gather", "gather(a)") == "gather"
+    assert kind("div", "jit(f)/transpose(jvp(g))/mul", "fusion(a)") == "elementwise"
+
+
+def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
+    options = ["--quick", "--out", str(tmp_path)]
+    assert command_line.run(growth.main, growth.Config, options) == 0
+    (path,) = tmp_path.glob("growth-*.json")
+    results = json.loads(path.read_text())
+    grown = results["growth"]["code_dim"]
+    assert grown["sizes"] == [4, 8, 16]
+    assert 0 < grown["exponent_of_bytes"] < 1  # the data do not grow
+    assert list(results["sweeps"]["quick"]) == ["threads", "vmap", "one after another"]
+
+
+def test_an_exponent_is_the_slope_of_a_power_law():
+    assert growth.exponent([3 * f**1.5 for f in growth.FACTORS]) == pytest.approx(1.5)
+
+
+def test_the_stream_of_random_words_is_that_of_the_steps_of_a_run():
+    key = jaxae.hash_key(jax.random.key(7))
+    per_step = 64 * 784
+    words = np.asarray(random_bits.words(key, np.uint32(5), per_step))
+    assert len(words) == 64 * per_step
+    second = jax.random.bits(jax.random.fold_in(key, 6), (per_step,))
+    np.testing.assert_array_equal(words[per_step : 2 * per_step], second)

@@ -7,8 +7,8 @@ One model (linear code, sigmoid output, squared error), the same initial weights
 GPU with CUDA graphs too), with its default and its fused Adam, and Keras 3 on its JAX backend. They
 must come to the same loss first; then they take turns, and beside them the bare matrix products of
 the step. Then each starts in a process of its own: time to the first epoch, peak memory. About 20
-minutes on two cores; for the rivals, ``pip install torch keras``. Expected: the table of the README,
-which is made from ``results/training-<device>.json``.
+minutes on two cores; for the rivals, ``pip install torch keras``. Expected: the table of the
+README, which is made from ``results/training-<device>.json``.
 """
 
 import importlib.util
@@ -217,7 +217,7 @@ def in_keras(task: Task) -> Callable[[], float]:
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
-    class Noise(keras.layers.Layer):  # type: ignore[misc]
+    class Noise(keras.layers.Layer):
         def __init__(self) -> None:
             super().__init__()
             self.seeds = keras.random.SeedGenerator(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jaxae
 from experiments.common import command_line, data, records
 from experiments.common.command_line import CommonConfig
 from experiments.common.progress import Progress
@@ -58,7 +59,8 @@ class Run:
     def __enter__(self) -> "Run":
         if self.dataset is not None:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
-            self.say(f"{self.name}: {counts}")
+            how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
+            self.say(f"{self.name}: {counts}; seeds and settings train {how}")
         self._record.__enter__()  # last: an interrupt after it is seen by __exit__
         return self
 

@@ -1,0 +1,202 @@
+"""How time and memory grow, and what several models at once cost.
+
+    python -m experiments.benchmarks.growth
+
+An epoch of the denoising autoencoder against the number of examples, of inputs, of code units and
+of models, each over a factor of 16, with the exponent of a power law fitted to it; and several
+models in threads, under vmap, and one after another, all in turn. About five minutes on two cores.
+Expected: the tables of docs/speed.md, which are made from ``results/growth-<device>.json``.
+
+On paper an epoch over n examples of d inputs with k code units takes 10 n d k operations in its
+products and O(n (d + k)) elsewhere, and 14 d k n / b memory operations in Adam, b the batch; it
+holds n d numbers of data and 7 d k of weights, gradients and moments. Exponents are 1 where a term
+dominates, and below 1 where another one stays.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+import jaxae
+from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks.side_by_side import Contender, race
+from experiments.benchmarks.training import NOISE, RATE
+from experiments.common import command_line, fitting, records
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rounds: int = 5
+    """How often everything runs in turn; the table has medians."""
+    out: Path | None = None
+    """Folder for the result file, by default results/benchmarks."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial with small sizes and three rounds."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_integer("--rounds", self.rounds, low=1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the data, of the model, and how many models."""
+
+    examples: int = 7680
+    inputs: int = 784
+    code_dim: int = 64
+    models: int = 1
+    batch: int = 64
+
+
+FACTORS = (1, 2, 4, 8, 16)
+GROWTH = {
+    "examples": [Size(examples=3750 * f) for f in FACTORS],
+    "inputs": [Size(inputs=196 * f) for f in FACTORS],
+    "code_dim": [Size(code_dim=98 * f, examples=1920) for f in FACTORS],
+    "models": [Size(models=f, examples=3840) for f in FACTORS],
+}
+# digits (8x8) and MNIST, as many models as the lecture trains at a time
+SWEEPS = {
+    "64-16, 9 models": Size(1438, 64, 16, 9),
+    "64-128, 3 models": Size(1438, 64, 128, 3),
+    "784-64, 9 models": Size(3840, 784, 64, 9),
+    "784-256, 3 models": Size(3840, 784, 256, 3),
+    "784-1568, 3 models": Size(640, 784, 1568, 3),
+}
+
+
+def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
+    """Returns a run, and states, keys, data and noise levels of its models."""
+    model = jaxae.DenseAutoencoder((size.inputs,), size.code_dim, output_activation=jax.nn.sigmoid)
+    init, encode, decode = jaxae.as_functions(model)
+
+    def loss(params: Any, key: Any, x: Any, level: Any) -> Any:
+        corrupt = partial(jaxae.uniform_noise, scale=level, low=0.0, high=1.0)
+        functions = partial(encode, params), partial(decode, params)
+        return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt)
+
+    optimizer = optax.adam(RATE)
+    run = jaxae.make_run(loss, optimizer, batch_size=size.batch)
+    keys = jax.random.split(jaxae.hash_key(jax.random.key(0)), size.models)
+    states = jax.vmap(lambda key: jaxae.create_train_state(init(key), optimizer))(keys)
+    data = np.random.default_rng(0).uniform(size=(size.examples, size.inputs))
+    levels = jnp.linspace(NOISE, 2 * NOISE, size.models)
+    return run, (states, keys, jnp.asarray(data, jnp.float32), levels)
+
+
+def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
+    """Returns the ways to train the models: in threads, together, one after another."""
+    run, arguments = prepared(size)
+    stacked = (arguments[0], arguments[1], arguments[3])
+    singles = fitting.unstacked(stacked, size.models)
+
+    def many(method: str) -> Any:
+        return jax.block_until_ready(
+            jaxae.fit_many(run, *arguments, epochs=epochs, method=method).params
+        )
+
+    def in_turn() -> Any:
+        x = arguments[2]
+        for state, key, level in singles:
+            jax.block_until_ready(jaxae.fit(run, state, key, x, level, epochs=epochs).params)
+
+    return {
+        "threads": partial(many, "threads"),
+        "vmap": partial(many, "vmap"),
+        "one after another": in_turn,
+    }
+
+
+def planned_bytes(size: Size) -> int:
+    """Returns the device memory of the program: arguments, results and temporary buffers."""
+    run, (states, keys, x, levels) = prepared(size)
+    arguments = (states, keys, np.int32(0), np.int32(1), x, levels)
+    program: Any = run.program(*arguments, is_batched=True)
+    memory = program.memory_analysis()
+    sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(sizes + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
+
+
+def growth(sizes: list[Size], rounds: int) -> dict[str, Any]:
+    """Returns seconds of an epoch and bytes for some sizes, and the exponents."""
+    calls = {str(i): ways(size, 1)[jaxae.sweep_method()] for i, size in enumerate(sizes)}
+    for call in calls.values():
+        call()
+    found = race({name: Contender(call) for name, call in calls.items()}, rounds)
+    seconds = [row["seconds"] for row in found.values()]
+    bytes_ = [planned_bytes(size) for size in sizes]
+    return {
+        "seconds": seconds,
+        "bytes": bytes_,
+        "exponent_of_seconds": exponent([row["median"] for row in seconds]),
+        "exponent_of_bytes": exponent(bytes_),
+    }
+
+
+def exponent(values: list[Any]) -> float:
+    """Returns the slope of log value against log size, by least squares."""
+    sizes = np.log(FACTORS[: len(values)])
+    return float(np.polyfit(sizes, np.log(np.asarray(values, np.float64)), 1)[0])
+
+
+def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
+    """Returns the seconds of each way to train the models of a size."""
+    calls = ways(size, epochs)
+    for call in calls.values():
+        call()
+    found = race({name: Contender(call) for name, call in calls.items()}, rounds)
+    for row in found.values():
+        del row["compile_seconds"], row["temporary_bytes"]
+    return found
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:3]]}
+    rounds = 3 if config.quick else config.rounds
+    chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
+    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+        grown = {}
+        for name, sizes in chosen.items():
+            grown[name] = {"sizes": [getattr(s, name) for s in sizes], **growth(sizes, rounds)}
+            record.log(growth=name)
+            print(
+                f"{name}: seconds grow with exponent {grown[name]['exponent_of_seconds']:.2f}, "
+                f"bytes with {grown[name]['exponent_of_bytes']:.2f}",
+                flush=True,
+            )
+        swept = {}
+        for name, size in sweeps.items():
+            swept[name] = sweep(size, rounds, epochs=10 if size.inputs < 100 else 2)
+            record.log(sweep=name)
+            print(
+                f"{name}: "
+                + ", ".join(f"{k} {v['seconds']['median']:.3g} s" for k, v in swept[name].items()),
+                flush=True,
+            )
+        results = {
+            "benchmark": "growth",
+            "rounds": rounds,
+            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "growth": grown,
+            "sweeps": swept,
+        }
+        record.write_json(f"growth-{device_name()}.json", results)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

@@ -1,0 +1,131 @@
+"""What bfloat16 products cost in accuracy: the lecture's denoising autoencoder, trained both ways.
+
+    python -m experiments.benchmarks.rounding --dataset mnist
+
+The five products of a step with factors rounded to bfloat16 and sums in float32, which is what
+``--products bfloat16`` asks of an accelerator; here the rounding is written out, so it is the same
+on every device. Everything else is the same, seeds and noise included; the test error is computed
+in float32. About two minutes on two cores. Expected: a difference within the spread over the seeds,
+stated in docs/speed.md from ``results/rounding-<dataset>.json``.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxae
+from experiments.benchmarks.training import NOISE
+from experiments.common import command_line, fitting, records, running
+
+
+@dataclass(frozen=True)
+class Config(command_line.CommonConfig):
+    """Options of the benchmark; 10 epochs unless told, on digits 200."""
+
+    code_dim: int = 64
+    """Code dimension."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        super().check()
+        command_line.require_integer("--code-dim", self.code_dim, low=1, high=2**16)
+
+
+@jax.custom_vjp
+def rounded_product(a: Array, b: Array) -> Array:
+    """Returns a @ b, a vector and a matrix rounded to bfloat16, summed in float32."""
+    return _product("i,ij->j", a, b)
+
+
+def _product(indices: str, a: Array, b: Array) -> Array:
+    narrow = (a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+    return jnp.einsum(indices, *narrow, preferred_element_type=jnp.float32)
+
+
+def _forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return rounded_product(a, b), (a, b)
+
+
+def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    a, b = kept
+    return _product("j,ij->i", g, b), _product("i,j->ij", a, g)
+
+
+rounded_product.defvjp(_forward, _backward)
+
+
+def train(
+    product: Callable[[Array, Array], Array],
+    config: Config,
+    sizes: dict[str, int],
+    data: tuple[Array, Array],
+    run: running.Run,
+) -> list[float]:
+    """Returns the test error of every seed."""
+    x, test = data
+    corrupt = partial(jaxae.uniform_noise, scale=NOISE, low=0.0, high=1.0)
+    model = jaxae.DenseAutoencoder(x.shape[1:], config.code_dim)
+    init = jaxae.as_functions(model).init
+
+    def parts(params: Any, product: Callable[[Array, Array], Array]) -> tuple[Any, Any]:
+        affine = lambda part, v: product(v, params[f"{part}_kernel_0"]) + params[f"{part}_bias_0"]
+        return partial(affine, "encoder"), lambda code: jax.nn.sigmoid(affine("decoder", code))
+
+    def loss(params: Any, key: Array, x: Array) -> Array:
+        return jaxae.denoising_loss(key, *parts(params, product), x, corrupt=corrupt)
+
+    optimizer = optax.adam(config.learning_rate)
+    program = jaxae.make_run(loss, optimizer, batch_size=config.batch_size)
+    keys = jax.random.split(jax.random.key(config.seed), (sizes["num_seeds"], 3))
+    states = jax.vmap(lambda key: jaxae.create_train_state(init(key), optimizer))(keys[:, 0])
+    trained = jaxae.fit_many(
+        program,
+        states,
+        jaxae.hash_key(keys[:, 1]),
+        x,
+        epochs=sizes["epochs"],
+        on_epoch=lambda seed, epoch, value: run.log(f"seed {seed}", epoch=epoch, train_loss=value),
+    )
+
+    def reconstruct(params: Any, x_i: Array) -> Array:
+        encode, decode = parts(params, jnp.dot)
+        return decode(encode(x_i))
+
+    scores = fitting.make_scores(reconstruct)
+    found = []
+    for params, key in zip(fitting.unstacked(trained.params, len(keys)), keys[:, 2], strict=True):
+        noisy = jaxae.corrupt_batch(key, corrupt, test)
+        found.append(float(scores(params, noisy, test)["mse"]))
+    return found
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    dataset = running.load(config)
+    sizes = running.defaults(config, digits=200, others=10)
+    train_and_test = dataset.flat()
+    data = jnp.asarray(train_and_test[0]), jnp.asarray(train_and_test[1])
+    total = 2 * sizes["epochs"] * sizes["num_seeds"]
+    with running.Run("benchmarks.rounding", config, dataset, total=total) as run:
+        errors = {
+            name: train(product, config, sizes, data, run)
+            for name, product in (("float32", jnp.dot), ("bfloat16", rounded_product))
+        }
+        ratio = np.asarray(errors["bfloat16"]) / np.asarray(errors["float32"])
+        unit = fitting.UNITS["mse"]
+        rows = {name: records.over_seeds(values, unit) for name, values in errors.items()}
+        rows["ratio"] = records.over_seeds(ratio.tolist(), "bfloat16 over float32, same seed")
+        run.say(", ".join(f"{name} {row['mean']:.6f}" for name, row in rows.items()))
+        return run.finish(sizes, test_mse=rows)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

@@ -170,6 +170,8 @@ class Workers:
     def _run_one(self, job: Job) -> str:
         _, *words = shlex.split(job.command)
         command = [sys.executable, *words, "--out", str(job.folder)]
+        if job.config.compilation_cache is not None:
+            command += ["--compilation-cache", str(job.config.compilation_cache)]
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
             subprocess.Popen(

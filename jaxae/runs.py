@@ -55,12 +55,12 @@ class Run:
         *settings: Any,
     ) -> tuple[TrainState, Array]:
         """Returns the state after the epochs, and the mean loss of each, NaN beyond them."""
-        dtype = jax.eval_shape(self._run_epoch, state, key, 0, x, *settings)[1].dtype
+        dtype = jnp.result_type(float)
 
         def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, losses = carry
             state, mean_loss = self._run_epoch(state, key, first_epoch + i, x, *settings)
-            return state, losses.at[i].set(mean_loss)
+            return state, losses.at[i].set(mean_loss.astype(dtype))
 
         start = state, jnp.full(self.epochs_per_call, jnp.nan, dtype)
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), body, start)

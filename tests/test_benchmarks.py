@@ -9,7 +9,15 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 import jaxae
-from experiments.benchmarks import contraction, epoch, growth, random_bits, side_by_side, training
+from experiments.benchmarks import (
+    contraction,
+    epoch,
+    growth,
+    random_bits,
+    side_by_side,
+    start,
+    training,
+)
 from experiments.common import command_line
 
 run = partial(command_line.run, contraction.main, contraction.Config)
@@ -115,20 +123,20 @@ def test_a_contender_with_another_loss_stops_the_benchmark(monkeypatch, as_users
         training.measure(training.QUICK, 1)
 
 
-def test_one_contender_alone_says_what_it_took(capsys, as_users_run_it):
-    training.main(training.Config(alone="jaxae", quick=True))
-    found = json.loads(capsys.readouterr().out)
-    assert found["seconds"] > 0
-    assert np.isfinite(found["loss"])
+def test_one_contender_alone_trains_one_epoch(monkeypatch, capsys, as_users_run_it):
+    monkeypatch.setitem(training.CASES, start.CASE, training.QUICK)
+    assert np.isfinite(start.main(start.Config(alone="jaxae"))["loss"])
+    assert command_line.run(start.main, start.Config, ["--alone", "nobody"]) == 2
+    assert "--alone must be among jaxae, jaxae, default" in capsys.readouterr().err
 
 
 def test_a_process_of_its_own_is_measured():
-    found = training.in_own_process(["platform"], {})
+    found = start.in_own_process(["platform"])
     assert found["last_line"]
     assert found["seconds"] > 0
     assert found["peak_bytes"] > 2**20
     with pytest.raises(RuntimeError, match="no_such_module ended with status 1"):
-        training.in_own_process(["no_such_module"], {})
+        start.in_own_process(["no_such_module"])
 
 
 def test_every_instruction_is_of_a_kind():

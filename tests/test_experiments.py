@@ -214,6 +214,9 @@ BAD_OPTIONS = {
     "missing file": (["--dataset", "nowhere/x.npy"], "x.npy does not exist"),
     "data dir of digits": (["--data-dir", "."], "--data-dir is for named data sets"),
     "missing data dir": (["--dataset", "mnist", "--data-dir", "nowhere"], "is not a folder"),
+    "bfloat16 on a CPU": (["--products", "bfloat16"], "--products bfloat16 is for accelerators"),
+    "cache in a file": (["--compilation-cache", __file__], "cannot be made a folder"),
+    "shared cache": (["--compilation-cache", "/tmp"], "cache /tmp .*(others|another)"),
     "rate of divergence": (["--learning-rate", "1e30"],
                            r"above 0 and at most 10, but it is 1e\+30"),
 }  # fmt: skip
@@ -221,6 +224,8 @@ BAD_OPTIONS = {
 
 @pytest.mark.parametrize(("args", "match"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
 def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
+    if "bfloat16" in args and jax.default_backend() != "cpu":
+        pytest.skip("an accelerator has these products")
     out = tmp_path / "results" / "here"
     given = ["--dataset", "digits", "--out", str(out), *args]
     assert command_line.run(denoising.main, denoising.Config, given) == 2
@@ -229,6 +234,32 @@ def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
     assert len(lines) == 1
     assert re.search(match, lines[0])
     assert not any(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_compilation_cache_is_filled_and_used(tmp_path):
+    """Only what is compiled anew is written; the folder is the user's alone."""
+    code = (
+        "import sys, pathlib, jax, jax.numpy as jnp;"
+        "from experiments.common import compilation;"
+        "compilation.use_cache(pathlib.Path(sys.argv[1]));"
+        "print(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 3))).sum())"
+    )
+    folder, printed = tmp_path / "programs", []
+    for _ in range(2):
+        found = subprocess.run(
+            [sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, check=True
+        )
+        kept = {p.name for p in folder.iterdir() if p.name.endswith("-cache")}
+        printed.append((found.stdout, kept))
+    assert printed[0] == printed[1]
+    assert printed[0][1]
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_no_command_names_a_folder_of_the_machine():
+    config = denoising.Config(dataset="digits", compilation_cache=Path("programs"), epochs=3)
+    command = command_line.as_typed("denoising", config)
+    assert command == "python -m experiments.denoising --dataset digits --epochs 3"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +276,7 @@ def test_divergence_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys
     def diverges(*_, **__):
         raise jaxae.NonFiniteLossError("the training loss is nan", 3)
 
-    monkeypatch.setattr(denoising.fitting.Trainer, "fit", diverges)
+    monkeypatch.setattr(denoising.fitting.Trainer, "fit_many", diverges)
     args = ["--dataset", "digits", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

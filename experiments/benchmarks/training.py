@@ -6,18 +6,13 @@ One model (linear code, sigmoid output, squared error), the same initial weights
 784 pixels, fresh uniform noise, Adam 1e-3: ``jaxae.make_run``, PyTorch eager and compiled (on a
 GPU with CUDA graphs too), with its default and its fused Adam, and Keras 3 on its JAX backend. They
 must come to the same loss first; then they take turns, and beside them the bare matrix products of
-the step. Then each starts in a process of its own: time to the first epoch, peak memory. About 20
-minutes on two cores; for the rivals, ``pip install torch keras``. Expected: the table of the
-README, which is made from ``results/training-<device>.json``.
+the step. About 15 minutes on two cores; for the rivals, ``pip install torch keras``. Expected: the
+table of the README, which is made from ``results/training-<device>.json``.
 """
 
 import importlib.util
-import json
 import os
-import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +40,7 @@ EXAMPLES = 60_000
 class Config:
     """Options of the benchmark."""
 
-    rounds: int = 5
+    rounds: int = 3
     """How often everything runs in turn; the table has medians."""
     cases: tuple[str, ...] = ()
     """Names of the cases to run, by default all."""
@@ -53,8 +48,6 @@ class Config:
     """Folder for the result file, by default results/benchmarks."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial: one small case, three rounds."""
-    alone: str | None = None
-    """One contender, one epoch, nothing else; prints its times. The benchmark calls itself so."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
@@ -105,11 +98,13 @@ def make_task(case: Case) -> Task:
     rng = np.random.default_rng(0)
     # Sixteen patterns with a little variation: something to learn, of MNIST's shape.
     patterns = rng.uniform(size=(16, PIXELS)) ** 4
-    mixed = patterns[rng.integers(0, 16, case.examples)] * rng.uniform(
-        0.7, 1, (case.examples, PIXELS)
-    )
+    chosen = rng.integers(0, 16, case.examples)
+    x = np.empty((case.examples, PIXELS), np.float32)
+    for first in range(0, case.examples, 1000):
+        rows = slice(first, first + 1000)
+        x[rows] = patterns[chosen[rows]] * rng.uniform(0.7, 1, (len(x[rows]), PIXELS))
     params = jaxae.as_functions(_model(case)).init(jax.random.key(0))
-    return Task(case, mixed.astype(np.float32), {k: np.array(v) for k, v in params.items()})
+    return Task(case, x, {name: np.array(value) for name, value in params.items()})
 
 
 def _model(case: Case) -> jaxae.DenseAutoencoder:
@@ -255,10 +250,8 @@ def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
         "jaxae, default generator": partial(ours, make_key=lambda key: key),
     }
     if importlib.util.find_spec("torch"):
-        import torch
-
         modes: dict[str, str | None] = {"eager": None, "compile": None}
-        if torch.cuda.is_available():
+        if jax.default_backend() == "gpu":
             modes["compile, CUDA graphs"] = "reduce-overhead"
         for how, mode in modes.items():
             for fused in (False, True):
@@ -305,94 +298,8 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def alone(name: str, case: Case) -> None:
-    """Trains one epoch and prints what it took, as JSON."""
-    start = time.perf_counter()
-    one_epoch = contenders()[name](make_task(case))
-    loss = one_epoch()
-    print(json.dumps({"seconds": time.perf_counter() - start, "loss": loss}))
-
-
-def in_own_process(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Returns wall seconds and peak memory of a command, and what its last line says."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", *arguments]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.DEVNULL, env=os.environ | environment
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - start
-        output.seek(0)
-        lines = output.read().decode().strip().splitlines()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "peak_bytes": peak, "last_line": lines[-1] if lines else ""}
-
-
-def starts(case_option: list[str], rounds: int) -> dict[str, Any]:
-    """Returns, for each contender by itself: seconds to the first epoch, and peak memory."""
-    found: dict[str, Any] = {}
-    for name in contenders():
-        command = ["experiments.benchmarks.training", "--alone", name, *case_option]
-        runs = [in_own_process(command, {}) for _ in range(rounds)]
-        found[name] = {
-            key: float(np.median([run[key] for run in runs])) for key in ("seconds", "peak_bytes")
-        }
-    return found
-
-
-def first_epoch_of_a_script(rounds: int) -> dict[str, float]:
-    """Returns seconds from the start of a cold process to the first epoch of ``denoising``.
-
-    Without a compilation cache, and with one that an earlier run has filled; and what the import
-    of jaxae adds to that of jax, flax and optax.
-    """
-    seconds: dict[str, list[float]] = {"no cache": [], "warm cache": [], "import": []}
-    with tempfile.TemporaryDirectory() as folder:
-        cache = ["--compilation-cache", f"{folder}/cache"]
-        _until_first_epoch(Path(folder), cache)
-        for _ in range(rounds):
-            seconds["no cache"].append(_until_first_epoch(Path(folder), []))
-            seconds["warm cache"].append(_until_first_epoch(Path(folder), cache))
-            code = (
-                "import time, jax, flax, optax; start = time.perf_counter(); import jaxae; "
-                "print(time.perf_counter() - start)"
-            )
-            found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-            seconds["import"].append(float(found.stdout))
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
-def _until_first_epoch(folder: Path, options: list[str]) -> float:
-    """Returns how long it takes until the log of a fresh run has its first line."""
-    out = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--epochs", "200", "--out", str(out), *options], stdout=subprocess.DEVNULL
-    )
-    try:
-        while not any(log.stat().st_size for log in out.glob(".partial-*/log.jsonl")):
-            if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} ended before its first epoch")
-            time.sleep(0.01)
-        seconds = time.perf_counter() - start
-        if options:
-            process.wait()  # so that the cache is whole
-    finally:
-        process.terminate()
-        process.wait()
-    return seconds
-
-
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
-    if config.alone is not None:
-        alone(config.alone, QUICK if config.quick else CASES["64, batch 64"])
-        return {}
     chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
     rounds = 3 if config.quick else config.rounds
     found = {}
@@ -408,9 +315,6 @@ def main(config: Config) -> dict[str, Any]:
             "torch": records.version("torch"),
             "keras": records.version("keras"),
             "cases": found,
-            "alone": {} if config.quick else starts([], 3),
-            "first_epoch": {} if config.quick else first_epoch_of_a_script(3),
-            "peak_bytes_of_the_benchmark": 1024 * resource.getrusage(0).ru_maxrss,
         }
         record.write_json(f"training-{device_name()}.json", results)
     return results

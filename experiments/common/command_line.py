@@ -55,9 +55,6 @@ class CommonConfig:
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
         require_number("--learning-rate", self.learning_rate, above=0.0, high=10.0)
-        compilation.use_products(self.products)
-        if self.compilation_cache is not None:
-            compilation.use_cache(self.compilation_cache)
 
 
 _OF_THE_MACHINE = ("out", "compilation_cache")  # they change no number
@@ -130,6 +127,10 @@ def run(
     )
     try:
         config.check()
+        if isinstance(config, CommonConfig):
+            compilation.use_products(config.products)
+            if config.compilation_cache is not None:
+                compilation.use_cache(config.compilation_cache)
         main(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

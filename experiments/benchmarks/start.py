@@ -1,0 +1,148 @@
+"""From the start of a process to its first epoch, and its peak memory, beside PyTorch and Keras.
+
+    python -m experiments.benchmarks.start
+
+Each contender of ``experiments.benchmarks.training`` in a process of its own, imports and
+compilation included; then ``experiments.denoising`` with and without kept programs, and what the
+import of jaxae adds. About five minutes on two cores. Expected: the table of docs/speed.md, which
+is made from ``results/start-<device>.json``.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks import training
+from experiments.benchmarks.contraction import device_name
+from experiments.common import command_line, records
+from experiments.common.errors import InputError
+
+CASE = "64, batch 64"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rounds: int = 3
+    """How often everything starts; the table has medians."""
+    out: Path | None = None
+    """Folder for the result file, by default results/benchmarks."""
+    alone: str | None = None
+    """One contender, one epoch, and nothing else: what the benchmark starts."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_integer("--rounds", self.rounds, low=1)
+        if self.alone is not None and self.alone not in (known := training.contenders()):
+            raise InputError(f"--alone must be among {', '.join(known)}, but it is {self.alone}")
+
+
+def in_own_process(arguments: list[str]) -> dict[str, Any]:
+    """Returns wall seconds and peak memory of a command, and what its last line says."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", *arguments]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - start
+        output.seek(0)
+        lines = output.read().decode().strip().splitlines()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "peak_bytes": peak, "last_line": lines[-1] if lines else ""}
+
+
+def starts(rounds: int) -> dict[str, Any]:
+    """Returns, for each contender by itself: seconds to the first epoch, and peak memory."""
+    found: dict[str, Any] = {}
+    for name in training.contenders():
+        command = ["experiments.benchmarks.start", "--alone", name]
+        runs = [in_own_process(command) for _ in range(rounds)]
+        found[name] = {
+            key: float(np.median([run[key] for run in runs])) for key in ("seconds", "peak_bytes")
+        }
+    return found
+
+
+def of_a_script(rounds: int) -> dict[str, float]:
+    """Returns seconds from the start of a cold process to the first epoch of ``denoising``.
+
+    Without a compilation cache, and with one that an earlier run has filled; and what the import
+    of jaxae adds to that of jax, flax and optax.
+    """
+    seconds: dict[str, list[float]] = {
+        "first epoch, no cache": [],
+        "first epoch, warm cache": [],
+        "import of jaxae": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ["--compilation-cache", f"{folder}/cache"]
+        _until_first_epoch(Path(folder), cache)
+        for _ in range(rounds):
+            seconds["first epoch, no cache"].append(_until_first_epoch(Path(folder), []))
+            seconds["first epoch, warm cache"].append(_until_first_epoch(Path(folder), cache))
+            code = (
+                "import time, jax, flax, optax; start = time.perf_counter(); import jaxae; "
+                "print(time.perf_counter() - start)"
+            )
+            found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+            seconds["import of jaxae"].append(float(found.stdout))
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def _until_first_epoch(folder: Path, options: list[str]) -> float:
+    """Returns how long it takes until the log of a fresh run has its first line."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--epochs", "200", "--out", str(out), *options], stdout=subprocess.DEVNULL
+    )
+    try:
+        while not any(log.stat().st_size for log in out.glob(".partial-*/log.jsonl")):
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} ended before its first epoch")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        if options:
+            process.wait()  # so that the cache is whole
+    finally:
+        process.terminate()
+        process.wait()
+    return seconds
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    if config.alone is not None:
+        one_epoch = training.contenders()[config.alone](training.make_task(training.CASES[CASE]))
+        return {"loss": one_epoch()}
+    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+        found = starts(config.rounds)
+        record.log(contenders=list(found))
+        results = {
+            "benchmark": "start",
+            "rounds": config.rounds,
+            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "torch": records.version("torch"),
+            "keras": records.version("keras"),
+            "case": CASE,
+            "alone": found,
+            "denoising": of_a_script(config.rounds),
+        }
+        record.write_json(f"start-{device_name()}.json", results)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

@@ -26,6 +26,8 @@ _SECONDS_PER_CALL = 1.0
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # However many threads there are, so many programs run at a time.
 _SLOTS = threading.BoundedSemaphore(_CORES)
+# Models that train at a time in threads shall fit into the last cache together.
+_CACHE_BYTES = 2**25
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
 _CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
@@ -208,8 +210,8 @@ def fit_many(
 
     They share their shapes, and so one program. ``"vmap"`` takes all of them through each step
     together, which fills an accelerator. ``"threads"`` trains as many at a time as there are
-    cores, each to the bits of :func:`fit`: on a CPU a product of m matrices is no faster than
-    m products, and a small model leaves cores idle between its products.
+    cores, or fit into 32 MiB, each to the bits of :func:`fit`: on a CPU a product of m matrices
+    is no faster than m products, and a small model leaves cores idle between its products.
 
     Args:
       run: what :func:`make_run` returned.
@@ -353,7 +355,9 @@ def _in_threads(
 
         return _train(program, arguments(model), span, report, model, is_over)
 
-    with ThreadPoolExecutor(min(models, _CORES)) as pool:
+    of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) // models
+    at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
+    with ThreadPoolExecutor(at_a_time) as pool:
         futures = [pool.submit(train, model) for model in range(models)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)

@@ -125,7 +125,9 @@ def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_o
     assert start.params["encoder_kernel_0"].is_deleted()
 
 
-def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one):
+@pytest.mark.parametrize("cache", [2**25, 1], ids=["together", "one after another"])
+def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one, cache, monkeypatch):
+    monkeypatch.setattr(runs, "_CACHE_BYTES", cache)
     states, keys = starts()
     seen = [[], [], []]
     trained = jaxae.fit_many(

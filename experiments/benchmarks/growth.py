@@ -180,7 +180,7 @@ def main(config: Config) -> dict[str, Any]:
             )
         swept = {}
         for name, size in sweeps.items():
-            swept[name] = sweep(size, rounds, epochs=10 if size.inputs < 100 else 2)
+            swept[name] = sweep(size, rounds, epochs=100 if size.inputs < 100 else 4)
             record.log(sweep=name)
             print(
                 f"{name}: "

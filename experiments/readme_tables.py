@@ -149,6 +149,15 @@ def variants_table(device: str) -> str:
     return _markdown(lines)
 
 
+def rounding_table(dataset: str) -> str:
+    """Returns the Markdown table of test errors with products in float32 and bfloat16."""
+    rows = benchmark("rounding", dataset)["test_mse"]
+    lines = [["products", "test MSE per pixel"], ["---", "---:"]]
+    lines += [[name, _with_spread(rows[name], ".6f")] for name in ("float32", "bfloat16")]
+    lines.append(["ratio, seed by seed", _with_spread(rows["ratio"], ".4f")])
+    return _markdown(lines)
+
+
 def growth_table(device: str) -> str:
     """Returns the Markdown table of time and memory against each size."""
     header = ["", "from", "to", "seconds", "exponent", "MiB", "exponent"]
@@ -220,6 +229,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/speed.md": {
         "profile cpu-2-cores": partial(profile_table, "cpu-2-cores"),
         "variants cpu-2-cores": partial(variants_table, "cpu-2-cores"),
+        "rounding mnist": partial(rounding_table, "mnist"),
         "sweeps cpu-2-cores": partial(sweep_table, "cpu-2-cores"),
         "start cpu-2-cores": partial(start_table, "cpu-2-cores"),
         "growth cpu-2-cores": partial(growth_table, "cpu-2-cores"),

@@ -6,7 +6,7 @@ The five products of a step with factors rounded to bfloat16 and sums in float32
 ``--products bfloat16`` asks of an accelerator; here the rounding is written out, so it is the same
 on every device. Everything else is the same, seeds and noise included; the test error is computed
 in float32. About two minutes on two cores. Expected: a difference within the spread over the seeds,
-stated in docs/speed.md from ``results/rounding-<dataset>.json``.
+the table of docs/speed.md, from the ``metrics.json`` kept as ``results/rounding-<dataset>.json``.
 """
 
 import sys

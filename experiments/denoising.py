@@ -20,7 +20,6 @@ slides do not record theirs.
 import itertools
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -422,9 +421,7 @@ def main(config: Config) -> dict[str, Any]:
     total = plan.epochs * plan.num_seeds * (len(plan.dims) + len(plan.levels) - 1)
     with Run("denoising", config, plan.dataset, total=total) as run:
         runner = Runner(plan, run)
-        # Each dimension is a program of its own; while one is compiled another one trains.
-        with ThreadPoolExecutor(2) as pool:
-            rows = dict(zip(plan.dims, pool.map(runner.rows, plan.dims), strict=True))
+        rows = dict(zip(plan.dims, run.in_parallel(runner.rows, plan.dims), strict=True))
         for position, level in enumerate(plan.levels):
             base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
             for row in (row for of_dim in rows.values() for row in of_dim):

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -349,10 +351,31 @@ def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, caps
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(denoising.fitting.Trainer, "fit", interrupted)
+    monkeypatch.setattr(denoising.fitting.Trainer, "fit_many", interrupted)
     args = ["--dataset", "digits", "--quick", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 130
     assert "interrupted" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="SIGINT is ignored here"
+)
+def test_control_c_in_the_middle_of_training_is_heard_within_seconds(tmp_path):
+    """Two dimensions train, a third one waits; none of them is trained to its end."""
+    options = ["--epochs", "1000000", "--code-dims", "4", "3", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        while not any(log.stat().st_size for log in tmp_path.glob(".partial-*/log.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error == "interrupted; nothing unfinished was written\n"
     assert not any(tmp_path.iterdir())
 
 

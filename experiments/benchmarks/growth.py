@@ -165,7 +165,7 @@ def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
-    small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:3]]}
+    small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
     chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
     with records.RunRecord(config.out or Path("results") / "benchmarks") as record:

@@ -3,14 +3,19 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jaxae
 from experiments.common import command_line, data, records
 from experiments.common.command_line import CommonConfig
 from experiments.common.progress import Progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def load(config: CommonConfig) -> data.Dataset:
@@ -55,6 +60,7 @@ class Run:
         self._record = records.RunRecord(self.folder)
         self._progress = Progress(total, unit)
         self._turn = threading.Lock()  # networks train in several threads
+        self._is_stopped = False
 
     def __enter__(self) -> "Run":
         if self.dataset is not None:
@@ -82,8 +88,28 @@ class Run:
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""
         with self._turn:
+            if self._is_stopped:
+                raise InterruptedError("another part of this run has failed or was interrupted")
             self._record.log(**entry)
             self._progress.advance(doing)
+
+    def in_parallel(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result]:
+        """Returns the results of a function that trains and logs, two items at a time.
+
+        While one is compiled another one trains. After an error or an interrupt the others stop
+        when they log their next epoch.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                self._is_stopped = True
+                for future in futures:
+                    future.cancel()
+                raise
 
     def say(self, line: str) -> None:
         """Prints one line above the progress bar."""

@@ -68,7 +68,7 @@ def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
     result = run(rosenbrock, jnp.asarray(start), name, 300, tol=1e-6)
     np.testing.assert_allclose(result.params, 1.0, atol=1e-4)
     np.testing.assert_allclose(oracle.x, 1.0, atol=1e-4)
-    # the count of a nonlinear search depends on the last bits: 2.02 times on one CPU, less than 2 on another
+    # such a count depends on the last bits: 2.02 times on one CPU, below 2 on another
     assert result.evaluations[-1] < 3 * oracle.nfev
 
 

@@ -4,11 +4,11 @@ Reproduces the comparison that closes the chapter (LMU Munich, Deep Learning, ch
 makes the reconstruction resist small perturbations, the CAE the encoder; the DAE needs no
 Jacobian; the CAE has a deterministic gradient, so second-order optimisers work.
 
-    python -m experiments.dae_vs_cae --dataset digits    about 1.5 minutes, 2 cores
-    python -m experiments.dae_vs_cae --dataset mnist     about 9 minutes, 2 cores
+    python -m experiments.dae_vs_cae --dataset digits    about 1 minute, 2 cores
+    python -m experiments.dae_vs_cae --dataset mnist     about 2.5 minutes, 2 cores
 
 Expected on digits: at the DAE's clean error the CAE's encoder is 0.88 times as sensitive as the
-DAE's and its reconstruction 1.05 times; the gap to the whole small-noise expansion falls with
+DAE's and its reconstruction 1.06 times; the gap to the whole small-noise expansion falls with
 slope 4.0, without the Laplacian term with 1.9; L-BFGS reaches Adam's best loss of 250 gradient
 evaluations within about 90, conjugate gradient within about 190.
 

@@ -159,12 +159,20 @@ def test_the_method_follows_from_the_platform_alone(monkeypatch):
     assert jaxae.sweep_method() == "vmap"
 
 
+def tiny(count=3):
+    """A run that compiles in no time, states and keys."""
+    sgd = optax.sgd(0.1)
+    loss = lambda params, key, x, setting: setting * jnp.square(params - x[:, 0])
+    states = jax.vmap(lambda p: jaxae.create_train_state(p, sgd))(jnp.zeros(count))
+    keys = jax.random.split(jax.random.key(0), count)
+    return jaxae.make_run(loss, sgd, batch_size=8), states, keys
+
+
 def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
-    run = jaxae.make_run(dae_loss, ADAM, batch_size=8)
+    run, states, keys = tiny()
     compiled = []
     real = runs._compiled
     monkeypatch.setattr(runs, "_compiled", lambda low: compiled.append(1) or real(low))
-    states, keys = starts()
     jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1, method="threads")
     assert len(compiled) == 1
     jaxae.fit(run, of_model(states, 0), keys[0], X, 1, epochs=1)
@@ -174,8 +182,7 @@ def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
 
 
 def test_a_precision_of_products_is_a_program_of_its_own():
-    run = jaxae.make_run(dae_loss, ADAM, batch_size=8)
-    states, keys = starts()
+    run, states, keys = tiny()
     arguments = (of_model(states, 0), keys[0], np.int32(0), np.int32(1), X, LEVELS[0])
     default = run.program(*arguments)
     with jax.default_matmul_precision("highest"):

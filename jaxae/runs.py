@@ -283,7 +283,7 @@ def sweep_method() -> str:
       True
 
     References:
-      None; measured by ``experiments.benchmarks.training``.
+      None; measured by ``experiments.benchmarks.growth``.
     """
     return "threads" if jax.default_backend() == "cpu" else "vmap"
 

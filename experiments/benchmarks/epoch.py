@@ -23,13 +23,12 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
 import jaxae
 from experiments.benchmarks.contraction import device_name
 from experiments.benchmarks.side_by_side import Contender, race
-from experiments.benchmarks.training import CASES, NOISE, QUICK, RATE, Case, make_task, ours
+from experiments.benchmarks.training import CASES, QUICK, Case, make_task, ours, prepared
 from experiments.common import command_line, records
 from jaxae import runs, training
 
@@ -48,7 +47,7 @@ KINDS = {
 class Config:
     """Options of the benchmark."""
 
-    rounds: int = 7
+    rounds: int = 3
     """How often everything runs in turn; the table has medians."""
     out: Path | None = None
     """Folder for the result file, by default results/benchmarks."""
@@ -104,7 +103,7 @@ def kinds_of(hlo: str) -> dict[str, str]:
 def profile(case: Case) -> dict[str, float]:
     """Returns the share of each kind of work in the time of all kernels of an epoch."""
     task = make_task(case)
-    run, state = _run(task)
+    run, state = prepared(task)
     key = jaxae.hash_key(jax.random.key(1))
     arguments = (state, key, np.int32(0), np.int32(1), jnp.asarray(task.x))
     program: Any = run.program(*arguments)
@@ -123,22 +122,6 @@ def profile(case: Case) -> dict[str, float]:
                         times[kinds[event.name]] += int(event.duration_ns)
     total = sum(times.values())
     return {kind: times[kind] / total for kind in KINDS}
-
-
-def _run(task: Any) -> tuple[jaxae.Run, jaxae.TrainState]:
-    model = jaxae.DenseAutoencoder(
-        (task.x.shape[1],), task.case.code_dim, output_activation=jax.nn.sigmoid
-    )
-    _, encode, decode = jaxae.as_functions(model)
-    corrupt = partial(jaxae.uniform_noise, scale=NOISE, low=0.0, high=1.0)
-
-    def loss(params: Any, key: Any, x: Any) -> Any:
-        functions = partial(encode, params), partial(decode, params)
-        return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt)
-
-    optimizer = optax.adam(RATE)
-    run = jaxae.make_run(loss, optimizer, batch_size=task.case.batch)
-    return run, jaxae.create_train_state(jax.tree.map(jnp.asarray, task.params), optimizer)
 
 
 def generators() -> dict[str, Callable[[Any], Any]]:

@@ -38,7 +38,7 @@ from experiments.common import command_line, fitting, records
 class Config:
     """Options of the benchmark."""
 
-    rounds: int = 5
+    rounds: int = 3
     """How often everything runs in turn; the table has medians."""
     out: Path | None = None
     """Folder for the result file, by default results/benchmarks."""

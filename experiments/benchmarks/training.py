@@ -111,8 +111,8 @@ def _model(case: Case) -> jaxae.DenseAutoencoder:
     return jaxae.DenseAutoencoder((PIXELS,), case.code_dim, output_activation=jax.nn.sigmoid)
 
 
-def ours(task: Task, make_key: Callable[[Any], Any] = jaxae.hash_key) -> Callable[[], float]:
-    """Returns a function that trains one more epoch and returns its mean loss."""
+def prepared(task: Task) -> tuple[jaxae.Run, jaxae.TrainState]:
+    """Returns our run of the task, and the state before its first epoch."""
     _, encode, decode = jaxae.as_functions(_model(task.case))
     corrupt = noises.BY_NAME["uniform"].at_level(NOISE)
 
@@ -122,7 +122,12 @@ def ours(task: Task, make_key: Callable[[Any], Any] = jaxae.hash_key) -> Callabl
 
     optimizer = optax.adam(RATE)
     run = jaxae.make_run(loss, optimizer, batch_size=task.case.batch)
-    state = jaxae.create_train_state(jax.tree.map(jnp.asarray, task.params), optimizer)
+    return run, jaxae.create_train_state(jax.tree.map(jnp.asarray, task.params), optimizer)
+
+
+def ours(task: Task, make_key: Callable[[Any], Any] = jaxae.hash_key) -> Callable[[], float]:
+    """Returns a function that trains one more epoch and returns its mean loss."""
+    run, state = prepared(task)
     key, x = make_key(jax.random.key(1)), jnp.asarray(task.x)
     program = run.program(state, key, np.int32(0), np.int32(1), x)
     epoch = 0

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ import optax
 from jaxtyping import Array, Float, Key, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae.training import Loss, NonFiniteLossError, TrainState, epoch_of
+from jaxae.training import Epoch, Loss, NonFiniteLossError, TrainState
 
 # A call lasts about so long, so that a log goes on and an interrupt is heard.
 _SECONDS_PER_CALL = 1.0
+_FIRST_BLOCKS = 16
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # However many threads there are, so many programs run at a time.
 _SLOTS = threading.BoundedSemaphore(_CORES)
@@ -32,6 +33,59 @@ _CACHE_BYTES = 2**25
 _CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 
+class Snapshot(NamedTuple):
+    """All that changes in a run, between two of its steps: with the key, the data and the settings
+    it determines the rest of it to the bit.
+
+    Attributes:
+      state: parameters, state of the optimiser and number of updates.
+      epoch: how many epochs are behind it.
+      step: how many steps of the next epoch are behind it.
+      losses: mean loss of each epoch behind it ``(epoch,)``.
+      step_losses: losses of an epoch's steps ``(steps,)``; those from ``step`` on mean nothing.
+    """
+
+    state: TrainState
+    epoch: int
+    step: int
+    losses: np.ndarray
+    step_losses: np.ndarray
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """What :func:`fit` and :func:`fit_many` need in order to keep snapshots and to go on from them.
+
+    Threads may call at the same time, each for a model of its own. :func:`fit` is model 0.
+
+    Attributes:
+      every: epochs between two snapshots, or None for none but the last.
+    """
+
+    every: int | None
+
+    def restore(self, model: int, like: TrainState) -> Snapshot | None:
+        """Returns the snapshot to go on from, its state built as ``like``, or None."""
+
+    def save(self, model: int, snapshot: Snapshot) -> None:
+        """Keeps a snapshot, whose arrays are nobody else's."""
+
+    def should_stop(self) -> bool:
+        """Returns whether to save, after the next steps, and to raise :class:`StoppedError`."""
+
+
+class StoppedError(Exception):
+    """Training stopped before its end, because it was told to.
+
+    Attributes:
+      model: which of several models it was, from 0.
+    """
+
+    def __init__(self, epoch: int, step: int, model: int = 0) -> None:
+        super().__init__(f"stopped after {epoch} epochs and {step} steps")
+        self.model = model
+
+
 class Run:
     """Several epochs of training in one compiled program; :func:`make_run` makes it.
 
@@ -39,11 +93,12 @@ class Run:
 
     Attributes:
       epochs_per_call: the most epochs of one call, and the length of ``losses``.
+      epoch: what an epoch is.
     """
 
-    def __init__(self, run_epoch: Callable[..., Any], epochs_per_call: int) -> None:
+    def __init__(self, epoch: Epoch, epochs_per_call: int) -> None:
         self.epochs_per_call = epochs_per_call
-        self._run_epoch = run_epoch
+        self.epoch = epoch
         self._compiled: dict[Any, Any] = {}
         self._compiling = threading.Lock()
 
@@ -57,25 +112,68 @@ class Run:
         *settings: Any,
     ) -> tuple[TrainState, Array]:
         """Returns the state after the epochs, and the mean loss of each, NaN beyond them."""
-        dtype = jnp.result_type(float)
+        blocks = self.epoch.blocks(x)
+        first = jnp.asarray(first_epoch) * blocks
+        end = first + jnp.minimum(epochs, self.epochs_per_call) * blocks
+        start = state, self.epoch.no_losses(x)
+        state, _, losses = self.part(*start, key, first, end, x, *settings)
+        return state, losses
 
-        def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            state, losses = carry
-            state, mean_loss = self._run_epoch(state, key, first_epoch + i, x, *settings)
-            return state, losses.at[i].set(mean_loss.astype(dtype))
+    def part(
+        self,
+        state: TrainState,
+        step_losses: Array,
+        key: PRNGKeyArray,
+        first: Array,
+        end: Array,
+        x: Array,
+        *settings: Any,
+    ) -> tuple[TrainState, Array, Array]:
+        """Returns state, losses of the last epoch's steps, and mean losses after some blocks.
 
-        start = state, jnp.full(self.epochs_per_call, jnp.nan, dtype)
+        Args:
+          state: state before the blocks.
+          step_losses: losses of the steps of the epoch under way.
+          key: key of the run.
+          first: the first block, counted from 0 over all epochs.
+          end: the block after the last, within ``epochs_per_call`` epochs.
+          x: data.
+          *settings: passed on to the loss.
+        """
+        blocks = self.epoch.blocks(x)
+        first_epoch = first // blocks
+
+        def body(i: Array, carry: Any) -> Any:
+            state, step_losses, losses = carry
+            begin = (first_epoch + i) * blocks
+            span = jnp.maximum(first - begin, 0), jnp.minimum(end - begin, blocks)
+            inputs = key, first_epoch + i, x, *settings
+            state, step_losses = self.epoch.part(state, step_losses, span, *inputs)
+            mean = self.epoch.mean_loss(step_losses, x).astype(losses.dtype)
+            return state, step_losses, losses.at[i].set(mean)
+
+        start = state, step_losses, jnp.full(self.epochs_per_call, jnp.nan, jnp.result_type(float))
+        epochs = (end + blocks - 1) // blocks - first_epoch
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), body, start)
 
-    def program(self, *arguments: Any, is_batched: bool = False) -> Callable[..., Any]:
-        """Returns the compiled program for such arguments; each is compiled once.
+    def arguments(
+        self, state: TrainState, key: Array, x: Array, *settings: Any, epoch: int = 0
+    ) -> tuple[Any, ...]:
+        """Returns those of :meth:`part` for a whole epoch, of one model or, with keys, of many."""
+        no_losses = self.epoch.no_losses(x)
+        step_losses = jnp.zeros((*key.shape, *no_losses.shape), no_losses.dtype)
+        blocks = self.epoch.blocks(x)
+        span = np.int32(epoch * blocks), np.int32((epoch + 1) * blocks)
+        return state, step_losses, key, *span, x, *settings
 
-        The state is donated. Threads may ask at the same time.
+    def program(self, *arguments: Any, is_batched: bool = False) -> Callable[..., Any]:
+        """Returns the compiled :meth:`part` for such arguments; each is compiled once.
+
+        State and losses are donated. Threads may ask at the same time.
 
         Args:
           *arguments: those of a call.
-          is_batched: whether all but ``first_epoch``, ``epochs`` and ``x`` have a leading axis
-            of models.
+          is_batched: whether all but ``first``, ``end`` and ``x`` have a leading axis of models.
         """
         leaves, tree = jax.tree.flatten(arguments)
         shapes = tuple((leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) for leaf in leaves)
@@ -84,9 +182,9 @@ class Run:
         signature = (is_batched, tree, shapes, context)
         with self._compiling:
             if signature not in self._compiled:
-                axes = (0, 0, None, None, None, *[0] * (len(arguments) - 5))
-                function = jax.vmap(self, in_axes=axes) if is_batched else self
-                lowered = jax.jit(function, donate_argnums=0).lower(*arguments)
+                axes = (0, 0, 0, None, None, None, *[0] * (len(arguments) - 6))
+                function = jax.vmap(self.part, in_axes=axes) if is_batched else self.part
+                lowered = jax.jit(function, donate_argnums=(0, 1)).lower(*arguments)
                 self._compiled[signature] = _compiled(lowered)
             return self._compiled[signature]
 
@@ -134,7 +232,7 @@ def make_run(
       None.
     """
     epochs_per_call = _checks.integer("epochs_per_call", epochs_per_call, low=1)
-    return Run(epoch_of(loss, optimizer, batch_size), epochs_per_call)
+    return Run(Epoch(loss, optimizer, batch_size), epochs_per_call)
 
 
 def fit(
@@ -146,10 +244,13 @@ def fit(
     epochs: int,
     first_epoch: int = 0,
     on_epoch: Callable[[int, float], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainState:
     """Returns the state after some epochs, or stops at the first epoch that broke down.
 
-    Calls of about a second, however short an epoch is: the host reads the losses once a call.
+    Calls of about a second, however short or long an epoch is: the host reads the losses, and
+    hears an interrupt, once a call. With ``checkpoints`` a run that was killed, or told to stop,
+    goes on in the middle of an epoch where need be, to the bits of a run that was left alone.
 
     Args:
       run: what :func:`make_run` returned.
@@ -161,16 +262,20 @@ def fit(
       first_epoch: how many epochs ``state`` has behind it with this ``key``, so that going on
         takes the next shuffles and draws instead of repeating the first ones.
       on_epoch: called for each epoch, in order, with its number, from first_epoch + 1, and its
-        mean loss.
+        mean loss; on going on from a snapshot, for the epochs behind it too.
+      checkpoints: restores the snapshot to go on from, is given those to keep, and says when
+        to stop; see :class:`Checkpoints`.
 
     Returns:
       The final state.
 
     Raises:
       NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite, or a
-        parameter after the last one is.
+        parameter after the last one is. Such a state is never kept.
+      StoppedError: when ``checkpoints`` said so, after its snapshot was handed over.
       TypeError: if ``x`` is not floating point, or ``run`` not from :func:`make_run`.
-      ValueError: if ``epochs`` is below 1, or ``x`` is empty or not finite.
+      ValueError: if ``epochs`` is below 1, ``x`` is empty or not finite, or a snapshot is of
+        another state, data set or number of epochs.
 
     Example:
       >>> import jaxae
@@ -187,12 +292,12 @@ def fit(
     x, span = _check(run, x, first_epoch, epochs)
     _checks.prng_key("key", key)
 
-    def report(epoch: int, losses: np.ndarray) -> None:
+    def report(model: int, epoch: int, loss: float) -> None:
         if on_epoch is not None:
-            on_epoch(epoch, float(losses))
+            on_epoch(epoch, loss)
 
-    arguments = (state, key, *span[:1], *span[:1], x, *_arrays(settings))
-    return _train(run.program(*arguments), arguments, span, report)
+    job = _Job(run, x, span, report, checkpoints)
+    return _train(job, _Part(key, _arrays(settings), None), _begin(job, 0, state))
 
 
 def fit_many(
@@ -205,6 +310,7 @@ def fit_many(
     first_epoch: int = 0,
     on_epoch: Callable[[int, int, float], None] | None = None,
     method: str = "auto",
+    checkpoints: Checkpoints | None = None,
 ) -> TrainState:
     """Returns the states of m models trained alike on the same data: seeds, noise levels, weights.
 
@@ -224,16 +330,19 @@ def fit_many(
       on_epoch: called with the model, from 0, the epoch, from first_epoch + 1, and its mean
         loss: in order for each model, and never twice at the same time.
       method: ``"vmap"``, ``"threads"``, or ``"auto"``: threads on a CPU, vmap elsewhere.
+      checkpoints: as in :func:`fit`, for each model by itself. Under vmap those that go on from
+        different epochs go on one group after another.
 
     Returns:
       The final states, every leaf with a leading axis of m.
 
     Raises:
       NonFiniteLossError: naming the epoch and the model, as in :func:`fit`.
+      StoppedError: as in :func:`fit`.
       TypeError: if ``x`` is not floating point, ``keys`` no array of typed keys, or ``run`` not
         from :func:`make_run`.
       ValueError: if ``epochs`` is below 1, ``x`` is empty or not finite, leading axes differ,
-        or ``method`` is unknown.
+        ``method`` is unknown, or a snapshot is not of this run.
 
     Example:
       >>> import jaxae
@@ -249,19 +358,19 @@ def fit_many(
       None.
     """
     x, span = _check(run, x, first_epoch, epochs)
-    settings = _arrays(settings)
-    models = _check_models(states, keys, settings)
+    stacked = states, keys, _arrays(settings)
+    models = _check_models(*stacked)
     _checks.choice("method", method, ("auto", "vmap", "threads"))
-    if (sweep_method() if method == "auto" else method) == "threads":
-        return _in_threads(run, (states, keys, x, settings), models, span, on_epoch)
+    turn = threading.Lock()
 
-    def report(epoch: int, losses: np.ndarray) -> None:
-        if on_epoch is not None:
-            for model, loss in enumerate(losses):
-                on_epoch(model, epoch, float(loss))
+    def report(model: int, epoch: int, loss: float) -> None:
+        with turn:
+            if on_epoch is not None:
+                on_epoch(model, epoch, loss)
 
-    arguments = (states, keys, *span[:1], *span[:1], x, *settings)
-    return _train(run.program(*arguments, is_batched=True), arguments, span, report)
+    job = _Job(run, x, span, report, checkpoints)
+    in_threads = (sweep_method() if method == "auto" else method) == "threads"
+    return (_in_threads if in_threads else _under_vmap)(job, stacked, models)
 
 
 def sweep_method() -> str:
@@ -297,15 +406,33 @@ def _compiled(lowered: Any) -> Callable[..., Any]:
     return lowered.compile()
 
 
-def _check(
-    run: Any, x: Any, first_epoch: int, epochs: int
-) -> tuple[Array, tuple[np.int32, np.int32]]:
-    """Returns the data, and the first epoch and the one after the last."""
+class _Job(NamedTuple):
+    """What all models of a call share; ``span``: epochs behind the start, and at the end."""
+
+    run: Run
+    x: Array
+    span: tuple[int, int]
+    report: Callable[[int, int, float], None]
+    checkpoints: Checkpoints | None
+
+
+class _Part(NamedTuple):
+    """What is trained by one program: a model, or all those of ``together`` under vmap."""
+
+    key: Array
+    settings: tuple[Any, ...]
+    together: list[int] | None
+    model: int = 0
+    is_over: threading.Event | None = None
+
+
+def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Array, tuple[int, int]]:
+    """Returns the data, and how many epochs are behind the start and at the end."""
     if not isinstance(run, Run):
         raise TypeError(f"run must be what jaxae.make_run returned, but it is {run!r}")
     first = _checks.integer("first_epoch", first_epoch, low=0)
     count = _checks.integer("epochs", epochs, low=1)
-    return _checks.floating("x", x), (np.int32(first), np.int32(first + count))
+    return _checks.floating("x", x), (first, first + count)
 
 
 def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -313,7 +440,7 @@ def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), settings)
 
 
-def _check_models(states: TrainState, keys: Any, settings: Sequence[Any]) -> int:
+def _check_models(states: TrainState, keys: Any, settings: tuple[Any, ...]) -> int:
     """Returns the number m of models, the leading axis of everything."""
     if not (isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
         raise TypeError("keys must be typed PRNG keys (m,), such as jax.random.split(key, m)")
@@ -330,32 +457,61 @@ def _check_models(states: TrainState, keys: Any, settings: Sequence[Any]) -> int
     return len(keys)
 
 
-def _in_threads(
-    run: Run,
-    stacked: tuple[TrainState, Array, Array, Sequence[Any]],
-    models: int,
-    span: tuple[np.int32, np.int32],
-    on_epoch: Callable[[int, int, float], None] | None,
-) -> TrainState:
+def _begin(job: _Job, model: int, state: TrainState) -> Snapshot:
+    """Returns where a model begins: at its snapshot, whose losses are reported, or at its start."""
+    first, end = job.span
+    step_losses = np.asarray(job.run.epoch.no_losses(job.x))
+    found = None if job.checkpoints is None else job.checkpoints.restore(model, state)
+    if found is None:
+        return Snapshot(state, first, 0, np.zeros(0), step_losses)
+    shapes = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    trees: list[Any] = [jax.tree.structure(state) for state in (found.state, state)]
+    if trees[0] != trees[1] or shapes(found.state) != shapes(state):
+        raise ValueError(f"the snapshot of model {model} is of another model or optimiser")
+    if found.step_losses.shape != step_losses.shape or found.step % _per_block(job):
+        raise ValueError(f"the snapshot of model {model} is of other data or another batch size")
+    if not first <= found.epoch + bool(found.step) <= end:
+        raise ValueError(
+            f"the snapshot of model {model} has {found.epoch} epochs behind it, but this run goes "
+            f"from {first} to {end}"
+        )
+    for i, loss in enumerate(found.losses):
+        job.report(model, first + i + 1, float(loss))
+    return found
+
+
+def _per_block(job: _Job) -> int:
+    return job.run.epoch.steps_per_block(job.x)
+
+
+def _under_vmap(job: _Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
+    """Returns the stacked states of models that go through each step together."""
+    if job.checkpoints is None:
+        losses = np.stack([np.asarray(job.run.epoch.no_losses(job.x))] * models)
+        begin = Snapshot(stacked[0], job.span[0], 0, np.zeros((models, 0)), losses)
+        return _train(job, _Part(*stacked[1:], list(range(models))), begin)
+    begins = [_begin(job, model, _one(stacked[0], model)) for model in range(models)]
+    trained: dict[int, TrainState] = {}
+    for place in sorted({(begin.epoch, begin.step) for begin in begins}):
+        group = [i for i, begin in enumerate(begins) if (begin.epoch, begin.step) == place]
+        arrays = [Snapshot(begins[i].state, 0, 0, *begins[i][3:]) for i in group]
+        begin = _stack(arrays)._replace(epoch=place[0], step=place[1])
+        key, settings = jax.tree.map(lambda leaf, i=group: leaf[jnp.asarray(i)], stacked[1:])
+        states = _train(job, _Part(key, settings, group), begin)
+        trained |= {model: _one(states, i) for i, model in enumerate(group)}
+    return _stack([trained[model] for model in range(models)])
+
+
+def _in_threads(job: _Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
     """Returns the stacked states of models trained each by itself, a thread a core."""
-    states, keys, x, settings = stacked
-
-    def arguments(model: int) -> tuple[Any, ...]:
-        state, key, of_one = jax.tree.map(lambda leaf: leaf[model], (states, keys, tuple(settings)))
-        return (state, key, *span[:1], *span[:1], x, *of_one)
-
-    program = run.program(*arguments(0))
-    is_over, turn = threading.Event(), threading.Lock()
+    is_over = threading.Event()
 
     def train(model: int) -> TrainState:
-        def report(epoch: int, loss: np.ndarray) -> None:
-            with turn:
-                if on_epoch is not None:
-                    on_epoch(model, epoch, float(loss))
+        state, key, settings = _one(stacked, model)
+        part = _Part(key, settings, None, model, is_over)
+        return _train(job, part, _begin(job, model, state))
 
-        return _train(program, arguments(model), span, report, model, is_over)
-
-    of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(states)) // models
+    of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
     at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
     with ThreadPoolExecutor(at_a_time) as pool:
         futures = [pool.submit(train, model) for model in range(models)]
@@ -364,55 +520,104 @@ def _in_threads(
         finally:  # after an error or an interrupt the others stop at their next call
             is_over.set()
     errors = [error for future in futures if (error := future.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, _StoppedError):
-            raise error
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[f.result() for f in futures])
+    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
+        raise error
+    return _stack([future.result() for future in futures])
 
 
-class _StoppedError(Exception):
-    """A model was stopped because another one broke down."""
+def _one(stacked: Any, model: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[model], stacked)
 
 
-def _train(
-    program: Callable[..., tuple[TrainState, Array]],
-    arguments: tuple[Any, ...],
-    span: tuple[np.int32, np.int32],
-    report: Callable[[int, np.ndarray], None],
-    model: int | None = None,
-    is_over: threading.Event | None = None,
-) -> TrainState:
-    """Returns the state after the epochs of ``span``, in calls of about a second."""
-    state, key, _, _, *others = arguments
-    state = jax.tree.map(jnp.copy, state)  # a program uses up what it is given
-    epoch, end = map(int, span)
-    at_once, is_first = 1, True
-    while epoch < end:
-        count = min(at_once, end - epoch)
+def _stack(parts: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
+def _train(job: _Job, part: _Part, begin: Snapshot) -> TrainState:
+    """Returns the state at the end of the span, in calls of about a second."""
+    blocks, epochs_per_call = job.run.epoch.blocks(job.x), job.run.epochs_per_call
+    at, end = begin.epoch * blocks + begin.step // _per_block(job), job.span[1] * blocks
+    # A program uses up what it is given.
+    state, step_losses = jax.tree.map(jnp.array, (begin.state, begin.step_losses))
+    if at == end:
+        return state
+    inputs = part.key, np.int32(0), np.int32(0), job.x, *part.settings
+    program = job.run.program(state, step_losses, *inputs, is_batched=part.together is not None)
+    all_losses = [begin.losses]
+    every = None if job.checkpoints is None else job.checkpoints.every
+    at_once, is_first = min(blocks, _FIRST_BLOCKS), True
+    while at < end:
+        epoch = at // blocks
+        _check_stopped(part, epoch, at % blocks)
+        last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
+        to = min(at + at_once, last, end)
         with _SLOTS:
-            if is_over is not None and is_over.is_set():
-                raise _StoppedError
             started = time.perf_counter()
-            state, device_losses = program(state, key, np.int32(epoch), np.int32(count), *others)
-            losses = np.asarray(device_losses)[..., :count]
+            span = np.int32(at), np.int32(to)
+            state, step_losses, device_losses = program(
+                state, step_losses, part.key, *span, job.x, *part.settings
+            )
+            losses = np.asarray(device_losses)[..., : to // blocks - epoch]
             seconds = time.perf_counter() - started
-        for i in range(count):
-            _check_finite(losses[..., i], "the training loss is {}", epoch + i + 1, model)
-            report(epoch + i + 1, losses[..., i])
+        _report(job, part, epoch, losses)
+        all_losses.append(losses)
         if not is_first:  # the first call touches its memory for the first time
-            at_once = max(1, min(int(_SECONDS_PER_CALL * count / seconds), device_losses.shape[-1]))
-        epoch, is_first = epoch + count, False
-    # The very last update is seen by no loss.
-    for leaf in jax.tree.leaves(state.params):
-        axes = tuple(range(losses.ndim - 1, leaf.ndim))
-        total = np.asarray(jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), axis=axes))
-        _check_finite(total, "a parameter became {}", end, model)
+            at_once = max(1, int(_SECONDS_PER_CALL * (to - at) / seconds))
+        at, is_first = to, False
+        if at == end:  # the very last update is seen by no loss
+            _check_params(part, state, job.span[1])
+        if job.checkpoints is not None:
+            is_told = at < end and job.checkpoints.should_stop()
+            if is_told or at == end or (every and at % (every * blocks) == 0):
+                epoch, block = divmod(at, blocks)
+                means = np.concatenate(all_losses, axis=-1)
+                step = block * _per_block(job)
+                _save(job, part, Snapshot(state, epoch, step, means, step_losses))
+            if is_told:
+                raise StoppedError(epoch, step, part.model)
     return state
 
 
-def _check_finite(values: np.ndarray, what: str, epoch: int, model: int | None) -> None:
+def _save(job: _Job, part: _Part, now: Snapshot) -> None:
+    """Hands over a snapshot of each model, in arrays that no program will use up."""
+    assert job.checkpoints is not None
+    changing = now.state, now.losses, now.step_losses
+    for i, model in enumerate(part.together or [part.model]):
+        of_one = changing if part.together is None else _one(changing, i)
+        state, *losses = jax.tree.map(_copied, of_one)
+        job.checkpoints.save(model, Snapshot(state, now.epoch, now.step, *losses))
+
+
+def _copied(leaf: Any) -> Any:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf.copy() if is_key else np.array(leaf)
+
+
+def _check_stopped(part: _Part, epoch: int, block: int) -> None:
+    if part.is_over is not None and part.is_over.is_set():
+        raise StoppedError(epoch, block, part.model)
+
+
+def _report(job: _Job, part: _Part, epoch: int, losses: np.ndarray) -> None:
+    """Reports the mean losses of some epochs, ``(epochs,)`` or ``(models, epochs)``."""
+    for i in range(losses.shape[-1]):
+        _check_finite(losses[..., i], "the training loss is {}", epoch + i + 1, part)
+        for j, model in enumerate(part.together or [part.model]):
+            loss = losses[i] if part.together is None else losses[j, i]
+            job.report(model, epoch + i + 1, float(loss))
+
+
+def _check_params(part: _Part, state: TrainState, epoch: int) -> None:
+    for leaf in jax.tree.leaves(state.params):
+        axes = tuple(range(0 if part.together is None else 1, leaf.ndim))
+        total = np.asarray(jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), axis=axes))
+        _check_finite(total, "a parameter became {}", epoch, part)
+
+
+def _check_finite(values: np.ndarray, what: str, epoch: int, part: _Part) -> None:
     """Raises NonFiniteLossError for the first of the values, one for each model, that is not."""
     for position in np.flatnonzero(~np.isfinite(values)):
         value = float(np.ravel(values)[position])
-        which = int(position) if values.ndim else model
-        raise NonFiniteLossError(what.format(value), epoch, which)
+        is_alone = part.together is None and part.is_over is None
+        model = None if is_alone else (part.together or [part.model])[int(position)]
+        raise NonFiniteLossError(what.format(value), epoch, model)

@@ -164,44 +164,114 @@ def make_epoch(
     References:
       None.
     """
-    return jax.jit(epoch_of(loss, optimizer, batch_size))
+    return jax.jit(Epoch(loss, optimizer, batch_size))
 
 
-def epoch_of(
-    loss: Loss, optimizer: optax.GradientTransformation, batch_size: int
-) -> Callable[..., tuple[TrainState, Array]]:
-    """Returns the epoch of :func:`make_epoch`, not compiled."""
-    batch_size = _checks.integer("batch_size", batch_size, low=1)
-    train_step = make_train_step(loss, optimizer)
+class Epoch:
+    """An epoch, not compiled, that can be done in parts; :func:`make_epoch` compiles a whole one.
 
-    def run_epoch(
-        state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Array, *settings: Any
-    ) -> tuple[TrainState, Array]:
+    It is cut into blocks: one step each, or two where there are many, and at the end one more
+    for what is left. Parts of whole blocks give the bits of the whole.
+
+    Args:
+      loss: as in :func:`make_epoch`.
+      optimizer: as in :func:`make_epoch`.
+      batch_size: as in :func:`make_epoch`.
+    """
+
+    def __init__(
+        self, loss: Loss, optimizer: optax.GradientTransformation, batch_size: int
+    ) -> None:
+        self._batch_size = _checks.integer("batch_size", batch_size, low=1)
+        self._train_step = make_train_step(loss, optimizer)
+
+    def _cut(self, x: Array) -> tuple[int, int, int, int]:
+        """Returns examples per step, full steps, examples that are left, and steps per block."""
         if x.shape[0] == 0:
             raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
+        size = min(self._batch_size, x.shape[0])
+        steps, rest = divmod(x.shape[0], size)
+        return size, steps, rest, 2 if steps >= _MANY_STEPS else 1
+
+    def blocks(self, x: Array) -> int:
+        """Returns the number of blocks in an epoch over x."""
+        _, steps, rest, per_block = self._cut(x)
+        return steps // per_block + bool(steps % per_block or rest)
+
+    def steps(self, x: Array) -> int:
+        """Returns the number of steps in an epoch over x."""
+        _, steps, rest, _ = self._cut(x)
+        return steps + bool(rest)
+
+    def steps_per_block(self, x: Array) -> int:
+        """Returns the number of steps in each block but the last."""
+        return self._cut(x)[3]
+
+    def no_losses(self, x: Array) -> Array:
+        """Returns what the losses of the steps are written to, ``(steps,)``."""
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+        return jnp.zeros(self.steps(x), _checks.wide(dtype))
+
+    def mean_loss(self, losses: Array, x: Array) -> Array:
+        """Returns the mean loss over the examples from those of all steps."""
+        size, steps, rest, _ = self._cut(x)
+        share = size / x.shape[0]
+        mean = share * jnp.sum(losses[:steps])
+        return mean + (1 - steps * share) * losses[steps] if rest else mean
+
+    def part(
+        self,
+        state: TrainState,
+        losses: Array,
+        span: tuple[ScalarLike, ScalarLike],
+        key: PRNGKeyArray,
+        epoch: ScalarLike,
+        x: Array,
+        *settings: Any,
+    ) -> tuple[TrainState, Array]:
+        """Returns state and losses after the blocks from the first to before the second of span."""
+        size, steps, rest, per_block = self._cut(x)
         shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
         with jax.named_scope("shuffle"):
             order = shuffled_order(shuffle_key, x.shape[0])
-        size = min(batch_size, x.shape[0])
-        steps, rest = divmod(x.shape[0], size)
+        batches = order[: steps * size].reshape(steps, size)
 
-        def body(state: TrainState, inputs: tuple[Array, Array]) -> tuple[TrainState, Array]:
-            step, rows = inputs
+        def step(carry: tuple[TrainState, Array], i: ScalarLike, rows: Array) -> Any:
+            state, losses = carry
             with jax.named_scope("gather"):
                 batch = x[rows]
-            return train_step(state, jax.random.fold_in(noise_key, step), batch, *settings)
+            state, loss = self._train_step(
+                state, jax.random.fold_in(noise_key, i), batch, *settings
+            )
+            return state, losses.at[i].set(loss.astype(losses.dtype))
 
-        batches = order[: steps * size].reshape(steps, size)
-        unroll = 2 if steps >= _MANY_STEPS else 1
-        state, losses = jax.lax.scan(body, state, (jnp.arange(steps), batches), unroll=unroll)
-        share = size / x.shape[0]
-        mean_loss = share * jnp.sum(losses.astype(_checks.wide(losses.dtype)))
-        if rest:
-            state, last = body(state, (jnp.asarray(steps), order[steps * size :]))
-            mean_loss = mean_loss + (1 - steps * share) * last.astype(mean_loss.dtype)
-        return state, mean_loss
+        def block(i: Array, carry: tuple[TrainState, Array]) -> Any:
+            for j in range(per_block):
+                carry = step(carry, per_block * i + j, batches[per_block * i + j])
+            return carry
 
-    return run_epoch
+        def tail(carry: tuple[TrainState, Array]) -> Any:
+            for i in range(steps - steps % per_block, steps):
+                carry = step(carry, i, batches[i])
+            return step(carry, steps, order[steps * size :]) if rest else carry
+
+        whole = steps // per_block
+        first, end = span
+        if isinstance(end, int):  # known when compiled: a loop that can be differentiated
+            carry = jax.lax.fori_loop(first, min(end, whole), block, (state, losses))
+            return tail(carry) if end > whole else carry
+        carry = jax.lax.fori_loop(first, jnp.minimum(end, whole), block, (state, losses))
+        has_tail = self.blocks(x) > whole
+        is_last = jnp.greater(end, whole)
+        return jax.lax.cond(is_last, tail, lambda same: same, carry) if has_tail else carry
+
+    def __call__(
+        self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Array, *settings: Any
+    ) -> tuple[TrainState, Array]:
+        """Returns the state after the whole epoch, and its mean loss."""
+        span = 0, self.blocks(x)
+        state, losses = self.part(state, self.no_losses(x), span, key, epoch, x, *settings)
+        return state, self.mean_loss(losses, x)
 
 
 def evaluate(

@@ -96,20 +96,21 @@ def test_losses_beyond_the_epochs_are_not_numbers():
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_how_a_run_is_cut_into_calls_changes_nothing(seconds, one_by_one, monkeypatch):
     monkeypatch.setattr(runs, "_SECONDS_PER_CALL", seconds)
+    monkeypatch.setattr(runs, "_FIRST_BLOCKS", 3)
     states, keys = starts()
     calls = []
     program = RUN.program
     monkeypatch.setattr(RUN, "program", lambda *a, **k: counted(program(*a, **k), calls))
     state = jaxae.fit(RUN, of_model(states, 2), keys[2], X, LEVELS[2], epochs=6)
     same(state, one_by_one[0][2])
-    # one epoch, one epoch for the time it takes, then as many as fit in
-    assert calls == ([1] * 6 if seconds == 0 else [1, 1, 4])
+    # some steps, as many again for the time they take, then as many as fit in
+    assert calls == ([3, 3] + [1] * 24 if seconds == 0 else [3, 3, 19, 5])
 
 
 def counted(program, calls):
-    def call(state, key, first, count, *rest):
-        calls.append(int(count))
-        return program(state, key, first, count, *rest)
+    def call(state, step_losses, key, first, end, *rest):
+        calls.append(int(end - first))
+        return program(state, step_losses, key, first, end, *rest)
 
     return call
 
@@ -120,7 +121,7 @@ def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_o
     kept = jax.tree.map(np.array, start)
     same(jaxae.fit(RUN, start, keys[0], X, LEVELS[0], epochs=6), one_by_one[0][0])
     same(start, kept)
-    arguments = (start, keys[0], np.int32(0), np.int32(1), X, LEVELS[0])
+    arguments = RUN.arguments(start, keys[0], X, LEVELS[0])
     RUN.program(*arguments)(*arguments)
     assert start.params["encoder_kernel_0"].is_deleted()
 
@@ -183,7 +184,7 @@ def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
 
 def test_a_precision_of_products_is_a_program_of_its_own():
     run, states, keys = tiny()
-    arguments = (of_model(states, 0), keys[0], np.int32(0), np.int32(1), X, LEVELS[0])
+    arguments = run.arguments(of_model(states, 0), keys[0], X, LEVELS[0])
     default = run.program(*arguments)
     with jax.default_matmul_precision("highest"):
         assert run.program(*arguments) is not default

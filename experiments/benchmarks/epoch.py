@@ -22,7 +22,6 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 
 import jaxae
@@ -105,13 +104,13 @@ def profile(case: Case) -> dict[str, float]:
     task = make_task(case)
     run, state = prepared(task)
     key = jaxae.hash_key(jax.random.key(1))
-    arguments = (state, key, np.int32(0), np.int32(1), jnp.asarray(task.x))
+    arguments = run.arguments(state, key, jnp.asarray(task.x))
     program: Any = run.program(*arguments)
     kinds = kinds_of(program.as_text())
-    state, _ = jax.block_until_ready(program(*arguments))  # the donated state is replaced
+    donated = jax.block_until_ready(program(*arguments))[:2]  # and given back
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(program(state, *arguments[1:]))
+            jax.block_until_ready(program(*donated, *arguments[2:]))
         (path,) = Path(folder).glob("**/*.xplane.pb")
         found = jax.profiler.ProfileData.from_file(str(path))
         times: Counter[str] = Counter()

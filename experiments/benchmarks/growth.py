@@ -123,8 +123,7 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
 def planned_bytes(size: Size) -> int:
     """Returns the device memory of the program: arguments, results and temporary buffers."""
     run, (states, keys, x, levels) = prepared(size)
-    arguments = (states, keys, np.int32(0), np.int32(1), x, levels)
-    program: Any = run.program(*arguments, is_batched=True)
+    program: Any = run.program(*run.arguments(states, keys, x, levels), is_batched=True)
     memory = program.memory_analysis()
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(sizes + memory.temp_size_in_bytes - memory.alias_size_in_bytes)

@@ -129,12 +129,12 @@ def ours(task: Task, make_key: Callable[[Any], Any] = jaxae.hash_key) -> Callabl
     """Returns a function that trains one more epoch and returns its mean loss."""
     run, state = prepared(task)
     key, x = make_key(jax.random.key(1)), jnp.asarray(task.x)
-    program = run.program(state, key, np.int32(0), np.int32(1), x)
+    program = run.program(*run.arguments(state, key, x))
     epoch = 0
 
     def one_epoch() -> float:
         nonlocal state, epoch
-        state, losses = program(state, key, np.int32(epoch), np.int32(1), x)
+        state, _, losses = program(*run.arguments(state, key, x, epoch=epoch))
         epoch += 1
         return float(losses[0])
 

@@ -145,6 +145,9 @@ class Runner:
             self.train,
             [level for level, _ in jobs],
             on_epoch=lambda job, epoch, loss: self._log_epoch(dim, *jobs[job], epoch, loss),
+            checkpoints=self.run.checkpoints(
+                f"dim-{dim}_noise-{level:g}_seed-{seed}" for level, seed in jobs
+            ),
         )
         seconds = (time.perf_counter() - started) / len(jobs)
         by_job = dict(zip(jobs, trained, strict=True))

@@ -42,7 +42,10 @@ from jaxae.objectives import sparse_loss as sparse_loss
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
+from jaxae.runs import Checkpoints as Checkpoints
 from jaxae.runs import Run as Run
+from jaxae.runs import Snapshot as Snapshot
+from jaxae.runs import StoppedError as StoppedError
 from jaxae.runs import fit as fit
 from jaxae.runs import fit_many as fit_many
 from jaxae.runs import make_run as make_run
@@ -66,6 +69,7 @@ from jaxae.training import make_train_step as make_train_step
 __all__ = [
     "AutoencoderFunctions",
     "Bernoulli",
+    "Checkpoints",
     "ConvAutoencoder",
     "DenseAutoencoder",
     "DiagonalGaussian",
@@ -74,6 +78,8 @@ __all__ = [
     "Minimum",
     "NonFiniteLossError",
     "Run",
+    "Snapshot",
+    "StoppedError",
     "TrainState",
     "active_units",
     "as_functions",

@@ -1,7 +1,7 @@
 """From the command line to ``main(config)``: options, their checks, and exit statuses.
 
-0 is success; 2 is bad input, with one line on standard error; 130 is Ctrl-C; anything else
-that goes wrong is an internal error, a traceback and status 1.
+0 is success; 2 is bad input, with one line on standard error; 130 is Ctrl-C and 143 SIGTERM;
+anything else that goes wrong is an internal error, a traceback and status 1.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
-from experiments.common import compilation
+from experiments.common import compilation, interrupts
 from experiments.common.errors import InputError, PartsFailedError
 from jaxae import NonFiniteLossError
 
@@ -40,6 +40,10 @@ class CommonConfig:
     """Repetitions, for the error bars; by default 3."""
     out: Path | None = None
     """Folder for the results, by default results/<experiment>/<dataset>; replaces older ones."""
+    checkpoint_every: int | None = None
+    """Epochs between two checkpoints, which then stay; by default only an interrupt leaves some."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on from the checkpoints in the folder for the results, where there are any."""
     products: compilation.Products = "float32"
     """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
     compilation_cache: Path | None = None
@@ -52,12 +56,14 @@ class CommonConfig:
         require_integer("--epochs", self.epochs, low=1)
         require_integer("--batch-size", self.batch_size, low=1)
         require_integer("--num-seeds", self.num_seeds, low=1)
+        require_integer("--checkpoint-every", self.checkpoint_every, low=1)
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
         require_number("--learning-rate", self.learning_rate, above=0.0, high=10.0)
 
 
-_OF_THE_MACHINE = ("out", "compilation_cache")  # they change no number
+# They change no number.
+_OF_THE_MACHINE = ("out", "compilation_cache", "checkpoint_every", "resume")
 
 
 def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:
@@ -104,6 +110,13 @@ def as_typed(experiment: str, config: CommonConfig) -> str:
     return shlex.join(words)
 
 
+def settings_of(config: CommonConfig) -> dict[str, Any]:
+    """Returns the options that change numbers, as plain values; the data are told apart by them."""
+    settings = dataclasses.asdict(config)
+    left_out = (*_OF_THE_MACHINE, "dataset", "data_dir")
+    return {name: value for name, value in settings.items() if name not in left_out}
+
+
 class Options(Protocol):
     """Options of a script, a dataclass."""
 
@@ -131,7 +144,8 @@ def run(
             compilation.use_products(config.products)
             if config.compilation_cache is not None:
                 compilation.use_cache(config.compilation_cache)
-        main(config)
+        with interrupts.listening():
+            main(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -142,7 +156,7 @@ def run(
     except PartsFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing unfinished was written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"{stop or 'interrupted'}; no result was written", file=sys.stderr)
+        return stop.status if isinstance(stop, interrupts.Interrupted) else 130
     return 0

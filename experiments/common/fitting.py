@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
+from experiments.common import interrupts
 
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
 
@@ -51,26 +52,40 @@ class Trainer:
         x: Array,
         *settings: Sequence[float],
         on_epoch: Callable[[int, int, float], None],
+        checkpoints: jaxae.Checkpoints,
     ) -> list[Any]:
         """Returns the parameters of one model for each key, with its own value of each setting."""
         states, train_keys = jax.vmap(self._start)(jnp.stack(keys))
         traced = [jnp.asarray(setting, x.dtype) for setting in settings]
-        trained = jaxae.fit_many(
-            self._run, states, train_keys, x, *traced, epochs=self._epochs, on_epoch=on_epoch
-        )
+        options: Any = {"epochs": self._epochs, "on_epoch": on_epoch, "checkpoints": checkpoints}
+        with interrupts.deferred():
+            trained = jaxae.fit_many(self._run, states, train_keys, x, *traced, **options)
         return unstacked(trained.params, len(keys))
 
-    def each_epoch(
-        self, key: Array, x: Array, *settings: float, on_epoch: Callable[[int, float], None]
-    ) -> Iterator[Any]:
-        """Yields the parameters of one model before the first epoch and after every epoch."""
+    def at_epochs(
+        self,
+        epochs: Sequence[int],
+        key: Array,
+        x: Array,
+        *settings: float,
+        on_epoch: Callable[[int, float], None],
+        checkpoints: Callable[[int], jaxae.Checkpoints],
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields the parameters of one model after some rising numbers of epochs.
+
+        ``checkpoints`` gives those of the training that ends there.
+        """
         state, train_key = self._start(key)
         traced = [jnp.asarray(setting, x.dtype) for setting in settings]
-        yield state.params
-        for epoch in range(self._epochs):
-            position: dict[str, Any] = {"epochs": 1, "first_epoch": epoch, "on_epoch": on_epoch}
-            state = jaxae.fit(self._run, state, train_key, x, *traced, **position)
-            yield state.params
+        before = 0
+        for epoch in epochs:
+            if epoch > before:
+                options: dict[str, Any] = {"epochs": epoch - before, "first_epoch": before}
+                options |= {"on_epoch": on_epoch, "checkpoints": checkpoints(epoch)}
+                with interrupts.deferred():
+                    state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
+            before = epoch
+            yield epoch, state.params
 
     def _start_of(self, key: Array) -> tuple[jaxae.TrainState, Array]:
         """Returns a fresh state and the key of its training, of the cheap generator."""

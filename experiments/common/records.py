@@ -4,6 +4,7 @@ Files are written into a hidden folder beside their place and renamed when the r
 a run that fails leaves what was there before.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -43,6 +44,9 @@ class RunRecord:
             ancestors = [self.folder, *self.folder.parents]
             self._made = [path for path in ancestors if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder)
+            for stale in self.folder.glob(".partial-*"):  # of a run that was killed
+                shutil.rmtree(stale, ignore_errors=True)
             self._staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
         except OSError as error:
             self._remove_made()
@@ -64,6 +68,7 @@ class RunRecord:
         shutil.rmtree(self._staging, ignore_errors=True)
         if kind is not None:
             self._remove_made()
+        os.close(self._lock)
 
     def _publish(self) -> None:
         """Renames all files into place, and removes what an earlier run left there."""
@@ -106,6 +111,25 @@ class RunRecord:
                 path.rmdir()
             except OSError:
                 return  # not empty, or never made
+
+
+def _locked(folder: Path) -> int:
+    """Returns the handle of a folder that no other run uses until it is closed, however.
+
+    Raises:
+      InputError: if another run uses it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(
+            f"another run is writing to --out {folder}; wait for it, or take another folder"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return handle
 
 
 def default_folder(experiment: str, dataset: str) -> Path:

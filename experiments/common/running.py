@@ -1,9 +1,10 @@
 """One run of an experiment: its data, its clock, its progress and the files it leaves."""
 
 import dataclasses
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,10 @@ from typing import Any, TypeVar
 
 import jaxae
 from experiments.common import command_line, data, records
+from experiments.common.checkpoints import Checkpoints
 from experiments.common.command_line import CommonConfig
 from experiments.common.progress import Progress
+from jaxae._version import __version__
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,17 +61,46 @@ class Run:
         self.folder = config.out or records.default_folder(experiment, self.name)
         self._started = time.perf_counter()
         self._record = records.RunRecord(self.folder)
+        self._checkpoints: Checkpoints | None = None
         self._progress = Progress(total, unit)
         self._turn = threading.Lock()  # networks train in several threads
-        self._is_stopped = False
 
     def __enter__(self) -> "Run":
         if self.dataset is not None:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
             self.say(f"{self.name}: {counts}; seeds and settings train {how}")
-        self._record.__enter__()  # last: an interrupt after it is seen by __exit__
+        self._record.__enter__()
+        try:
+            self._checkpoints = self._open_checkpoints()
+        except BaseException:
+            self._record.__exit__(*sys.exc_info())
+            raise
         return self
+
+    def _open_checkpoints(self) -> Checkpoints:
+        config, folder = self.config, self.folder / "checkpoints"
+        identity = {
+            "experiment": self.experiment,
+            "settings": command_line.settings_of(config),
+            "data": None if self.dataset is None else self.dataset.fingerprint(),
+            "jaxae": __version__,
+        }
+        if config.resume and not folder.is_dir():
+            self.say(f"there is nothing to resume in {self.folder}: from the beginning")
+        return Checkpoints(
+            folder,
+            identity=identity,
+            environment=records.environment(),
+            every=config.checkpoint_every,
+            is_resumed=config.resume,
+            say=self.say,
+        )
+
+    def checkpoints(self, names: Iterable[str]) -> jaxae.Checkpoints:
+        """Returns the checkpoints of models that are trained by one call, by their names."""
+        assert self._checkpoints is not None
+        return self._checkpoints.of(list(names))
 
     def __exit__(
         self,
@@ -76,9 +108,15 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        assert self._checkpoints is not None
+        is_stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        has_checkpoints = self._checkpoints.keep() if is_stopped else self._checkpoints.close()
         self._record.__exit__(kind, error, trace)
         if kind is None:
+            self._checkpoints.discard()
             self.say(f"results are in {self.folder}")
+        elif has_checkpoints:
+            self.say(f"training is kept in {self.folder}: the same command with --resume goes on")
         self._progress.__exit__()
 
     def path(self, name: str) -> Path:
@@ -88,8 +126,6 @@ class Run:
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""
         with self._turn:
-            if self._is_stopped:
-                raise InterruptedError("another part of this run has failed or was interrupted")
             self._record.log(**entry)
             self._progress.advance(doing)
 
@@ -99,14 +135,15 @@ class Run:
         """Returns the results of a function that trains and logs, two items at a time.
 
         While one is compiled another one trains. After an error or an interrupt the others stop
-        when they log their next epoch.
+        after their next steps.
         """
+        assert self._checkpoints is not None
         with ThreadPoolExecutor(2) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 return [future.result() for future in futures]
             except BaseException:
-                self._is_stopped = True
+                self._checkpoints.stop()
                 for future in futures:
                     future.cancel()
                 raise

@@ -126,28 +126,31 @@ class Networks:
         self._plain = fitting.Trainer(model, plain_loss, **options)
         self._contractive = fitting.Trainer(model, contractive_loss, **options)
         self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
-        self._kept_epochs = {0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()}
+        self._kept_epochs = sorted({0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()})
         self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
 
-    def trace(self, job: Job, on_epoch: Callable[[int, float], None]) -> tuple[Any, Trace]:
+    def trace(self, job: Job, run: Run) -> tuple[Any, Trace]:
         """Returns a plain autoencoder, and its errors at some epochs of its training."""
         slope, trace = SLOPES[job.kind], {}
         plain = job.key, self._x, slope, 0.0, 0.0
-        for epoch, params in enumerate(self._plain.each_epoch(*plain, on_epoch=on_epoch)):
-            if epoch in self._kept_epochs:
-                trace[epoch] = self._errors(params, slope, job.probes.inputs)
+        until = lambda epoch: run.checkpoints([f"{_name(job)}_until-{epoch}"])
+        options: Any = {"on_epoch": partial(_log_epoch, run, [job], 0), "checkpoints": until}
+        for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
+            trace[epoch] = self._errors(params, slope, job.probes.inputs)
         return params, trace
 
-    def train(self, jobs: Sequence[Job], on_epoch: Callable[[int, int, float], None]) -> list[Any]:
+    def train(self, jobs: Sequence[Job], run: Run) -> list[Any]:
         """Returns trained networks, with a contractive penalty or all without one."""
+        options: Any = {"on_epoch": partial(_log_epoch, run, jobs)}
+        options["checkpoints"] = run.checkpoints(map(_name, jobs))
         keys = [job.key for job in jobs]
         slopes = [SLOPES[job.kind] for job in jobs]
         noise, sparsity, contraction = zip(*[job.strengths for job in jobs], strict=True)
         if any(contraction):
             settings: tuple[Any, ...] = (slopes, contraction)
-            return self._contractive.fit_many(keys, self._x, *settings, on_epoch=on_epoch)
+            return self._contractive.fit_many(keys, self._x, *settings, **options)
         settings = (slopes, noise, sparsity)
-        return self._plain.fit_many(keys, self._x, *settings, on_epoch=on_epoch)
+        return self._plain.fit_many(keys, self._x, *settings, **options)
 
     def measures(self, job: Job, params: Any) -> dict[str, Any]:
         """Returns all that is measured of a trained network, and its pictures."""
@@ -212,10 +215,10 @@ def train_all(
         groups["contractive" if job.strengths.contraction else is_plain].append(job)
     measured: dict[tuple[str, str, int], dict[str, Any]] = {}
     for job in groups.pop("traced"):
-        params, trace = networks.trace(job, partial(_log_epoch, run, [job], 0))
+        params, trace = networks.trace(job, run)
         measured[job[:3]] = {**networks.measures(job, params), "trace": trace}
     for group in filter(None, groups.values()):
-        trained = networks.train(group, partial(_log_epoch, run, group))
+        trained = networks.train(group, run)
         for job, params in zip(group, trained, strict=True):
             measured[job[:3]] = {**networks.measures(job, params), "trace": {}}
     results = {}
@@ -240,6 +243,10 @@ def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
     pictures = {f"{kind} {method}": per_seed[0]["pictures"] for method, per_seed in found.items()}
     methods = {method: _summary(per_seed) for method, per_seed in found.items()}
     return Results(methods, training, pictures)
+
+
+def _name(job: Job) -> str:
+    return f"{job.kind}_{job.method}_seed-{job.seed}"
 
 
 def _log_epoch(run: Run, jobs: Sequence[Job], number: int, epoch: int, loss: float) -> None:

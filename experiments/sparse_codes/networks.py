@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import fitting, records
+from experiments.common import fitting, interrupts, records
 from experiments.common.running import Run
 from experiments.sparse_codes import units
 
@@ -133,9 +133,12 @@ class Family:
         states = jax.jit(jax.vmap(start))(jnp.stack([init_key for init_key, _ in pairs]))
         settings = jax.tree.map(lambda *values: np.stack(values), *[m.setting for m, _ in jobs])
         keys = jnp.stack([train_key for _, train_key in pairs])
-        trained = jaxae.fit_many(
-            self._run, states, keys, x, settings, epochs=plan.epochs, on_epoch=on_epoch
-        )
+        label = lambda member: "" if member.label is None else f"_{member.label:g}"
+        names = (f"{member.method}{label(member)}_seed-{seed}" for member, seed in jobs)
+        options: Any = {"epochs": plan.epochs, "on_epoch": on_epoch}
+        options["checkpoints"] = run.checkpoints(names)
+        with interrupts.deferred():
+            trained = jaxae.fit_many(self._run, states, keys, x, settings, **options)
         params = iter(fitting.unstacked(trained.params, len(jobs)))
         return [self._row(m, [next(params) for _ in range(plan.num_seeds)], run) for m in members]
 

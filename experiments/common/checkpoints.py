@@ -1,0 +1,392 @@
+"""Checkpoints: how a snapshot of training is written, and what is believed when it is read.
+
+``<out>/checkpoints/<model>/<epoch>/`` holds one snapshot: its arrays in ``arrays/``, written by
+Orbax, and ``manifest.json``: what it is of, and the SHA-256 of every file. It is written beside its
+place and renamed, so it is whole or absent; bytes that are not those of the manifest are never
+parsed. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxae
+from experiments.common import interrupts
+from experiments.common.errors import InputError, first_line
+
+_FORMAT = 1
+_KEPT = 2  # the newest ones; the best one is kept beside them
+_MOST_BYTES = 2**24  # of a manifest
+_MOST_WAITING = 4  # snapshots on their way to the disk
+_PLACE = re.compile(r"(\d{6,})(?:\.(\d{6,}))?", re.ASCII)  # epoch, and step where it is not over
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run of an experiment: of every model that it trains.
+
+    Args:
+      folder: where they are, one folder for each model.
+      identity: what a checkpoint must be of, to be gone on from: settings, data, version.
+      environment: versions and device; others are said, and not refused.
+      every: epochs between two checkpoints; None: they stay in memory and are written only
+        when the run is interrupted.
+      is_resumed: whether to go on from those that are there; otherwise they are replaced.
+      say: prints a line.
+
+    Raises:
+      InputError: if those that are there are of another configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: dict[str, Any],
+        environment: dict[str, Any],
+        every: int | None,
+        is_resumed: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.every, self._say = folder, every, say
+        self._identity = json.loads(json.dumps(identity))
+        self._environment = json.loads(json.dumps(environment))
+        self._is_resumed = is_resumed
+        self._is_stale = not is_resumed  # what is there is of an earlier run
+        self._held: dict[str, jaxae.Snapshot] = {}
+        self._names: set[str] = set()
+        self._is_stopped = threading.Event()
+        self._writer = ThreadPoolExecutor(1)
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
+        self._turn = threading.Lock()
+        if is_resumed:
+            self._check_identity()
+
+    def of(self, names: Sequence[str]) -> jaxae.Checkpoints:
+        """Returns the checkpoints of some models that are trained by one call.
+
+        Raises:
+          ValueError: if a name was given before.
+        """
+        folders = [_folder_name(name) for name in names]
+        with self._turn:
+            if len({*self._names, *folders}) < len(self._names) + len(folders):
+                raise ValueError(f"two models of a run are called alike: {folders}")
+            self._names.update(folders)
+        return _OfModels(self, folders)
+
+    def stop(self) -> None:
+        """Lets all models stop, and hand over a snapshot, after their next steps."""
+        self._is_stopped.set()
+
+    def should_stop(self) -> bool:
+        """Returns whether models shall stop."""
+        return self._is_stopped.is_set() or interrupts.is_requested()
+
+    def restore(self, name: str, like: jaxae.TrainState) -> jaxae.Snapshot | None:
+        """Returns the newest snapshot of a model that is not damaged, or None."""
+        if not self._is_resumed:
+            return None
+        for path in _places(self.folder / name)[::-1]:
+            try:
+                manifest = read_manifest(path)
+                found = _rebuild(read_arrays(path, manifest), manifest, like)
+            except DamagedError as error:
+                self._say(f"checkpoint {path} is damaged ({error}) and skipped")
+                continue
+            self._hold(name, found)
+            return found
+        return None
+
+    def save(self, name: str, snapshot: jaxae.Snapshot) -> None:
+        """Keeps a snapshot: on the disk, or in memory until the run is interrupted."""
+        self._hold(name, snapshot)
+        if self.every is not None:
+            self._write_later(name, snapshot)
+
+    def _hold(self, name: str, snapshot: jaxae.Snapshot) -> None:
+        if self.every is None:
+            self._held[name] = snapshot
+
+    def keep(self) -> bool:
+        """Writes what is held in memory only; returns whether there are checkpoints now."""
+        for name, snapshot in self._held.items():
+            self._write_later(name, snapshot)
+        return self.close()
+
+    def close(self) -> bool:
+        """Waits until everything is written; returns whether there are checkpoints."""
+        self._writer.shutdown(wait=True)
+        return any(_places(model) for model in _subfolders(self.folder))
+
+    def discard(self) -> None:
+        """Removes all checkpoints, unless they were asked for: the run is over."""
+        self.close()
+        if self.every is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write_later(self, name: str, snapshot: jaxae.Snapshot) -> None:
+        self._waiting.acquire()
+        self._writer.submit(self._write, name, snapshot)
+
+    def _write(self, name: str, snapshot: jaxae.Snapshot) -> None:
+        try:
+            with self._turn:
+                if self._is_stale:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self._is_stale = False
+            arrays, described = _flatten(snapshot)
+            header = {"identity": self._identity, "environment": self._environment, **described}
+            write(self.folder / name / _place(snapshot), arrays, header)
+            _thin_out(self.folder / name)
+        except Exception as error:  # a full disk, above all: what is there stays
+            what = f"{snapshot.epoch} epochs of {name}"
+            self._say(f"a checkpoint after {what} cannot be written: {first_line(error)}")
+        finally:
+            self._waiting.release()
+
+    def _check_identity(self) -> None:
+        """Raises InputError if a checkpoint is of another configuration."""
+        for model in _subfolders(self.folder):
+            for path in _places(model):
+                try:
+                    found = read_manifest(path)
+                except DamagedError:
+                    continue
+                if found["identity"] != self._identity:
+                    raise InputError(
+                        f"--resume: {path} is of another configuration: "
+                        f"{_difference(found['identity'], self._identity)}"
+                    )
+                if found["environment"] != self._environment:
+                    change = _difference(found["environment"], self._environment)
+                    self._say(f"the last digits may change from here on: {change}")
+                return
+
+
+class _OfModels:
+    """The view of some models that ``jaxae.fit_many`` needs."""
+
+    def __init__(self, store: Checkpoints, names: Sequence[str]) -> None:
+        self._store, self._names = store, names
+        self.every = store.every
+
+    def restore(self, model: int, like: jaxae.TrainState) -> jaxae.Snapshot | None:
+        return self._store.restore(self._names[model], like)
+
+    def save(self, model: int, snapshot: jaxae.Snapshot) -> None:
+        self._store.save(self._names[model], snapshot)
+
+    def should_stop(self) -> bool:
+        return self._store.should_stop()
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+    """Writes a checkpoint: whole at ``path``, or not at all.
+
+    Raises:
+      OSError: if it cannot be written, and whatever Orbax raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent)).resolve()
+    try:
+        _orbax().save(staging / "arrays", arrays)
+        files = {name: _sha256(staging / name) for name in _files(staging)}
+        shapes = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
+        body = {"format": _FORMAT, **header, "arrays": shapes, "files": files}
+        with open(staging / "manifest.json", "w", encoding="utf-8") as file:
+            json.dump(body | {"sha256": _digest(body)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        staging.rename(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Returns what a checkpoint says of itself, after its own digest was checked.
+
+    Raises:
+      DamagedError: if it is missing, or not what was written.
+    """
+    try:
+        with open(path / "manifest.json", "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise DamagedError("manifest.json is too large")
+        body = json.loads(text)
+        digest = body.pop("sha256")
+        if digest != _digest(body) or body["format"] != _FORMAT or not _is_complete(body):
+            raise DamagedError("manifest.json is not what was written")
+    except DamagedError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"manifest.json: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError("manifest.json is not what was written") from error
+    return body
+
+
+def read_arrays(path: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint by name, after all its files were checked.
+
+    Raises:
+      DamagedError: if a file is missing, too many, or not what was written.
+    """
+    try:
+        found = _files(path)
+        if set(found) - {"manifest.json"} != set(manifest["files"]):
+            raise DamagedError("files are missing, or there are too many")
+        for name, digest in manifest["files"].items():
+            if _sha256(path / name) != digest:
+                raise DamagedError(f"{name} is not what was written")
+        restored = _orbax().restore((path / "arrays").resolve())
+    except OSError as error:
+        raise DamagedError(f"{error.filename}: {error.strerror or error}") from error
+    arrays = {name: np.asarray(restored[name]) for name in manifest["arrays"]}
+    for name, (dtype, *shape) in manifest["arrays"].items():
+        if [str(arrays[name].dtype), *arrays[name].shape] != [dtype, *shape]:
+            raise DamagedError(f"array {name} is not what was written")
+    return arrays
+
+
+def _flatten(snapshot: jaxae.Snapshot) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays of a snapshot by name, and what describes it in the manifest."""
+    leaves = jax.tree_util.tree_flatten_with_path(snapshot.state)[0]
+    arrays = {f"state_{i:04d}": _plain(leaf) for i, (_, leaf) in enumerate(leaves)}
+    arrays |= {"losses": snapshot.losses, "step_losses": snapshot.step_losses}
+    described: dict[str, Any] = {
+        "leaves": [jax.tree_util.keystr(path) for path, _ in leaves],
+        "epoch": snapshot.epoch,
+        "step": snapshot.step,
+        "loss": float(snapshot.losses[-1]) if len(snapshot.losses) else None,
+    }
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}, described
+
+
+def _rebuild(
+    arrays: dict[str, np.ndarray], manifest: dict[str, Any], like: jaxae.TrainState
+) -> jaxae.Snapshot:
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+    if manifest["leaves"] != [jax.tree_util.keystr(path) for path, _ in leaves]:
+        raise InputError("--resume: a checkpoint is of another model or optimiser")
+    state = [_like(arrays[f"state_{i:04d}"], leaf) for i, (_, leaf) in enumerate(leaves)]
+    rest = manifest["epoch"], manifest["step"], arrays["losses"], arrays["step_losses"]
+    return jaxae.Snapshot(jax.tree.unflatten(tree, state), *rest)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """Returns an array without PRNG keys, which are their data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(array: np.ndarray, leaf: Any) -> Any:
+    if not _is_key(leaf):
+        return array
+    return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _orbax() -> Any:
+    """Returns what writes and reads a tree of arrays."""
+    import orbax.checkpoint as ocp  # only where there is something to write
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _thin_out(folder: Path) -> None:
+    """Removes all checkpoints of a model but the newest ones and the best."""
+    places = _places(folder)
+    losses: dict[Path, float] = {}
+    for path in places:
+        try:
+            loss = read_manifest(path)["loss"]
+        except DamagedError:
+            continue
+        if loss is not None:
+            losses[path] = loss
+    kept = {*places[-_KEPT:], min(losses, key=lambda path: losses[path], default=None)}
+    for path in places:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _places(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a model, the newest one last; no clock is asked."""
+    found = []
+    for path in _subfolders(folder):
+        if match := _PLACE.fullmatch(path.name):
+            found.append((int(match[1]), int(match[2] or 0), path))
+    return [path for _, _, path in sorted(found)]
+
+
+def _place(snapshot: jaxae.Snapshot) -> str:
+    return f"{snapshot.epoch:06d}" + (f".{snapshot.step:06d}" if snapshot.step else "")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _folder_name(name: str) -> str:
+    """Returns a name that is one folder, whatever it is made from."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("._")[:120] or "model"
+
+
+def _is_complete(body: dict[str, Any]) -> bool:
+    kinds: dict[str, type] = {
+        "identity": dict,
+        "environment": dict,
+        "arrays": dict,
+        "files": dict,
+        "leaves": list,
+    }
+    kinds |= {"epoch": int, "step": int}
+    return "loss" in body and all(isinstance(body.get(key), kind) for key, kind in kinds.items())
+
+
+def _files(folder: Path) -> list[str]:
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _difference(was: Any, now: Any, name: str = "") -> str:
+    """Returns the first difference of two JSON values."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return f"{name} was {json.dumps(was)} and is {json.dumps(now)}"
+    key = next(key for key in sorted(was | now) if was.get(key) != now.get(key))
+    return _difference(was.get(key), now.get(key), f"{name}.{key}" if name else key)

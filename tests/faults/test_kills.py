@@ -1,0 +1,115 @@
+"""SIGKILL at random moments, resumed each time: the bits of a run that was never touched.
+
+The run is the denoising experiment as a user starts it. Some moments are random in time, others are
+in the middle of a save: as soon as a checkpoint that is not whole yet appears on the disk. By
+default there are few, since every start of a process takes seconds; all twenty:
+
+    JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_kills.py
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.common import checkpoints
+
+ROOT = Path(__file__).parent.parent.parent
+KILLS = int(os.environ.get("JAXAE_KILLS", "2"))
+OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "48", "12", "--num-seeds", "2"]
+OPTIONS += ["--epochs", "60", "--checkpoint-every", "6"]
+MOST_SECONDS = 120
+
+
+def start(out, cache, *more):
+    command = [sys.executable, "-m", "experiments.denoising", *OPTIONS, "--out", str(out)]
+    command += ["--compilation-cache", str(cache), *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, **pipes)
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=MOST_SECONDS)
+    assert process.returncode == 0, errors
+    return output
+
+
+def is_saving(out):
+    return any((out / "checkpoints").glob("*/.partial-*/arrays*"))
+
+
+def kill(process, out, seconds, in_a_save):
+    """Kills after some seconds, or later, in the middle of a save; returns whether it was one."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and (
+        time.monotonic() < end or (in_a_save and not is_saving(out))
+    ):
+        time.sleep(0.0005)
+    found = is_saving(out)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=MOST_SECONDS)
+    return found
+
+
+def numbers(out):
+    text = (out / "metrics.json").read_text()
+    return json.loads(re.sub(r'"seconds(_per_run)?": [0-9.]+,?', "", text))
+
+
+def final_arrays(out):
+    """Returns parameters, optimiser state and losses of every model after its last epoch."""
+    found = {}
+    for model in sorted((out / "checkpoints").iterdir()):
+        path = model / "000060"
+        found[model.name] = checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+    return found
+
+
+def log_lines(out):
+    return sorted((out / "log.jsonl").read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A run that was left alone: its folder, its compiled programs, and how long it took."""
+    folder = tmp_path_factory.mktemp("untouched")
+    cache = folder / "cache"
+    began = time.monotonic()
+    finish(start(folder / "out", cache))
+    return folder / "out", cache, time.monotonic() - began
+
+
+def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, tmp_path):
+    expected, cache, seconds = untouched
+    moments = random.Random(0)
+    was_saving, resumed = [], 0
+    for i in range(KILLS):
+        # A process that goes on has less to do: late moments are those of the first ones.
+        at = moments.uniform(0.3, 0.9) * seconds if i % 2 else 0.0
+        process = start(tmp_path, cache, "--resume")
+        was_saving.append(kill(process, tmp_path, at, in_a_save=i % 2 == 0))
+        assert not (tmp_path / "metrics.json").exists() or process.returncode == 0
+        resumed += (tmp_path / "checkpoints").is_dir()
+    output = finish(start(tmp_path, cache, "--resume"))
+    assert any(was_saving)
+    assert resumed
+    assert "nothing to resume" not in output
+    assert numbers(tmp_path) == numbers(expected)
+    assert log_lines(tmp_path) == log_lines(expected)
+    mine, theirs = final_arrays(tmp_path), final_arrays(expected)
+    assert mine.keys() == theirs.keys()
+    assert len(mine) == 2 * (1 + 3)
+    for model, arrays in theirs.items():
+        for name, array in arrays.items():
+            assert array.dtype == mine[model][name].dtype
+            assert array.tobytes() == mine[model][name].tobytes(), (model, name)
+    assert np.isfinite(mine["dim-12_noise-1_seed-1"]["losses"]).all()
+    assert not list(tmp_path.glob(".partial-*"))

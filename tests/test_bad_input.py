@@ -729,6 +729,7 @@ def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
+    exempt |= {"Checkpoints", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)
 
 

@@ -282,3 +282,101 @@ def test_settings_may_be_pytrees():
         trained = jaxae.fit_many(run, states, keys, jnp.ones((5, 1)), targets, epochs=2,
                                  method=method)  # fmt: skip
         assert trained.params.tolist() == [1.0, 3.0]
+
+
+class InMemory:
+    """Checkpoints that keep everything in memory, and stop after some questions."""
+
+    def __init__(self, every=None, questions=None):
+        self.every, self.questions = every, questions
+        self.saved = {}
+
+    def restore(self, model, like):
+        found = self.saved.get(model)
+        return found and found[-1]
+
+    def save(self, model, snapshot):
+        self.saved.setdefault(model, []).append(snapshot)
+
+    def should_stop(self):
+        if self.questions is None:
+            return False
+        self.questions -= 1
+        return self.questions < 0
+
+
+def test_a_run_stopped_after_any_steps_goes_on_to_the_same_bits(one_by_one, monkeypatch):
+    monkeypatch.setattr(runs, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(runs, "_SECONDS_PER_CALL", 0.0)  # three steps, three, then one at a time
+    states, keys = starts()
+    arguments = RUN, of_model(states, 1), keys[1], X, LEVELS[1]
+    kept, places = InMemory(), []
+    for questions in (0, 0, 1, 2, 4):
+        kept.questions = questions
+        with pytest.raises(jaxae.StoppedError):
+            jaxae.fit(*arguments, epochs=6, checkpoints=kept)
+        places.append((kept.saved[0][-1].epoch, kept.saved[0][-1].step))
+    assert places == [(0, 3), (1, 1), (2, 2), (3, 4), (5, 3)]
+    kept.questions, seen = None, []
+    note = lambda epoch, loss: seen.append((epoch, loss))
+    state = jaxae.fit(*arguments, epochs=6, on_epoch=note, checkpoints=kept)
+    same(state, one_by_one[0][1])
+    assert seen == one_by_one[1][1]  # those of the epochs before it too
+    last = kept.saved[0][-1]
+    assert (last.epoch, last.step) == (6, 0)
+    same(last.state, state)
+    np.testing.assert_array_equal(last.losses, [loss for _, loss in seen])
+
+
+@pytest.mark.parametrize("method", ["threads", "vmap"])
+def test_snapshots_come_every_so_many_epochs_and_at_the_end(method):
+    states, keys = starts()
+    kept = InMemory(every=4)
+    options = {"epochs": 6, "method": method, "checkpoints": kept}
+    trained = jaxae.fit_many(RUN, states, keys, X, LEVELS, **options)
+    for model in range(3):
+        places = [(snapshot.epoch, snapshot.step) for snapshot in kept.saved[model]]
+        assert places == [(4, 0), (6, 0)]
+        same(kept.saved[model][-1].state, of_model(trained, model))
+
+
+@pytest.mark.parametrize("method", ["threads", "vmap"])
+def test_models_go_on_from_epochs_of_their_own(method):
+    states, keys = starts()
+    whole = InMemory(every=2)
+    options = {"epochs": 6, "method": method}
+    trained = jaxae.fit_many(RUN, states, keys, X, LEVELS, **options, checkpoints=whole)
+    kept = InMemory()
+    kept.saved = {0: whole.saved[0][:2], 1: whole.saved[1][:1], 2: whole.saved[2]}
+    resumed = jaxae.fit_many(RUN, states, keys, X, LEVELS, **options, checkpoints=kept)
+    tolerance = {} if method == "threads" else {"rtol": 1e-4, "atol": 1e-5}
+    for model in range(3):
+        same(of_model(resumed, model), of_model(trained, model), **tolerance)
+
+
+def test_a_snapshot_of_something_else_is_refused():
+    states, keys = starts()
+    kept = InMemory()
+    arguments = RUN, of_model(states, 0), keys[0]
+    jaxae.fit(*arguments, X, LEVELS[0], epochs=2, checkpoints=kept)
+    with pytest.raises(ValueError, match="has 2 epochs behind it, but this run goes from 0 to 1"):
+        jaxae.fit(*arguments, X, LEVELS[0], epochs=1, checkpoints=kept)
+    with pytest.raises(ValueError, match="of other data or another batch size"):
+        jaxae.fit(*arguments, X[:20], LEVELS[0], epochs=3, checkpoints=kept)
+    kept.saved[0][-1] = kept.saved[0][-1]._replace(state=of_model(states, 0).params)
+    with pytest.raises(ValueError, match="of another model or optimiser"):
+        jaxae.fit(*arguments, X, LEVELS[0], epochs=3, checkpoints=kept)
+
+
+def test_a_state_that_broke_down_is_never_kept():
+    def loss(params, key, x):
+        return jnp.where(params > 2.5, jnp.nan, -params) * jnp.ones(len(x))
+
+    optimizer = optax.sgd(1.0)
+    run = jaxae.make_run(loss, optimizer, batch_size=2)
+    state, kept = jaxae.create_train_state(jnp.zeros(()), optimizer), InMemory(every=1)
+    with pytest.raises(jaxae.NonFiniteLossError) as caught:
+        jaxae.fit(run, state, jax.random.key(0), X[:2], epochs=9, checkpoints=kept)
+    assert caught.value.epoch == 4
+    assert [snapshot.epoch for snapshot in kept.saved[0]] == [1, 2, 3]
+    assert all(np.isfinite(snapshot.state.params) for snapshot in kept.saved[0])

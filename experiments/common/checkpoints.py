@@ -6,6 +6,7 @@ place and renamed, so it is whole or absent; bytes that are not those of the man
 parsed. Nothing is pickled.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -204,6 +205,8 @@ def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> 
       OSError: if it cannot be written, and whatever Orbax raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < 2**20 + sum(a.nbytes for a in arrays.values()):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent)).resolve()
     try:
         _orbax().save(staging / "arrays", arrays)

@@ -49,9 +49,7 @@ def is_saving(out):
 def kill(process, out, seconds, in_a_save):
     """Kills after some seconds, or later, in the middle of a save; returns whether it was one."""
     end = time.monotonic() + seconds
-    while process.poll() is None and (
-        time.monotonic() < end or (in_a_save and not is_saving(out))
-    ):
+    while process.poll() is None and (time.monotonic() < end or (in_a_save and not is_saving(out))):
         time.sleep(0.0005)
     found = is_saving(out)
     process.send_signal(signal.SIGKILL)

@@ -1,0 +1,397 @@
+"""Checkpoints that are damaged, of something else, or cannot be written.
+
+Every fault is made by hand in the files of a real run of the denoising experiment on digits.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax_settings import as_on_the_command_line
+
+import jaxae
+from experiments import denoising
+from experiments.common import checkpoints, command_line, interrupts, records
+from experiments.common.errors import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
+EVERY = ["--epochs", "4", "--checkpoint-every", "1"]
+MODEL = "dim-5_noise-0.4_seed-0"
+
+
+def run(out, *more, options=(*OPTIONS, *EVERY)):
+    args = [*options, "--out", str(out), *more]
+    with as_on_the_command_line():
+        return command_line.run(denoising.main, denoising.Config, args)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures():
+    """What is drawn after the training is not the matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising, "draw", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(no_figures, tmp_path_factory):
+    """The folder of a finished run, with its checkpoints."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    assert run(out) == 0
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A copy of the finished run, to be damaged."""
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+def places(out):
+    return sorted(path.name for path in (out / "checkpoints" / MODEL).iterdir())
+
+
+def newest(out):
+    return out / "checkpoints" / MODEL / "000004"
+
+
+def arrays(out):
+    path = newest(out)
+    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    assert all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def test_the_newest_ones_and_the_best_are_kept(finished):
+    manifests = [
+        checkpoints.read_manifest(newest(finished).with_name(place)) for place in places(finished)
+    ]
+    assert [manifest["epoch"] for manifest in manifests] == [3, 4]
+    assert manifests[1]["loss"] < manifests[0]["loss"]
+    assert not list((finished / "checkpoints").rglob(".partial-*"))
+
+
+def test_the_best_is_kept_when_it_is_older(tmp_path):
+    for epoch, loss in enumerate((3.0, 1.0, 2.0, 2.5, 4.0), start=1):
+        header = {"identity": {}, "environment": {}, "leaves": [], "epoch": epoch, "step": 0}
+        path = tmp_path / f"{epoch:06d}"
+        checkpoints.write(path, {"a": np.zeros(2)}, header | {"loss": loss})
+        checkpoints._thin_out(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000004", "000005"]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+FAULTS = {
+    "truncated": truncate,
+    "bit-flipped": flip_a_bit,
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link": lambda path: (path.rename(path.with_name("x")), path.symlink_to("y")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("of", ["arrays", "manifest", "metadata"])
+def test_a_damaged_newest_checkpoint_is_skipped_and_said(fault, of, out, finished):
+    largest = max((newest(out) / "arrays").rglob("*"), key=lambda path: path.stat().st_size)
+    names = {"manifest": "manifest.json", "metadata": "arrays/_METADATA"}
+    FAULTS[fault](newest(out) / names[of] if of in names else largest)
+    said = []
+    header = checkpoints.read_manifest(newest(finished))
+    known = {name: header[name] for name in ("identity", "environment")}
+    options = {"every": 1, "is_resumed": True, "say": said.append}
+    store = checkpoints.Checkpoints(out / "checkpoints", **known, **options)
+    found = store.restore(MODEL, start())
+    assert found.epoch == 3
+    assert len(said) == 1
+    assert f"{newest(out)} is damaged" in said[0]
+
+
+def start():
+    """Returns the state that the run begins with, for its structure."""
+    model = jaxae.DenseAutoencoder((64,), 5, output_activation=jax.nn.sigmoid)
+    params = jaxae.as_functions(model).init(jax.random.key(0))
+    return jaxae.create_train_state(params, optax.adam(1e-3))
+
+
+def test_a_run_goes_on_from_before_the_damage(out, finished, capsys):
+    truncate(newest(out) / "arrays" / "_METADATA")
+    (out / "metrics.json").unlink()
+    assert run(out, "--resume") == 0
+    printed = capsys.readouterr()
+    assert f"{newest(out)} is damaged" in printed.out
+    assert printed.err == ""
+    same(arrays(out), arrays(finished))
+
+
+def test_all_checkpoints_damaged_means_from_the_beginning(out, finished, capsys):
+    for place in places(out):
+        truncate(newest(out).with_name(place) / "manifest.json")
+    assert run(out, "--resume") == 0
+    assert capsys.readouterr().out.count("is damaged") == 2
+    same(arrays(out), arrays(finished))
+
+
+def test_a_file_too_many_is_damage(out):
+    (newest(out) / "arrays" / "extra").write_bytes(b"x")
+    with pytest.raises(checkpoints.DamagedError, match="too many"):
+        arrays(out)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_damage(out):
+    path = newest(out) / "manifest.json"
+    body = json.loads(path.read_text())
+    body["files"]["../../../../../etc/passwd"] = "0"
+    body.pop("sha256")
+    path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+    with pytest.raises(checkpoints.DamagedError):
+        arrays(out)
+
+
+CHANGES = {
+    "epochs": (["--epochs", "5"], "settings.epochs was 4 and is 5"),
+    "rate": (["--learning-rate", "0.002"], "settings.learning_rate was 0.001 and is 0.002"),
+    "seed": (["--seed", "3"], "settings.seed was 0 and is 3"),
+    "corruption": (["--corruption", "gaussian"], 'corruption was "uniform" and is "gaussian"'),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_of_another_configuration_is_refused_in_one_line(change, out, capsys):
+    before = sorted(out.rglob("*"))
+    more, message = CHANGES[change]
+    assert run(out, "--resume", *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "is of another configuration" in error
+    assert error.count("\n") == 1
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_checkpoint_of_other_data_is_refused(out, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(size=(30, 8, 8)))
+    options = ["--dataset", str(tmp_path / "x.npy"), *OPTIONS[2:], *EVERY]
+    assert run(out, "--resume", options=options) == 2
+    assert "is of another configuration: data was" in capsys.readouterr().err
+
+
+def test_another_version_of_jax_is_said_and_gone_on_from(out, capsys):
+    for place in places(out):
+        path = newest(out).with_name(place) / "manifest.json"
+        body = json.loads(path.read_text())
+        body["environment"]["jax"] = "0.0.1"
+        body.pop("sha256")
+        path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+    assert run(out, "--resume") == 0
+    assert 'digits may change from here on: jax was "0.0.1"' in capsys.readouterr().out
+
+
+def test_without_resume_older_checkpoints_are_replaced_by_the_first_new_one(out):
+    assert run(out, options=[*OPTIONS, "--epochs", "1", "--checkpoint-every", "1"]) == 0
+    assert places(out) == ["000001"]
+
+
+def test_a_finished_run_without_the_option_leaves_no_checkpoints(out):
+    assert run(out, options=[*OPTIONS, "--epochs", "1"]) == 0
+    assert not (out / "checkpoints").exists()
+    assert (out / "metrics.json").exists()
+
+
+def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, monkeypatch):
+    clock = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    for age, place in enumerate(places(out)):
+        os.utime(newest(out).with_name(place), (10**9 - age, 10**9 - age))
+    shutil.rmtree(newest(out))
+    assert run(out, "--resume") == 0
+    same(arrays(out), arrays(finished))
+
+
+def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
+    # No file may grow beyond 300 KiB: the figures fit, the arrays of a wide network do not.
+    options = ["--dataset", "digits", "--quick", "--code-dims", "400", "--noise-levels", "0.4"]
+    words = [sys.executable, "-m", "experiments.denoising", *options, *EVERY]
+    command = f"ulimit -f 300; exec {shlex.join([*words, '--out', str(tmp_path)])}"
+    found = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    assert (
+        "a checkpoint after 1 epochs of dim-400_noise-0.4_seed-0 cannot be written" in found.stdout
+    )
+    assert (tmp_path / "metrics.json").exists()
+    assert not list(tmp_path.rglob(".partial-*"))
+    assert not list((tmp_path / "checkpoints").glob("*/0*"))
+
+
+def test_a_disk_that_becomes_full_keeps_the_checkpoint_before(out, monkeypatch, capsys):
+    shutil.rmtree(newest(out))
+    before = arrays_of(newest(out).with_name("000003"))
+    usage = shutil.disk_usage(out)._replace(free=4000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert run(out, "--resume") == 0
+    assert "cannot be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert places(out) == ["000003"]
+    same(arrays_of(newest(out).with_name("000003")), before)
+
+
+def arrays_of(path):
+    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+
+
+def test_a_second_run_on_one_folder_is_refused(tmp_path, capsys):
+    with records.RunRecord(tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        assert run(tmp_path) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+    error = capsys.readouterr().err
+    assert f"another run is writing to --out {tmp_path}" in error
+    assert error.count("\n") == 1
+    with records.RunRecord(tmp_path):  # free again
+        pass
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda number: number.name)
+def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
+    heard = threading.Event()
+    log = records.RunRecord.log
+
+    def log_and_send(self, **entry):
+        log(self, **entry)
+        if entry["epoch"] == 2 and not heard.is_set():
+            heard.set()
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.RunRecord, "log", log_and_send)
+        assert run(tmp_path, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
+    printed = capsys.readouterr()
+    assert f"training is kept in {tmp_path}: the same command with --resume goes on" in printed.out
+    assert printed.err.splitlines()[-1] == f"stopped by {number.name}; no result was written"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    assert signal.getsignal(number) not in (interrupts._hear, None)
+    # What was stopped without --checkpoint-every goes on with it, to the bits of the other run.
+    assert run(tmp_path, "--resume") == 0
+    same(arrays(tmp_path), arrays(finished))
+
+
+def test_a_second_signal_stops_at_once():
+    reached = []
+    with interrupts.listening():
+        try:
+            with interrupts.deferred():
+                os.kill(os.getpid(), signal.SIGINT)  # only remembered
+                reached.append(interrupts.is_requested())
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append("further")
+        except interrupts.Interrupted as stop:
+            reached.append(stop.status)
+    assert reached == [True, 130]
+
+
+def test_a_loss_that_turns_nan_is_one_line_and_the_checkpoint_before_it_stays(tmp_path, capsys):
+    more = ["--epochs", "30", "--checkpoint-every", "1"]
+    real = jaxae.squared_error
+
+    def turns_nan(key, encode, decode, x, *, corrupt):
+        x_hat = jax.vmap(lambda x_i: decode(encode(x_i)))(x)
+        error = real(x_hat, x)
+        return jnp.where(error.mean() < 7.0, jnp.nan, error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxae, "denoising_loss", turns_nan)
+        assert run(tmp_path, options=[*OPTIONS, *more]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the training loss is nan in epoch ")
+    assert error.count("\n") == 1
+    kept = checkpoints._places(tmp_path / "checkpoints" / MODEL)
+    assert kept
+    assert all(np.isfinite(array).all() for array in arrays_of(kept[-1]).values())
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_error_in_a_loss_of_ones_own_names_its_line(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import jax, jax.numpy as jnp, optax, jaxae\n"
+        "def my_loss(params, key, x):\n"
+        "    return x @ params  # the line that is wrong\n"
+        "optimizer = optax.sgd(0.1)\n"
+        "run = jaxae.make_run(my_loss, optimizer, batch_size=2)\n"
+        "state = jaxae.create_train_state(jnp.ones(5), optimizer)\n"
+        "states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), state)\n"
+        "keys = jax.random.split(jax.random.key(0))\n"
+        "jaxae.fit_many(run, states, keys, jnp.ones((4, 3)), epochs=1)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert found.returncode == 1
+    assert f'File "{script}", line 3, in my_loss' in found.stderr
+    assert "the line that is wrong" in found.stderr
+
+
+def test_names_of_models_are_folders_and_nothing_else(tmp_path):
+    options = {"identity": {}, "environment": {}, "every": None, "is_resumed": False, "say": print}
+    store = checkpoints.Checkpoints(tmp_path, **options)
+    assert checkpoints._folder_name("../../etc/<b>x y") == "etc_b_x_y"
+    assert checkpoints._folder_name("...") == "model"
+    store.of(["a/b"])
+    with pytest.raises(ValueError, match="called alike"):
+        store.of(["a b"])
+
+
+def test_a_read_only_output_is_one_line(tmp_path, capsys):
+    if os.geteuid() == 0:
+        out = Path("/proc/none/out")
+    else:
+        out = tmp_path / "sealed" / "out"
+        out.parent.mkdir(mode=0o500)
+    assert run(out) == 2
+    error = capsys.readouterr().err
+    assert f"--out {out} cannot be written as a folder" in error
+    assert error.count("\n") == 1
+
+
+def test_typed_keys_in_an_optimisers_state_are_kept(tmp_path):
+    like = jaxae.TrainState({"w": np.zeros(2)}, jaxae.hash_key(jax.random.key(1)), np.int32(0))
+    state = jaxae.TrainState({"w": np.ones(2)}, jaxae.hash_key(jax.random.key(2)), np.int32(7))
+    snapshot = jaxae.Snapshot(state, 1, 0, np.ones(1), np.ones(3))
+    options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
+    store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
+    store.of(["m"]).save(0, snapshot)
+    assert store.close()
+    again = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options)
+    found = again.of(["m"]).restore(0, like)
+    assert found.state.opt_state.dtype == state.opt_state.dtype
+    draw = lambda key: np.asarray(jax.random.uniform(key, (5,)))
+    np.testing.assert_array_equal(draw(found.state.opt_state), draw(state.opt_state))
+    other = like._replace(params={"v": np.zeros(2)})
+    with pytest.raises(InputError, match="of another model or optimiser"):
+        again.restore("m", other)

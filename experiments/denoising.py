@@ -136,6 +136,7 @@ class Runner:
             learning_rate=plan.config.learning_rate,
             batch_size=plan.config.batch_size,
             epochs=plan.epochs,
+            devices=plan.config.devices,
         )
         levels = plan.levels if dim == plan.swept_dim else plan.levels[:1]
         jobs = [(level, seed) for level in levels for seed in range(plan.num_seeds)]

@@ -93,6 +93,7 @@ def make_plan(config: Config, dataset: data.Dataset) -> networks.Plan:
         top_k=config.top_k,
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
+        devices=config.devices,
         seed=config.seed,
         **running.defaults(config, digits=100, others=5),
     )

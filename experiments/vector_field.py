@@ -114,6 +114,7 @@ def make_trainer(density: Density, config: Config, epochs: int) -> fitting.Train
         learning_rate=optax.cosine_decay_schedule(config.learning_rate, steps),
         batch_size=config.batch_size,
         epochs=epochs,
+        devices=config.devices,
     )
 
 

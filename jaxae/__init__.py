@@ -56,6 +56,7 @@ from jaxae.second_order import Minimum as Minimum
 from jaxae.second_order import conjugate_gradient as conjugate_gradient
 from jaxae.second_order import lbfgs as lbfgs
 from jaxae.second_order import minimize as minimize
+from jaxae.sharding import data_mesh as data_mesh
 from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
@@ -97,6 +98,7 @@ __all__ = [
     "ContractionPlan",
     "corrupt_batch",
     "create_train_state",
+    "data_mesh",
     "dead_units",
     "denoising_loss",
     "evaluate",

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
+from jaxae.sharding import copied, everywhere
 from jaxae.training import Epoch, Loss, NonFiniteLossError, TrainState
 
 # A call lasts about so long, so that a log goes on and an interrupt is heard.
@@ -27,6 +29,8 @@ _FIRST_BLOCKS = 16
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # However many threads there are, so many programs run at a time.
 _SLOTS = threading.BoundedSemaphore(_CORES)
+# A program of several devices waits for all of them: two at a time could wait for each other.
+_ALL_DEVICES = threading.Lock()
 # Models that train at a time in threads shall fit into the last cache together.
 _CACHE_BYTES = 2**25
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
@@ -184,7 +188,9 @@ class Run:
             if signature not in self._compiled:
                 axes = (0, 0, 0, None, None, None, *[0] * (len(arguments) - 6))
                 function = jax.vmap(self.part, in_axes=axes) if is_batched else self.part
-                lowered = jax.jit(function, donate_argnums=(0, 1)).lower(*arguments)
+                mesh = self.epoch.mesh
+                options: Any = {} if mesh is None else {"out_shardings": everywhere(mesh)}
+                lowered = jax.jit(function, donate_argnums=(0, 1), **options).lower(*arguments)
                 self._compiled[signature] = _compiled(lowered)
             return self._compiled[signature]
 
@@ -195,6 +201,7 @@ def make_run(
     *,
     batch_size: int,
     epochs_per_call: int = 64,
+    mesh: Mesh | None = None,
 ) -> Run:
     """Returns a run of several epochs in one program, for :func:`fit` and :func:`fit_many`.
 
@@ -206,6 +213,8 @@ def make_run(
       optimizer: any ``optax`` optimiser.
       batch_size: examples per step, at least 1; more than there are means one full batch.
       epochs_per_call: the most epochs of one call, at least 1.
+      mesh: devices over which every batch is divided, from :func:`jaxae.data_mesh`; by default
+        one device. Neither shuffles nor noise depend on it.
 
     Returns:
       ``run(state, key, first_epoch, epochs, x, *settings) -> (state, losses)``: not compiled,
@@ -215,8 +224,8 @@ def make_run(
 
     Raises:
       TypeError: if ``loss`` is no function or ``batch_size`` no integer.
-      ValueError: if ``batch_size`` or ``epochs_per_call`` is below 1; the result raises it for
-        empty data.
+      ValueError: if ``batch_size`` or ``epochs_per_call`` is below 1, or ``batch_size`` no
+        multiple of the devices; the result raises it for empty data.
 
     Example:
       >>> import jaxae
@@ -232,7 +241,12 @@ def make_run(
       None.
     """
     epochs_per_call = _checks.integer("epochs_per_call", epochs_per_call, low=1)
-    return Run(Epoch(loss, optimizer, batch_size), epochs_per_call)
+    epoch = Epoch(loss, optimizer, batch_size, mesh)
+    if mesh is not None and batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size must be a multiple of the {mesh.size} devices, but it is {batch_size}"
+        )
+    return Run(epoch, epochs_per_call)
 
 
 def fit(
@@ -541,7 +555,10 @@ def _train(job: _Job, part: _Part, begin: Snapshot) -> TrainState:
     state, step_losses = jax.tree.map(jnp.array, (begin.state, begin.step_losses))
     if at == end:
         return state
-    inputs = part.key, np.int32(0), np.int32(0), job.x, *part.settings
+    mesh = job.run.epoch.mesh
+    fixed = copied((part.key, job.x, part.settings), mesh)
+    state, step_losses = copied((state, step_losses), mesh)
+    inputs = fixed[0], np.int32(0), np.int32(0), fixed[1], *fixed[2]
     program = job.run.program(state, step_losses, *inputs, is_batched=part.together is not None)
     all_losses = [begin.losses]
     every = None if job.checkpoints is None else job.checkpoints.every
@@ -551,11 +568,11 @@ def _train(job: _Job, part: _Part, begin: Snapshot) -> TrainState:
         _check_stopped(part, epoch, at % blocks)
         last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
         to = min(at + at_once, last, end)
-        with _SLOTS:
+        with _SLOTS if mesh is None or mesh.size == 1 else _ALL_DEVICES:
             started = time.perf_counter()
             span = np.int32(at), np.int32(to)
             state, step_losses, device_losses = program(
-                state, step_losses, part.key, *span, job.x, *part.settings
+                state, step_losses, fixed[0], *span, fixed[1], *fixed[2]
             )
             losses = np.asarray(device_losses)[..., : to // blocks - epoch]
             seconds = time.perf_counter() - started

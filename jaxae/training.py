@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
 from jaxae.generator import shuffled_order
+from jaxae.sharding import divided
 
 Loss = Callable[..., Array]
 # Two steps at a time are a tenth faster where a step is short, and compile twice as long.
@@ -177,11 +179,17 @@ class Epoch:
       loss: as in :func:`make_epoch`.
       optimizer: as in :func:`make_epoch`.
       batch_size: as in :func:`make_epoch`.
+      mesh: devices over which a batch is divided.
     """
 
     def __init__(
-        self, loss: Loss, optimizer: optax.GradientTransformation, batch_size: int
+        self,
+        loss: Loss,
+        optimizer: optax.GradientTransformation,
+        batch_size: int,
+        mesh: Mesh | None = None,
     ) -> None:
+        self.mesh = mesh
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
 
@@ -239,7 +247,7 @@ class Epoch:
         def step(carry: tuple[TrainState, Array], i: ScalarLike, rows: Array) -> Any:
             state, losses = carry
             with jax.named_scope("gather"):
-                batch = x[rows]
+                batch = divided(x[rows], self.mesh)
             state, loss = self._train_step(
                 state, jax.random.fold_in(noise_key, i), batch, *settings
             )

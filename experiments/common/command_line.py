@@ -44,6 +44,8 @@ class CommonConfig:
     """Epochs between two checkpoints, which then stay; by default only an interrupt leaves some."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on from the checkpoints in the folder for the results, where there are any."""
+    devices: int = 1
+    """Devices over which every batch is divided; changes the last digits at most."""
     products: compilation.Products = "float32"
     """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
     compilation_cache: Path | None = None
@@ -56,6 +58,12 @@ class CommonConfig:
         require_integer("--epochs", self.epochs, low=1)
         require_integer("--batch-size", self.batch_size, low=1)
         require_integer("--num-seeds", self.num_seeds, low=1)
+        require_integer("--devices", self.devices, low=1)
+        if self.batch_size % self.devices:
+            raise InputError(
+                f"--batch-size must be a multiple of --devices, but it is {self.batch_size} "
+                f"for {self.devices}"
+            )
         require_integer("--checkpoint-every", self.checkpoint_every, low=1)
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
@@ -113,7 +121,7 @@ def as_typed(experiment: str, config: CommonConfig) -> str:
 def settings_of(config: CommonConfig) -> dict[str, Any]:
     """Returns the options that change numbers, as plain values; the data are told apart by them."""
     settings = dataclasses.asdict(config)
-    left_out = (*_OF_THE_MACHINE, "dataset", "data_dir")
+    left_out = (*_OF_THE_MACHINE, "dataset", "data_dir", "devices")
     return {name: value for name, value in settings.items() if name not in left_out}
 
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jaxae
 from experiments.common import interrupts
+from experiments.common.errors import InputError
 
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
 
@@ -24,6 +27,7 @@ class Trainer:
       learning_rate: step size of Adam, a number or a schedule of ``optax``.
       batch_size: examples per step.
       epochs: passes over the data.
+      devices: devices over which a batch is divided.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Trainer:
         learning_rate: optax.ScalarOrSchedule,
         batch_size: int,
         epochs: int,
+        devices: int = 1,
     ) -> None:
         self._functions = jaxae.as_functions(model)
         self._optimizer = optax.adam(learning_rate)
@@ -43,7 +48,9 @@ class Trainer:
             return loss(key, *self.bound(params), x, *settings)
 
         self.scores = make_scores(self.reconstruct)
-        self._run = jaxae.make_run(of_params, self._optimizer, batch_size=batch_size)
+        self._run = jaxae.make_run(
+            of_params, self._optimizer, batch_size=batch_size, mesh=mesh_of(devices)
+        )
         self._start = jax.jit(self._start_of)
 
     def fit_many(
@@ -85,7 +92,7 @@ class Trainer:
                 with interrupts.deferred():
                     state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
             before = epoch
-            yield epoch, state.params
+            yield epoch, jax.tree.map(of_one_device, state.params)
 
     def _start_of(self, key: Array) -> tuple[jaxae.TrainState, Array]:
         """Returns a fresh state and the key of its training, of the cheap generator."""
@@ -103,9 +110,28 @@ class Trainer:
         return decode(encode(x_i))
 
 
+def mesh_of(devices: int) -> Mesh | None:
+    """Returns the mesh over which batches are divided, or None for one device.
+
+    Raises:
+      InputError: if there are not so many devices.
+    """
+    if devices > jax.device_count():
+        raise InputError(
+            f"--devices must be at most {jax.device_count()}, which is what there is, but it is "
+            f"{devices}; on a CPU JAX_NUM_CPU_DEVICES={devices} makes some for a trial"
+        )
+    return None if devices == 1 else jaxae.data_mesh(devices)
+
+
+def of_one_device(leaf: Array) -> Array:
+    """Returns an array as it is on the first device, where all measuring is done."""
+    return leaf if len(leaf.devices()) == 1 else jnp.asarray(np.asarray(leaf))
+
+
 def unstacked(params: Any, models: int) -> list[Any]:
     """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
-    leaves, tree = jax.tree.flatten(params)
+    leaves, tree = jax.tree.flatten(jax.tree.map(of_one_device, params))
     return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
 
 

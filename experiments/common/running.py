@@ -91,7 +91,7 @@ class Run:
         return Checkpoints(
             folder,
             identity=identity,
-            environment=records.environment(),
+            environment=records.environment() | {"devices": config.devices},
             every=config.checkpoint_every,
             is_resumed=config.resume,
             say=self.say,

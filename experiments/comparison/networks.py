@@ -101,6 +101,7 @@ def train(
         "learning_rate": config.learning_rate,
         "batch_size": config.batch_size,
         "epochs": sizes["epochs"],
+        "devices": config.devices,
     }
     network = model(x.shape[1])
     denoising = fitting.Trainer(network, dae_loss, **options)

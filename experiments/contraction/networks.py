@@ -155,6 +155,7 @@ class Fitter:
                 learning_rate=config.learning_rate,
                 batch_size=config.batch_size,
                 epochs=sizes["epochs"],
+                devices=config.devices,
             )
 
         self._trainers = {

@@ -121,6 +121,7 @@ class Networks:
             "learning_rate": optax.cosine_decay_schedule(config.learning_rate, steps),
             "batch_size": config.batch_size,
             "epochs": epochs,
+            "devices": config.devices,
         }
         model = jaxae.DenseAutoencoder((d,), sizes["code_dim"], tied=True)
         self._plain = fitting.Trainer(model, plain_loss, **options)

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     top_k: tuple[int, ...]
     learning_rate: float
     batch_size: int
+    devices: int
     epochs: int
     seed: int
     num_seeds: int
@@ -114,7 +115,8 @@ class Family:
             return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
 
         self._measure = jax.jit(measure)
-        self._run = jaxae.make_run(loss, self._optimizer, batch_size=plan.batch_size)
+        mesh = fitting.mesh_of(plan.devices)
+        self._run = jaxae.make_run(loss, self._optimizer, batch_size=plan.batch_size, mesh=mesh)
 
     def train(self, members: Sequence[Member], run: Run) -> list[Trained]:
         """Returns the numbers of each network over the seeds; all are trained together."""

@@ -1,0 +1,68 @@
+r"""Data-parallel placement: one batch over several devices, the parameters on each of them.
+
+Contract of this module. A mesh has one axis, ``"data"``, over which the examples of a batch
+are divided. What is computed does not depend on it: shuffles, batches and noise are those of
+one device, and sums over a batch differ in their order alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxae import _checks
+
+_AXIS = "data"
+
+
+def data_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh that divides a batch over some devices, for :func:`jaxae.make_run`.
+
+    Args:
+      devices: the devices, or how many of ``jax.devices()``, at least 1; None for all of them,
+        those of other hosts included.
+
+    Returns:
+      A mesh with the axis ``"data"``, whose type is ``Auto``: XLA places what follows from it.
+
+    Raises:
+      TypeError: if ``devices`` is neither a number, a sequence of devices, nor None.
+      ValueError: if there are not so many devices, or none is given.
+
+    Example:
+      >>> data_mesh(1).shape
+      OrderedDict({'data': 1})
+
+    References:
+      None.
+    """
+    found = jax.devices()
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        found = list(devices)
+        if not found or not all(isinstance(device, jax.Device) for device in found):
+            raise ValueError(f"devices must be devices of JAX, at least one, but it is {devices!r}")
+    elif devices is not None:
+        count = _checks.integer("devices", devices, low=1)
+        if count > len(found):
+            raise ValueError(f"devices must be at most {len(found)}, all there are, but is {count}")
+        found = found[:count]
+    return Mesh(np.array(found), (_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def divided(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Returns x, its leading axis over the devices of the mesh where that comes out even."""
+    if mesh is None or x.shape[0] % mesh.size:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(_AXIS)))
+
+
+def copied(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns a pytree with a copy of every array on each device of the mesh."""
+    return tree if mesh is None else jax.device_put(tree, everywhere(mesh))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Returns the placement of one copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())

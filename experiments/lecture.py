@@ -9,7 +9,8 @@ data and version, are not made again; a part that fails is said to have failed o
     python -m experiments.lecture --dataset mnist     about 20 minutes, 2 cores
 
 Options of the common kind are passed on to every experiment when they are given. To see one part
-alone, run the command that stands on the page.
+alone, run the command that stands on the page. After an interrupt, the same command with --resume
+goes on in the middle of what was being trained.
 """
 
 import importlib
@@ -172,10 +173,18 @@ class Workers:
         command = [sys.executable, *words, "--out", str(job.folder)]
         if job.config.compilation_cache is not None:
             command += ["--compilation-cache", str(job.config.compilation_cache)]
+        if job.config.checkpoint_every is not None:
+            command += ["--checkpoint-every", str(job.config.checkpoint_every)]
+        command += ["--resume"] if job.config.resume else []
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
             ) as process,
         ):
             self._running.add(process)

@@ -365,18 +365,22 @@ def test_control_c_in_the_middle_of_training_is_heard_within_seconds(tmp_path):
     """Two dimensions train, a third one waits; none of them is trained to its end."""
     options = ["--epochs", "1000000", "--code-dims", "4", "3", "2", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
     try:
         while not any(log.stat().st_size for log in tmp_path.glob(".partial-*/log.jsonl")):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        output, error = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert error == "interrupted; nothing unfinished was written\n"
-    assert not any(tmp_path.iterdir())
+    assert error == "stopped by SIGINT; no result was written\n"
+    assert "cannot be written" not in output
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert 1 <= len([name for name in kept if name.startswith(("dim-4", "dim-3"))]) == len(kept)
 
 
 def test_command_line_as_a_user_types_it(tmp_path):

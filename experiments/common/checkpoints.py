@@ -209,7 +209,8 @@ def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent)).resolve()
     try:
-        _orbax().save(staging / "arrays", arrays)
+        # Orbax refuses arrays without elements, such as the losses before the first epoch is over.
+        _orbax().save(staging / "arrays", {name: a for name, a in arrays.items() if a.size})
         files = {name: _sha256(staging / name) for name in _files(staging)}
         shapes = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
         body = {"format": _FORMAT, **header, "arrays": shapes, "files": files}
@@ -264,8 +265,9 @@ def read_arrays(path: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
         restored = _orbax().restore((path / "arrays").resolve())
     except OSError as error:
         raise DamagedError(f"{error.filename}: {error.strerror or error}") from error
-    arrays = {name: np.asarray(restored[name]) for name in manifest["arrays"]}
+    arrays = {}
     for name, (dtype, *shape) in manifest["arrays"].items():
+        arrays[name] = np.asarray(restored[name]) if 0 not in shape else np.zeros(shape, dtype)
         if [str(arrays[name].dtype), *arrays[name].shape] != [dtype, *shape]:
             raise DamagedError(f"array {name} is not what was written")
     return arrays

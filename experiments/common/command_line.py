@@ -165,6 +165,6 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"{stop or 'interrupted'}; no result was written", file=sys.stderr)
+        print(f"{str(stop) or 'interrupted'}; no result was written", file=sys.stderr)
         return stop.status if isinstance(stop, interrupts.Interrupted) else 130
     return 0

@@ -158,6 +158,20 @@ def test_all_checkpoints_damaged_means_from_the_beginning(out, finished, capsys)
     same(arrays(out), arrays(finished))
 
 
+def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
+    state = jaxae.TrainState({"w": np.ones(2), "none": np.zeros((0, 3))}, (), np.int32(5))
+    snapshot = jaxae.Snapshot(state, 0, 5, np.zeros(0), np.arange(9.0))
+    options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
+    store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
+    store.of(["m"]).save(0, snapshot)
+    assert store.close()
+    found = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options).restore("m", state)
+    assert found[1:3] == (0, 5)
+    assert found.losses.shape == (0,)
+    assert found.state.params["none"].shape == (0, 3)
+    np.testing.assert_array_equal(found.step_losses, np.arange(9.0))
+
+
 def test_a_file_too_many_is_damage(out):
     (newest(out) / "arrays" / "extra").write_bytes(b"x")
     with pytest.raises(checkpoints.DamagedError, match="too many"):

@@ -12,13 +12,22 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 ROWS = [
     {"_version"},
     {"_checks", "_batching", "_products"},
-    {"corruption", "generator", "reconstruction", "sparsity", "score", "linear", "_structure"},
+    {
+        "corruption",
+        "generator",
+        "reconstruction",
+        "sparsity",
+        "score",
+        "linear",
+        "_structure",
+        "sharding",
+    },
     {"_orders"},
     {"contraction", "metrics", "distributions", "models", "training"},
     {"objectives", "runs", "second_order"},
     {"__init__"},
 ]
-MODELS_AND_TRAINING_KNOW = {"_checks", "_batching", "generator"}
+MODELS_AND_TRAINING_KNOW = {"_checks", "_batching", "generator", "sharding"}
 ALLOWED_PACKAGES = {"jax", "flax", "optax", "jaxtyping", "numpy", "jaxae"}
 
 

@@ -1,0 +1,132 @@
+"""One batch over several devices: eight virtual CPU devices in a process of their own.
+
+The process trains the same denoising autoencoder over 1, 2, 4 and 8 of them, and prints what the
+tests below read. 100 examples in batches of 24 leave a last batch of 4, which 8 do not divide.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import jaxae
+
+ROOT = Path(__file__).parent.parent
+
+PROGRAM = """
+import functools, json
+import jax, jax.numpy as jnp, numpy as np, optax
+import jaxae
+
+model = jaxae.DenseAutoencoder((12,), 5, output_activation=jax.nn.sigmoid)
+init, encode, decode = jaxae.as_functions(model)
+X = jax.random.uniform(jax.random.key(0), (100, 12))
+
+def loss(params, key, x, level):
+    corrupt = functools.partial(jaxae.uniform_noise, scale=level)
+    bound = functools.partial(encode, params), functools.partial(decode, params)
+    return jaxae.denoising_loss(key, *bound, x, corrupt=corrupt)
+
+optimizer = optax.adam(1e-2)
+start = lambda key: jaxae.create_train_state(init(key), optimizer)
+key = jaxae.hash_key(jax.random.key(1))
+found = {"curves": {}, "reductions": {}, "devices": {}}
+
+def make(devices):
+    mesh = jaxae.data_mesh(devices) if devices else None
+    return jaxae.make_run(loss, optimizer, batch_size=24, mesh=mesh)
+
+for devices in (0, 1, 2, 4, 8):
+    curve = []
+    run = make(devices)
+    state = jaxae.fit(run, start(key), key, X, 0.3, epochs=15,
+                      on_epoch=lambda epoch, loss: curve.append(loss))
+    found["curves"][devices] = curve
+    found["devices"][devices] = len(state.params["encoder_kernel_0"].devices())
+    (program,) = run._compiled.values()
+    found["reductions"][devices] = "all-reduce" in program.as_text()
+
+class Kept:
+    every, saved = 7, None
+    def restore(self, model, like): return self.saved
+    def save(self, model, snapshot):
+        if snapshot.epoch == 7: self.saved = snapshot
+    def should_stop(self): return False
+
+kept, again = Kept(), []
+whole = jaxae.fit(make(4), start(key), key, X, 0.3, epochs=15, checkpoints=kept)
+part = jaxae.fit(make(4), start(key), key, X, 0.3, epochs=15, checkpoints=kept)
+same = lambda a, b: all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (a, b))))
+found["resumed on as many"] = same(whole, part)
+jaxae.fit(make(2), start(key), key, X, 0.3, epochs=15, checkpoints=kept,
+          on_epoch=lambda epoch, loss: again.append(loss))
+found["resumed on fewer"] = again
+
+keys = jax.vmap(jaxae.hash_key)(jax.random.split(jax.random.key(2), 3))
+levels = jnp.array([0.1, 0.3, 0.5])
+states = jax.vmap(start)(keys)
+for method in ("threads", "vmap"):
+    one, four = (jaxae.fit_many(make(n), states, keys, X, levels, epochs=4, method=method)
+                 for n in (1, 4))
+    gaps = [np.abs(np.asarray(a) - np.asarray(b)).max()
+            for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params))]
+    found[method] = float(max(gaps))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)}
+    environment |= {"JAX_PLATFORMS": "cpu"}
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("devices", ["1", "2", "4", "8"])
+def test_the_loss_curve_does_not_depend_on_the_number_of_devices(devices, found):
+    curve = found["curves"][devices]
+    assert len(curve) == 15
+    assert curve[-1] < 0.7 * curve[0]  # it learns
+    np.testing.assert_allclose(curve, found["curves"]["0"], rtol=1e-5)
+
+
+def test_the_batch_is_really_divided(found):
+    assert found["devices"] == {"0": 1, "1": 1, "2": 2, "4": 4, "8": 8}
+    assert found["reductions"] == {"0": False, "1": False, "2": True, "4": True, "8": True}
+
+
+def test_a_run_over_several_devices_goes_on_to_its_own_bits_and_moves_to_fewer(found):
+    assert found["resumed on as many"]
+    np.testing.assert_allclose(found["resumed on fewer"], found["curves"]["0"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["threads", "vmap"])
+def test_several_models_over_several_devices(method, found):
+    assert found[method] < 1e-5
+
+
+@pytest.mark.usefixtures("no_type_hook")
+def test_a_batch_that_devices_cannot_share_is_refused():
+    class Six:
+        size = 6
+
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of the 6 devices.*is 64"):
+        jaxae.make_run(lambda *_: 0.0, optax.sgd(0.1), batch_size=64, mesh=Six())
+
+
+def test_a_mesh_of_given_devices():
+    mesh = jaxae.data_mesh(jax.devices()[:1])
+    assert mesh.axis_names == ("data",)
+    assert mesh.size == 1
+    assert mesh.axis_types == (jax.sharding.AxisType.Auto,)

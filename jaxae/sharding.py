@@ -17,7 +17,7 @@ from jaxae import _checks
 _AXIS = "data"
 
 
-def data_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh that divides a batch over some devices, for :func:`jaxae.make_run`.
 
     Args:
@@ -32,7 +32,7 @@ def data_mesh(devices: int | Sequence[jax.Device] | None = None) -> Mesh:
       ValueError: if there are not so many devices, or none is given.
 
     Example:
-      >>> data_mesh(1).shape
+      >>> data_mesh(devices=1).shape
       OrderedDict({'data': 1})
 
     References:

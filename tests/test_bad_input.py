@@ -718,10 +718,10 @@ case(
     "optimizer must be an optax optimiser, but it is 'adam'",
 )
 for bad in (0, -1, 10**6):
-    case("data_mesh", partial(jaxae.data_mesh, bad), ValueError, f"devices must be .*{bad}")
-case("data_mesh", lambda: jaxae.data_mesh("all"), TypeError, "devices must be an integer")
-case("data_mesh", lambda: jaxae.data_mesh([]), ValueError, "devices must be devices of JAX")
-case("data_mesh", lambda: jaxae.data_mesh([3]), ValueError, r"devices of JAX.*it is \[3\]")
+    case("data_mesh", partial(jaxae.data_mesh, devices=bad), ValueError, f"devices must be .*{bad}")
+case("data_mesh", lambda: jaxae.data_mesh(devices="all"), TypeError, "devices must be an integer")
+case("data_mesh", lambda: jaxae.data_mesh(devices=[]), ValueError, "devices must be devices of JAX")
+case("data_mesh", lambda: jaxae.data_mesh(devices=[3]), ValueError, r"devices of JAX.*it is \[3\]")
 
 
 @pytest.mark.parametrize(("call", "error", "match"), CASES)

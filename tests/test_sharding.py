@@ -39,7 +39,7 @@ key = jaxae.hash_key(jax.random.key(1))
 found = {"curves": {}, "reductions": {}, "devices": {}}
 
 def make(devices):
-    mesh = jaxae.data_mesh(devices) if devices else None
+    mesh = jaxae.data_mesh(devices=devices) if devices else None
     return jaxae.make_run(loss, optimizer, batch_size=24, mesh=mesh)
 
 for devices in (0, 1, 2, 4, 8):
@@ -126,7 +126,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
 
 
 def test_a_mesh_of_given_devices():
-    mesh = jaxae.data_mesh(jax.devices()[:1])
+    mesh = jaxae.data_mesh(devices=jax.devices()[:1])
     assert mesh.axis_names == ("data",)
     assert mesh.size == 1
     assert mesh.axis_types == (jax.sharding.AxisType.Auto,)

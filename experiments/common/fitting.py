@@ -121,7 +121,7 @@ def mesh_of(devices: int) -> Mesh | None:
             f"--devices must be at most {jax.device_count()}, which is what there is, but it is "
             f"{devices}; on a CPU JAX_NUM_CPU_DEVICES={devices} makes some for a trial"
         )
-    return None if devices == 1 else jaxae.data_mesh(devices)
+    return None if devices == 1 else jaxae.data_mesh(devices=devices)
 
 
 def of_one_device(leaf: Array) -> Array:

@@ -2,7 +2,8 @@
 
 The run is the denoising experiment as a user starts it. Some moments are random in time, others are
 in the middle of a save: as soon as a checkpoint that is not whole yet appears on the disk. By
-default there are few, since every start of a process takes seconds; all twenty:
+default there are few, since every start of a process takes seconds; all twenty, over one and four
+devices:
 
     JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_kills.py
 """
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +26,18 @@ from experiments.common import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 KILLS = int(os.environ.get("JAXAE_KILLS", "2"))
+DEVICES = (1, 4) if KILLS > 2 else (1,)
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "48", "12", "--num-seeds", "2"]
 OPTIONS += ["--epochs", "60", "--checkpoint-every", "6"]
 MOST_SECONDS = 120
 
 
-def start(out, cache, *more):
+def start(devices, out, *more, cache):
     command = [sys.executable, "-m", "experiments.denoising", *OPTIONS, "--out", str(out)]
-    command += ["--compilation-cache", str(cache), *more]
+    command += ["--devices", str(devices), "--compilation-cache", str(cache), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, **pipes)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
 def finish(process):
@@ -75,28 +79,29 @@ def log_lines(out):
     return sorted((out / "log.jsonl").read_text().splitlines())
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    """A run that was left alone: its folder, its compiled programs, and how long it took."""
+@pytest.fixture(scope="module", params=DEVICES, ids=lambda devices: f"{devices} devices")
+def untouched(request, tmp_path_factory):
+    """A run that was left alone: its command, its folder, and how long it took."""
     folder = tmp_path_factory.mktemp("untouched")
     cache = folder / "cache"
     began = time.monotonic()
-    finish(start(folder / "out", cache))
-    return folder / "out", cache, time.monotonic() - began
+    command = partial(start, request.param, cache=cache)
+    finish(command(folder / "out"))
+    return command, folder / "out", time.monotonic() - began
 
 
 def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, tmp_path):
-    expected, cache, seconds = untouched
+    command, expected, seconds = untouched
     moments = random.Random(0)
     was_saving, resumed = [], 0
     for i in range(KILLS):
         # A process that goes on has less to do: late moments are those of the first ones.
         at = moments.uniform(0.3, 0.9) * seconds if i % 2 else 0.0
-        process = start(tmp_path, cache, "--resume")
+        process = command(tmp_path, "--resume")
         was_saving.append(kill(process, tmp_path, at, in_a_save=i % 2 == 0))
         assert not (tmp_path / "metrics.json").exists() or process.returncode == 0
         resumed += (tmp_path / "checkpoints").is_dir()
-    output = finish(start(tmp_path, cache, "--resume"))
+    output = finish(command(tmp_path, "--resume"))
     assert any(was_saving)
     assert resumed
     assert "nothing to resume" not in output

@@ -438,6 +438,7 @@ class _Part(NamedTuple):
     together: list[int] | None
     model: int = 0
     is_over: threading.Event | None = None
+    program: Callable[..., Any] | None = None
 
 
 def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Array, tuple[int, int]]:
@@ -472,12 +473,18 @@ def _check_models(states: TrainState, keys: Any, settings: tuple[Any, ...]) -> i
 
 
 def _begin(job: _Job, model: int, state: TrainState) -> Snapshot:
-    """Returns where a model begins: at its snapshot, whose losses are reported, or at its start."""
-    first, end = job.span
-    step_losses = np.asarray(job.run.epoch.no_losses(job.x))
+    """Returns where a model begins: at its snapshot or at its start."""
+    no_losses = np.asarray(job.run.epoch.no_losses(job.x))
+    return _restored(job, model, state) or Snapshot(state, job.span[0], 0, np.zeros(0), no_losses)
+
+
+def _restored(job: _Job, model: int, state: TrainState) -> Snapshot | None:
+    """Returns the snapshot of a model, after its losses were reported, or None."""
     found = None if job.checkpoints is None else job.checkpoints.restore(model, state)
     if found is None:
-        return Snapshot(state, first, 0, np.zeros(0), step_losses)
+        return None
+    first, end = job.span
+    step_losses = job.run.epoch.no_losses(job.x)
     shapes = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
     trees: list[Any] = [jax.tree.structure(state) for state in (found.state, state)]
     if trees[0] != trees[1] or shapes(found.state) != shapes(state):
@@ -519,11 +526,24 @@ def _under_vmap(job: _Job, stacked: tuple[TrainState, Array, Any], models: int) 
 def _in_threads(job: _Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
     """Returns the stacked states of models trained each by itself, a thread a core."""
     is_over = threading.Event()
+    restored: list[Snapshot | None] = [None] * models
+    if job.checkpoints is not None:
+        restored = [_restored(job, model, _one(stacked[0], model)) for model in range(models)]
+    left = [i for i, found in enumerate(restored) if not (found and found.epoch == job.span[1])]
+
+    def part(model: int) -> _Part:
+        key, settings = _one(stacked[1:], model)
+        return _Part(key, settings, None, model, is_over)
+
+    def begin(model: int) -> Snapshot:
+        fresh = job._replace(checkpoints=None)
+        return restored[model] or _begin(fresh, model, _one(stacked[0], model))
+
+    # Compiled in the thread of the caller, whose contexts of JAX no other thread sees.
+    program = _program(job, part(left[0]), begin(left[0])) if left else None
 
     def train(model: int) -> TrainState:
-        state, key, settings = _one(stacked, model)
-        part = _Part(key, settings, None, model, is_over)
-        return _train(job, part, _begin(job, model, state))
+        return _train(job, part(model)._replace(program=program), begin(model))
 
     of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
     at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
@@ -547,6 +567,15 @@ def _stack(parts: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
+def _program(job: _Job, part: _Part, begin: Snapshot) -> Callable[..., Any]:
+    """Returns the compiled program of a part; what it is given only says the shapes."""
+    changing = jax.tree.map(jnp.asarray, (begin.state, begin.step_losses))
+    given = (*changing, part.key, np.int32(0), np.int32(0), job.x, *part.settings)
+    arrays = copied((*given[:3], *given[5:]), job.run.epoch.mesh)
+    given = (*arrays[:3], *given[3:5], *arrays[3:])
+    return job.run.program(*given, is_batched=part.together is not None)
+
+
 def _train(job: _Job, part: _Part, begin: Snapshot) -> TrainState:
     """Returns the state at the end of the span, in calls of about a second."""
     blocks, epochs_per_call = job.run.epoch.blocks(job.x), job.run.epochs_per_call
@@ -558,8 +587,7 @@ def _train(job: _Job, part: _Part, begin: Snapshot) -> TrainState:
     mesh = job.run.epoch.mesh
     fixed = copied((part.key, job.x, part.settings), mesh)
     state, step_losses = copied((state, step_losses), mesh)
-    inputs = fixed[0], np.int32(0), np.int32(0), fixed[1], *fixed[2]
-    program = job.run.program(state, step_losses, *inputs, is_batched=part.together is not None)
+    program = part.program or _program(job, part, begin)
     all_losses = [begin.losses]
     every = None if job.checkpoints is None else job.checkpoints.every
     at_once, is_first = min(blocks, _FIRST_BLOCKS), True

@@ -32,8 +32,8 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
       ValueError: if there are not so many devices, or none is given.
 
     Example:
-      >>> data_mesh(devices=1).shape
-      OrderedDict({'data': 1})
+      >>> data_mesh(devices=1).axis_names
+      ('data',)
 
     References:
       None.

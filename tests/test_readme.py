@@ -63,7 +63,7 @@ def test_links_and_pictures_exist():
 
 
 def test_options_of_the_commands_exist():
-    fields = {"dataset", "epochs", "out"}
+    fields = {"dataset", "epochs", "out", "checkpoint-every", "resume"}
     written = re.sub(r"<!-- table: .*?<!-- end of table -->", "", README, flags=re.DOTALL)
     commands = re.findall(r"python -m experiments\.([\w.]+)(.*)", written)
     benchmarks = {"benchmarks.contraction", "benchmarks.training"}

@@ -57,19 +57,31 @@ def finish(process):
     return output
 
 
-def is_saving(out):
-    return any((out / "checkpoints").glob("*/.partial-*/arrays*"))
+def saves(out):
+    """Returns the checkpoints that are being written."""
+    return {path.parent for path in (out / "checkpoints").glob("*/.partial-*/arrays*")}
 
 
-def kill(process, out, seconds, in_a_save):
-    """Kills after some seconds, or later, in the middle of a save; returns whether it was one."""
-    end = time.monotonic() + seconds
-    while process.poll() is None and (time.monotonic() < end or (in_a_save and not is_saving(out))):
-        time.sleep(0.0005)
-    found = is_saving(out)
-    process.send_signal(signal.SIGKILL)
+def kill_after(process, seconds):
+    """Kills a process some seconds after its start."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
     process.communicate(timeout=MOST_SECONDS)
-    return found
+
+
+def kill_in_a_save(process, out, which):
+    """Kills a process in the middle of the save of that number."""
+    seen = saves(out)  # what earlier kills left
+    which += len(seen)
+    while process.poll() is None:
+        now = saves(out)
+        seen |= now
+        if now and len(seen) > which:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.0005)
+    process.communicate(timeout=MOST_SECONDS)
 
 
 def numbers(out):
@@ -108,16 +120,19 @@ def untouched(request, tmp_path_factory):
 def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, tmp_path):
     command, expected, (begin, end) = untouched
     moments = random.Random(0)
-    was_saving, resumed = [], 0
+    killed, resumed = 0, 0
     for i in range(KILLS):
-        # Anywhere from the start of the process to where half of the kills make half of the way.
-        at = moments.uniform(0, begin + (end - begin) / KILLS)
         process = command(tmp_path, "--resume")
-        was_saving.append(kill(process, tmp_path, at, in_a_save=i % 2 == 0))
-        assert process.returncode == -signal.SIGKILL
+        if i % 2 == 0:
+            kill_in_a_save(process, tmp_path, moments.randrange(20))
+        else:  # anywhere from its start to where all kills make the way together
+            kill_after(process, moments.uniform(0, begin + (end - begin) / KILLS))
+        if process.returncode == 0:  # it was faster than the untouched one: nothing is left
+            break
+        killed += process.returncode == -signal.SIGKILL
         resumed += (tmp_path / "checkpoints").is_dir()
     output = finish(command(tmp_path, "--resume"))
-    assert any(was_saving)
+    assert killed > KILLS // 2
     assert resumed
     assert "nothing to resume" not in output
     assert numbers(tmp_path) == numbers(expected)

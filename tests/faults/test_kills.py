@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, 
         killed += process.returncode == -signal.SIGKILL
         resumed += (tmp_path / "checkpoints").is_dir()
     output = finish(command(tmp_path, "--resume"))
-    assert killed > KILLS // 2
+    assert killed >= max(1, KILLS // 2)
     assert resumed
     assert "nothing to resume" not in output
     assert numbers(tmp_path) == numbers(expected)

@@ -66,7 +66,7 @@ class Config(command_line.CommonConfig):
         """Raises InputError if an option has a value that cannot work."""
         super().check()
         command_line.require_number("--noise", self.noise, above=0.0, high=1000.0)
-        command_line.require_integer("--race-seeds", self.race_seeds, low=1)
+        command_line.require_integer("--race-seeds", self.race_seeds, low=1, high=1000)
 
 
 def claims(metrics: dict[str, Any]) -> list[Claim]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import tyro
 
 from experiments.common import compilation, interrupts
-from experiments.common.errors import InputError, PartsFailedError
+from experiments.common.errors import InputError, PartsFailedError, visible
 from jaxae import NonFiniteLossError
 
 
@@ -55,16 +55,16 @@ class CommonConfig:
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
-        require_integer("--epochs", self.epochs, low=1)
-        require_integer("--batch-size", self.batch_size, low=1)
-        require_integer("--num-seeds", self.num_seeds, low=1)
-        require_integer("--devices", self.devices, low=1)
+        require_integer("--epochs", self.epochs, low=1, high=10**6)
+        require_integer("--batch-size", self.batch_size, low=1, high=10**6)
+        require_integer("--num-seeds", self.num_seeds, low=1, high=1000)
+        require_integer("--devices", self.devices, low=1, high=10**6)
         if self.batch_size % self.devices:
             raise InputError(
                 f"--batch-size must be a multiple of --devices, but it is {self.batch_size} "
                 f"for {self.devices}"
             )
-        require_integer("--checkpoint-every", self.checkpoint_every, low=1)
+        require_integer("--checkpoint-every", self.checkpoint_every, low=1, high=10**6)
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
         require_number("--learning-rate", self.learning_rate, above=0.0, high=10.0)
@@ -111,10 +111,13 @@ def as_typed(experiment: str, config: CommonConfig) -> str:
         value = getattr(config, field.name)
         if field.name in _OF_THE_MACHINE or value == field.default:
             continue
-        words.append("--" + field.name.replace("_", "-"))
-        if value is not True:
-            values = value if isinstance(value, tuple) else (value,)
-            words += [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
+        option = "--" + field.name.replace("_", "-")
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        given = [_number(v) if isinstance(v, float) else str(v) for v in values]
+        if given and given[0].startswith("-"):  # only this way it is no option itself
+            words.append(f"{option}={given[0]}")
+        else:
+            words += [option, *given]
     return shlex.join(words)
 
 
@@ -123,6 +126,12 @@ def settings_of(config: CommonConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     left_out = (*_OF_THE_MACHINE, "dataset", "data_dir", "devices")
     return {name: value for name, value in settings.items() if name not in left_out}
+
+
+def _number(value: float) -> str:
+    """Returns the shortest text that is read as this very number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 class Options(Protocol):
@@ -155,7 +164,7 @@ def run(
         with interrupts.listening():
             main(config)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 2
     except NonFiniteLossError as error:
         rate = getattr(config, "learning_rate", math.nan)

@@ -9,15 +9,17 @@ they come from.
 import dataclasses
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from experiments.common import idx, tfds_source
-from experiments.common.errors import InputError, first_line
+from experiments.common.errors import InputError, first_line, visible
 
 _HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
+_MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Dataset:
     """Images of a train and a test split.
 
     Attributes:
-      name: what ``--dataset`` said, for titles and folder names.
+      name: what ``--dataset`` said in characters that can be seen, for titles and folder names.
       train: images ``(n, height, width, channels)``, float32 in [0, 1].
       test: images of the same shape.
       train_labels: classes ``(n,)``, or None.
@@ -95,12 +97,11 @@ def load(dataset: str, data_dir: Path | None = None) -> Dataset:
     is_file = Path(dataset).suffix in (".npy", ".npz")
     if data_dir is not None and (is_file or dataset == "digits"):
         raise InputError(f"--data-dir is for named data sets; --dataset {dataset} needs none")
-    name = dataset
+    name = Path(dataset).name if is_file else dataset
     if dataset == "digits":
         stored = {"train": _digits()}
     elif is_file:
         stored = _read_numpy(Path(dataset))
-        name = Path(dataset).name
     else:
         stored = _read_named(dataset, data_dir)
     splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
@@ -111,7 +112,7 @@ def load(dataset: str, data_dir: Path | None = None) -> Dataset:
         raise InputError(
             f"--dataset {dataset}: train images are {train.shape[1:]}, but test {test.shape[1:]}"
         )
-    whole = Dataset(name, train, test, train_labels, test_labels)
+    whole = Dataset(visible(name), train, test, train_labels, test_labels)
     return dataclasses.replace(whole, source=whole.fingerprint())
 
 
@@ -123,9 +124,12 @@ def _digits() -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _read_named(name: str, data_dir: Path | None) -> tfds_source.Splits:
-    if data_dir is not None and data_dir.is_dir() and (files := idx.find(data_dir, name)):
-        return {split: idx.read_split(paths) for split, paths in files.items()}
-    splits = tfds_source.load(name, data_dir)
+    try:
+        if data_dir is not None and data_dir.is_dir() and (files := idx.find(data_dir, name)):
+            return {split: idx.read_split(paths) for split, paths in files.items()}
+        splits = tfds_source.load(name, data_dir)
+    except OSError as error:  # of a folder without permission, or a name that is too long
+        raise InputError(f"--dataset {name} cannot be read: {error}") from error
     held_out = splits.get("test", splits.get("validation"))
     return {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
 
@@ -137,9 +141,7 @@ def _read_numpy(path: Path) -> tfds_source.Splits:
     ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, or a single array.
     """
     try:
-        with open(path, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        arrays = _load_arrays(path)
     except FileNotFoundError:
         raise InputError(f"--dataset {path} does not exist") from None
     except Exception as error:  # damaged bytes raise what NumPy, zlib, zipfile, tokenize raise
@@ -158,6 +160,21 @@ def _read_numpy(path: Path) -> tfds_source.Splits:
         f"--dataset {path} must hold x_train and x_test, train and test, or one array, "
         f"but it holds {', '.join(sorted(arrays)) or 'nothing'}"
     )
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file by name; damaged files raise all kinds of exceptions."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")  # opening a named pipe would wait forever
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        expanded = sum(member.file_size for member in loaded.zip.infolist())
+        if expanded > max(_MAX_EXPANDED, 20 * path.stat().st_size):
+            raise ValueError(f"it expands to {expanded} bytes; store so much with numpy.savez")
+        return {name: array for name, array in loaded.items() if isinstance(array, np.ndarray)}
 
 
 def _hold_out(images: np.ndarray, labels: np.ndarray | None) -> tfds_source.Splits:

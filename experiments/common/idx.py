@@ -17,7 +17,7 @@ import numpy as np
 from experiments.common.errors import InputError
 
 _UNSIGNED_BYTE = 8
-_MAX_BYTES = 2**30  # a header is not believed beyond this
+_MAX_BYTES = 2**28  # five times the pixels of MNIST; a header is not believed beyond this
 
 # The data sets that come as these four files, and their folders in torchvision.
 RELATIVES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -88,7 +88,11 @@ def read(path: Path, *, ndim: int) -> np.ndarray:
             header = file.read(header_size)
             shape = _parse_header(path, header, ndim)
             size = math.prod(shape)
-            body = file.read(min(size, _MAX_BYTES) + 1)
+            if not 0 < size <= _MAX_BYTES:
+                raise InputError(
+                    f"{path} has the sizes {list(shape)}, but there must be 1 to {_MAX_BYTES} bytes"
+                )
+            body = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}; is it damaged or truncated?") from error
     if len(body) != size:

@@ -15,6 +15,7 @@ import jinja2
 from PIL import Image
 
 from experiments.common.claims import Claim, shown
+from experiments.common.errors import visible
 from jaxae._version import __version__
 
 SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
@@ -59,7 +60,7 @@ def render(parts: Sequence[dict[str, Any]], *, title: str, command: str, is_quic
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("page.html.jinja").render(
+    html = environment.get_template("page.html.jinja").render(
         title=title,
         command=command,
         is_quick=is_quick,
@@ -69,6 +70,7 @@ def render(parts: Sequence[dict[str, Any]], *, title: str, command: str, is_quic
         failed=sum(bool(part["error"]) for part in parts),
         parts=parts,
     )
+    return "\n".join(visible(line) for line in html.split("\n"))
 
 
 def _shown_part(part: Part) -> dict[str, Any]:

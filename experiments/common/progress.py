@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from experiments.common.errors import visible
+
 
 class Progress:
     """Counts units of work, names what is being done, and prints results above the bar."""
@@ -26,5 +28,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints one line with the seconds since the start."""
-        tqdm.write(f"[{time.perf_counter() - self._start:6.1f} s] {line}", file=sys.stdout)
+        tqdm.write(f"[{time.perf_counter() - self._start:6.1f} s] {visible(line)}", file=sys.stdout)
         sys.stdout.flush()

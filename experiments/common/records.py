@@ -4,11 +4,13 @@ Files are written into a hidden folder beside their place and renamed when the r
 a run that fails leaves what was there before.
 """
 
+import contextlib
 import fcntl
 import json
 import math
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from jaxae import sweep_method
 from jaxae._version import __version__
 
 _LISTING = ".files.json"  # what the last run wrote, so that the next one leaves nothing stale
+_ALWAYS = ("config.json", "log.jsonl", "metrics.json", _LISTING)
 
 
 class RunRecord:
@@ -40,6 +43,7 @@ class RunRecord:
         self._made: list[Path] = []
 
     def __enter__(self) -> "RunRecord":
+        self._require_room_for(_ALWAYS)
         try:
             ancestors = [self.folder, *self.folder.parents]
             self._made = [path for path in ancestors if not path.exists()]
@@ -73,23 +77,24 @@ class RunRecord:
     def _publish(self) -> None:
         """Renames all files into place, and removes what an earlier run left there."""
         names = sorted(path.name for path in self._staging.iterdir())
-        if in_the_way := [name for name in names if (self.folder / name).is_dir()]:
-            raise InputError(
-                f"--out {self.folder} has a folder named {in_the_way[0]}; move it away; "
-                f"the results of this run are in {self._staging}"
-            )
+        self._require_room_for(names, f"; the results of this run are in {self._staging}")
         listing = self.folder / _LISTING
-        try:
-            earlier = {str(name) for name in json.loads(listing.read_text(encoding="utf-8"))}
-        except (OSError, ValueError, TypeError):
-            earlier = set()
+        earlier = _listed(listing)
         for name in names:
             os.replace(self._staging / name, self.folder / name)
         for name in earlier - set(names):
-            if Path(name).name == name:  # a plain file name of ours, never a path elsewhere
-                (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ValueError):  # a folder, or no name at all
+                (self.folder / name).unlink()
         self.path(_LISTING).write_text(json.dumps(names), encoding="utf-8")
         os.replace(self.path(_LISTING), listing)
+
+    def _require_room_for(self, names: Sequence[str], hint: str = "") -> None:
+        """Raises InputError if a folder has the name of a file."""
+        for name in names:
+            if os.path.isdir(self.folder / name):
+                raise InputError(
+                    f"--out {self.folder} has a folder named {name}; move it away{hint}"
+                )
 
     def path(self, name: str) -> Path:
         """Returns where to write the file that shall be called ``name``."""
@@ -133,8 +138,9 @@ def _locked(folder: Path) -> int:
 
 
 def default_folder(experiment: str, dataset: str) -> Path:
-    """Returns ``results/<experiment>/<dataset>``."""
-    return Path("results") / experiment / dataset
+    """Returns ``results/<experiment>/<dataset>``, with a data set's name made a folder's name."""
+    folder = re.sub(r"[^\w.+-]", "_", dataset)[-60:].lstrip(".-")
+    return Path("results") / experiment / (folder or "data")
 
 
 def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str, Any]:
@@ -183,6 +189,16 @@ def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
         "values": array.tolist(),
         "unit": unit,
     }
+
+
+def _listed(listing: Path) -> set[str]:
+    """Returns the names in a listing that are plain file names, and none if it is damaged."""
+    try:
+        names = json.loads(listing.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    names = names if isinstance(names, list) else []
+    return {n for n in names if isinstance(n, str) and n == Path(n).name and n not in ("", "..")}
 
 
 def version(package: str) -> str | None:

@@ -69,7 +69,7 @@ def load(name: str, data_dir: Path | None) -> Splits:
             for split, paths in files.items()
         }
 
-    return _cached([path for paths in files.values() for path in paths], decode)
+    return _cached(files, decode)
 
 
 def _open(name: str, data_dir: Path | None) -> Any:
@@ -230,6 +230,7 @@ def _decode_split(
             source = builder.as_data_source(split)
             rows = (source[i] for i in range(len(source)))
         pairs = [(row[image], row[label] if label else 0) for row in rows]
+        images = np.stack([pixels for pixels, _ in pairs])
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever damaged bytes make them raise
@@ -239,8 +240,7 @@ def _decode_split(
     expected = builder.info.splits[split].num_examples
     if len(pairs) != expected:
         raise InputError(f"{paths[0]} holds {len(pairs)} examples of {expected}; is it truncated?")
-    images, labels = zip(*pairs, strict=True)
-    return np.stack(images), np.asarray(labels) if label else None
+    return images, np.asarray([number for _, number in pairs]) if label else None
 
 
 def read_tfrecord(path: Path) -> Iterator[bytes]:
@@ -249,25 +249,25 @@ def read_tfrecord(path: Path) -> Iterator[bytes]:
     The lengths must add up to the file; the checksums are not verified.
     """
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         while header := file.read(12):
             if len(header) < 12:
                 raise InputError(f"{path} ends within a record header; is it truncated?")
             (length,) = struct.unpack("<Q", header[:8])
-            body = file.read(min(length, 2**30) + 4)
-            if len(body) != length + 4:
+            if length + 4 > size - file.tell():
                 raise InputError(f"{path} ends within a record; is it damaged or truncated?")
-            yield body[:length]
+            yield file.read(length + 4)[:length]
 
 
-def _cached(files: list[Path], decode: Callable[[], Splits]) -> Splits:
+def _cached(files: dict[str, list[Path]], decode: Callable[[], Splits]) -> Splits:
     """Returns ``decode()``, or what it returned earlier for files with the same content."""
     digest = hashlib.sha256(_CACHE_VERSION.encode())
-    for path in files:
+    for path in (path for paths in files.values() for path in paths):
         with open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     entry = cache_folder() / digest.hexdigest()[:32]
     try:
-        return _read_entry(entry)
+        return _read_entry(entry, sorted(files))
     except Exception:  # not there, or damaged in whatever way: decode again
         pass
     splits = decode()
@@ -285,8 +285,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxae"
 
 
-def _read_entry(entry: Path) -> Splits:
+def _read_entry(entry: Path, wanted: list[str]) -> Splits:
     index = json.loads((entry / "index.json").read_text())
+    if sorted(index) != wanted:
+        raise ValueError(f"index.json has not the splits {wanted}")
     splits: Splits = {}
     for split, digests in index.items():
         arrays = {}

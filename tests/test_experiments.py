@@ -194,8 +194,8 @@ def test_default_dimensions_and_levels_are_the_lectures(tmp_path):
 # bad options: one line on standard error, status 2, nothing left behind
 
 BAD_OPTIONS = {
-    "no epochs": (["--epochs", "0"], "--epochs must be at least 1, but it is 0"),
-    "negative batch": (["--batch-size", "-3"], "--batch-size must be at least 1, but it is -3"),
+    "no epochs": (["--epochs", "0"], "--epochs must be at least 1 and at most 1000000, but it is 0"),
+    "negative batch": (["--batch-size", "-3"], "--batch-size must be at least 1 and at most 1000000, but it is -3"),
     "no seeds": (["--num-seeds", "0"], "--num-seeds must be at least 1"),
     "negative seed": (["--seed", "-1"], "--seed must be at least 0 and at most 4294967295"),
     "seed too large": (["--seed", "4294967296"], "--seed must be at least 0 and at most"),
@@ -394,7 +394,7 @@ def test_command_line_as_a_user_types_it(tmp_path):
     assert str(tmp_path) in done.stdout.splitlines()[-1]
     bad = subprocess.run([*command, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)
     assert bad.returncode == 2
-    assert bad.stderr == "error: --epochs must be at least 1, but it is 0\n"
+    assert bad.stderr == "error: --epochs must be at least 1 and at most 1000000, but it is 0\n"
 
 
 def test_help_names_every_option(capsys):

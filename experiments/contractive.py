@@ -124,6 +124,9 @@ def measure(nets: networks.Networks, config: Config, dataset: data.Dataset) -> d
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = running.load(config)
+    if min(dataset.example_shape[:2]) < 2:
+        height, width = dataset.example_shape[:2]
+        raise InputError(f"images to be moved and turned need 2 x 2 pixels, not {height} x {width}")
     dataset = dataset.head(train=10_000, test=2_000)  # bounds the time of the Jacobians
     sizes = running.defaults(config, digits=30, others=2)
     weights, weight = config.swept(), config.chosen()

@@ -60,6 +60,8 @@ def prepare(dataset: data.Dataset, pool: int | None) -> Images:
     size = pool or (2 if min(dataset.example_shape[:2]) > 16 else 1)
     train, test = block_means(dataset.train, size), block_means(dataset.test, size)
     flat = train.reshape(len(train), -1).astype(np.float64)
+    if flat.shape[1] < 2:
+        raise InputError("images must have at least 2 pixels here, after --pool")
     mean, scale = flat.mean(0), float(np.sqrt(flat.var(0).mean()))
     if scale == 0:
         raise InputError("the training images are all equal; there is nothing to learn")

@@ -121,6 +121,8 @@ FILES = {
     "few.npy": npy(np.zeros((4, 4))),
     "equal.npy": npy(np.zeros((20, 4, 4))),
     "small.npy": npy(np.tile(np.eye(4, dtype=np.float32), (10, 1, 1))),
+    "strips.npy": npy(np.tile(np.eye(7, dtype=np.float32), (10, 1))),
+    "one_pixel.npy": npy(np.tile(np.eye(2, dtype=np.float32)[0][:, None], (10, 1))),
     "no_zip.npz": content(b"PK"),
     "cut.npz": cut(npz(x_train=GREY, x_test=GREY), 500),
     "bomb.npz": bomb,
@@ -352,6 +354,9 @@ no pixels           | denoising         | --dataset {in}/no_pixels.npy     | mus
 too few             | sparse            | --dataset {in}/few.npy           | at least 5 examples, but it has 4
 all equal           | overcomplete_copy | --dataset {in}/equal.npy         | images are all equal
 small images        | overcomplete_copy | --dataset {in}/small.npy --pool 5 | --pool must be at most 4
+strips              | contractive       | --dataset {in}/strips.npy        | need 2 x 2 pixels, not 1 x 7
+one pixel           | overcomplete_copy | --dataset {in}/one_pixel.npy     | must have at least 2 pixels
+one pixel           | sparse            | --dataset {in}/one_pixel.npy     | --top-k must be at most 2
 no zip              | contractive       | --dataset {in}/no_zip.npz        | cannot be read as .npz
 truncated zip       | dae_vs_cae        | --dataset {in}/cut.npz           | cannot be read as .npz
 bomb                | overcomplete_copy | --dataset {in}/bomb.npz          | it expands to 429496\\d+ bytes

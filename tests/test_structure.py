@@ -121,7 +121,7 @@ WIDTHS = {
 
 
 def layers_of(name, rng):
-    """Returns kernel, bias, activation and way of each layer; numbered through over all networks."""
+    """Returns kernel, bias, activation and way of each layer, numbered over all networks."""
     names = list(WIDTHS)
     first = sum(len(WIDTHS[other]) - 1 for other in names[: names.index(name)])
     layers = []

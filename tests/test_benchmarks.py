@@ -23,9 +23,14 @@ from experiments.common import command_line
 run = partial(command_line.run, contraction.main, contraction.Config)
 
 
-def test_contenders_take_turns(monkeypatch):
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch):
+    """Nothing here is timed: no pauses, and nothing runs seven times because it is short."""
     monkeypatch.setattr(side_by_side, "_SHORT", 0)
     monkeypatch.setattr(side_by_side, "_PAUSE", 0)
+
+
+def test_contenders_take_turns():
     calls = []
     contenders = {name: side_by_side.Contender(partial(calls.append, name)) for name in "ab"}
     found = side_by_side.race(contenders, rounds=3)
@@ -34,6 +39,14 @@ def test_contenders_take_turns(monkeypatch):
     assert found["a"]["times_the_first"] == {"median": 1, "min": 1, "max": 1}
     spread = found["b"]["seconds"]
     assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+
+
+def test_what_is_short_runs_once_untimed_and_seven_times(monkeypatch):
+    monkeypatch.setattr(side_by_side, "_SHORT", 60)
+    calls = []
+    contenders = {name: side_by_side.Contender(partial(calls.append, name)) for name in "ab"}
+    side_by_side.race(contenders, rounds=2)
+    assert "".join(calls) == "ab" + 2 * (8 * "a" + 8 * "b")
 
 
 def test_a_quick_run_writes_a_whole_file(tmp_path, capsys):
@@ -116,9 +129,9 @@ def test_training_and_its_variants_write_whole_files(tmp_path, capsys, as_users_
 
 
 def test_a_contender_with_another_loss_stops_the_benchmark(monkeypatch, as_users_run_it):
-    real = training.contenders
     wrong = lambda task: partial(next, iter([1.0, 0.5, 0.25]))
-    monkeypatch.setattr(training, "contenders", lambda: real() | {"wrong": wrong})
+    both = {"jaxae": training.ours, "wrong": wrong}
+    monkeypatch.setattr(training, "contenders", lambda: both)
     with pytest.raises(RuntimeError, match=r"wrong comes to \[1.0, 0.5\], jaxae to \["):
         training.measure(training.QUICK, 1)
 

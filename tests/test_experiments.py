@@ -19,7 +19,7 @@ from PIL import Image
 
 import jaxae
 from experiments import denoising
-from experiments.common import command_line, data, records
+from experiments.common import command_line, data, plots, records
 from experiments.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +31,12 @@ def as_users_run_it():
     """Experiments run with JAX's own settings, as on the command line."""
     with as_on_the_command_line():
         yield
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch):
+    """Drawing is most of what a tiny run does; only ``digits_run`` draws as users see it."""
+    monkeypatch.setitem(plots.style.STYLE, "savefig.dpi", 30)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +154,7 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
     from experiments.common import tfds_source
 
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(denoising, "draw", lambda *_: None)  # numbers are compared, no figures
     write_four(tmp_path / "idx", train=30, test=10)
     builder = tfds_source._idx_builder(tfds.builder_cls("mnist"))
     monkeypatch.setattr(
@@ -172,13 +179,16 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
 
 
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt-and-pepper"])
-def test_every_corruption_is_an_option(corruption, tmp_path):
+def test_every_corruption_is_an_option_and_has_a_level_0(corruption, tmp_path):
     args = ["--dataset", "digits", "--quick", "--code-dims", "4", "--corruption", corruption]
-    args += ["--noise-levels", "0.4", "--out", str(tmp_path)]
+    args += ["--noise-levels", "0", "0.4", "--num-seeds", "2", "--out", str(tmp_path)]
     assert command_line.run(denoising.main, denoising.Config, args) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["corruption"] == corruption
-    assert metrics["by_code_dim"][0]["corrupted"]["test_mse"]["mean"] > 0.01
+    none, some = (row["corrupted"] for row in metrics["by_noise_level"])
+    assert metrics["by_code_dim"][0]["corrupted"] == none
+    assert none["test_mse"]["mean"] == 0 < 0.01 < some["test_mse"]["mean"]
+    assert none["test_psnr"]["mean"] is None  # infinite, which JSON lacks
 
 
 def test_default_dimensions_and_levels_are_the_lectures(tmp_path):
@@ -311,7 +321,8 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
         raise RuntimeError("in the middle of drawing")
 
     monkeypatch.setattr(denoising.plots, "panels", fail)
-    config = denoising.Config(dataset="digits", out=out, quick=True, code_dims=(2,))
+    tiny = {"code_dims": (2,), "noise_levels": (0.5,), "epochs": 1}
+    config = denoising.Config(dataset="digits", out=out, quick=True, **tiny)
     with pytest.raises(RuntimeError, match="in the middle"):
         denoising.main(config)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -337,14 +348,6 @@ def test_a_folder_in_the_way_of_a_file_loses_nothing(tmp_path):
     (kept,) = tmp_path.glob(".partial-*")
     assert {"a.json", "b.json", "c.json"} <= {path.name for path in kept.iterdir()}
     assert not (tmp_path / "a.json").exists()
-
-
-def test_no_noise_at_all_with_several_seeds(tmp_path):
-    tiny = TINY | {"code_dims": (3,), "noise_levels": (0.0,)}
-    denoising.main(denoising.Config(dataset="digits", out=tmp_path, quick=True, **tiny))
-    row = json.loads((tmp_path / "metrics.json").read_text())["by_code_dim"][0]
-    assert row["corrupted"]["test_mse"]["mean"] == 0
-    assert row["corrupted"]["test_psnr"]["mean"] is None  # infinite, which JSON lacks
 
 
 def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, capsys):
@@ -384,7 +387,7 @@ def test_control_c_in_the_middle_of_training_is_heard_within_seconds(tmp_path):
 
 
 def test_command_line_as_a_user_types_it(tmp_path):
-    """A real process: plain lines when the output is no terminal, status 0, help, status 2."""
+    """A real process: plain lines when the output is no terminal, status 0, status 2."""
     command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
     options = ["--quick", "--code-dims", "4", "--noise-levels", "0.5", "--out", str(tmp_path)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)

@@ -30,7 +30,7 @@ def assert_same(got, expected, rtol=1e-10):
     """Every array agrees relative to its own norm."""
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
-            np.linalg.norm(a - b), 0, atol=rtol * max(np.linalg.norm(b), 1e-30)
+            np.linalg.norm(np.subtract(a, b)), 0, atol=rtol * max(np.linalg.norm(b), 1e-30)
         ),
         got,
         expected,
@@ -46,10 +46,11 @@ def check(encode, params, x, rtol=1e-10, **options):
 
     by_structure = partial(jaxae.contractive_penalty, example_ndim=x.ndim - 1, **options)
     both = [
-        jax.jit(jax.value_and_grad(partial(loss, penalty=p), argnums=(0, 1), has_aux=True))
+        jax.value_and_grad(partial(loss, penalty=p), argnums=(0, 1), has_aux=True)
         for p in (by_structure, full)
     ]
-    got, expected = (f(params, x) for f in both)
+    # One program: two would take half as long again to compile.
+    got, expected = jax.jit(lambda params, x: [f(params, x) for f in both])(params, x)
     assert_same(got[0][1], expected[0][1], rtol)
     assert_same(got[1], expected[1], rtol)
 
@@ -108,44 +109,48 @@ ACTIVATIONS = [
 ]
 
 
-@st.composite
-def networks(draw):
-    """Draws a dense encoder: widths, activations, biases, tied weights, and how it is written."""
-    widths = draw(st.lists(st.integers(1, 64), min_size=2, max_size=6))
-    is_tied = draw(st.booleans()) and len(widths) == 3
-    if is_tied:
-        widths[2] = widths[0]
-    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    kernels = [rng.normal(size=pair) / np.sqrt(pair[0]) for pair in pairwise(widths)]
-    biases = [rng.normal(size=k) if draw(st.booleans()) else None for k in widths[1:]]
-    if is_tied:
-        kernels[1] = None
-    activations = [draw(st.sampled_from(ACTIVATIONS)) for _ in biases]
-    ways = [draw(st.sampled_from(WAYS)) for _ in biases]
-    return (
-        list(zip(kernels, biases, strict=True)),
-        activations,
-        ways,
-        rng.normal(size=(3, widths[0])),
-    )
+# Widths, input first. Every way is met with and without a bias, and every activation.
+WIDTHS = {
+    "one unit": [1, 1],
+    "one layer": [61, 7],
+    "tied": [30, 12, 30],
+    "two layers": [17, 21, 43],
+    "three layers": [6, 34, 14, 48],
+    "five layers, a narrow one": [27, 63, 1, 26, 17, 9],
+}
 
 
-@given(networks())
-@settings(max_examples=12, deadline=None, derandomize=True)
-def test_dense_encoders_written_in_five_ways(network):
-    layers, activations, ways, x = network
+def layers_of(name, rng):
+    """Returns kernel, bias, activation and way of each layer, numbered over all networks."""
+    names = list(WIDTHS)
+    first = sum(len(WIDTHS[other]) - 1 for other in names[: names.index(name)])
+    layers = []
+    for number, pair in enumerate(pairwise(WIDTHS[name]), first):
+        kernel = rng.normal(size=pair) / np.sqrt(pair[0])
+        bias = rng.normal(size=pair[1]) if number % 2 else None
+        activation, way = ACTIVATIONS[number % len(ACTIVATIONS)], WAYS[number % len(WAYS)]
+        layers.append((kernel, bias, activation, way))
+    return layers
 
-    def encode(layers, x_i):
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_dense_encoders_written_in_five_ways(name, float64):
+    kernels, biases, activations, ways = zip(*layers_of(name, RNG), strict=True)
+    if name == "tied":
+        kernels = kernels[:1]
+
+    def encode(params, x_i):
+        kernels, biases = params
+        kernels = [*kernels, kernels[0].T] if name == "tied" else kernels
         h = x_i
-        for (kernel, bias), activation, way in zip(layers, activations, ways, strict=True):
-            kernel = layers[0][0].T if kernel is None else kernel
+        for kernel, bias, activation, way in zip(kernels, biases, activations, ways, strict=True):
             h = activation(way(kernel, bias)(h))
         return h
 
-    with jax.enable_x64(True):
-        layers, x = jax.tree.map(jnp.asarray, (layers, x))
-        assert plan(partial(encode, layers), x).method == "structure"
-        check(encode, layers, x)
+    x = RNG.normal(size=(3, WIDTHS[name][0]))
+    params, x = jax.tree.map(jnp.asarray, ((kernels, biases), x))
+    assert plan(partial(encode, params), x).method == "structure"
+    check(encode, params, x)
 
 
 @given(
@@ -342,10 +347,11 @@ def test_every_order_gives_the_same(encode, group, which, float64):
         return jnp.sum(_orders.codes_and_norms(found, x)[1] * jnp.arange(1.0, 6.0))
 
     reference = lambda params, x: jnp.sum(full(partial(encode, params), x) * jnp.arange(1.0, 6.0))
-    expected = jax.jit(jax.value_and_grad(reference, argnums=(0, 1)))(params, x)
-    for order in which:
-        gradient = jax.value_and_grad(partial(loss, order=order), argnums=(0, 1))
-        assert_same(jax.jit(gradient)(params, x), expected)
+    losses = [reference, *(partial(loss, order=order) for order in which)]
+    gradients = [jax.value_and_grad(f, argnums=(0, 1)) for f in losses]
+    expected, *found = jax.jit(lambda params, x: [f(params, x) for f in gradients])(params, x)
+    for of_order in found:
+        assert_same(of_order, expected)
 
 
 def cancelling(scale):
@@ -444,11 +450,15 @@ def test_vmap_over_networks_and_over_single_examples(float64):
     x = jnp.asarray(RNG.normal(size=(5, 9)))
     penalty = lambda params, x: jaxae.contractive_penalty(partial(three_layers, params), x)
     reference = lambda params: full(partial(three_layers, params), x)
-    expected = jax.vmap(reference)(params)
-    assert_same(jax.vmap(penalty, (0, None))(params, x), expected)
-    one = jax.tree.map(lambda w: w[0], params)
-    assert_same(jax.vmap(partial(penalty, one))(x), expected[0])
-    assert_same(penalty(one, x[0]), expected[0, 0])
+
+    @jax.jit
+    def penalties(params, x):
+        one = jax.tree.map(lambda w: w[0], params)
+        each = jax.vmap(partial(penalty, one))(x)
+        return jax.vmap(penalty, (0, None))(params, x), each, penalty(one, x[0])
+
+    expected = jax.jit(jax.vmap(reference))(params)
+    assert_same(penalties(params, x), (expected, expected[0], expected[0, 0]))
 
 
 def test_second_derivatives(float64):
@@ -498,11 +508,11 @@ def test_the_code_comes_with_the_penalty(float64):
     params = [jnp.asarray(RNG.normal(size=s)) / 3 for s in ((9, 7), (7, 6), (6, 4))]
     x = jnp.asarray(RNG.normal(size=(2, 3, 9)))
     encode = partial(three_layers, params)
-    for method in ("auto", "jacfwd", "jacrev", "hutchinson"):
-        code, penalty = jaxae.code_and_contractive_penalty(
-            encode, x, method=method, key=jax.random.key(0), chunk_size=2
-        )
-        assert_same(code, jax.vmap(jax.vmap(encode))(x))
+    methods = ("auto", "jacfwd", "jacrev", "hutchinson")
+    both = partial(jaxae.code_and_contractive_penalty, encode, key=jax.random.key(0), chunk_size=2)
+    expected = jax.jit(jax.vmap(jax.vmap(encode)))(x)
+    for code, penalty in jax.jit(lambda x: [both(x, method=method) for method in methods])(x):
+        assert_same(code, expected)
         assert penalty.shape == (2, 3)
 
 
@@ -510,15 +520,20 @@ def test_penalty_on_the_reconstruction(float64):
     w = jnp.asarray(RNG.normal(size=(20, 3)))
     encode, decode = (lambda x_i: jnp.tanh(x_i @ w)), (lambda z: jax.nn.sigmoid(z @ w.T))
     x = jnp.asarray(RNG.normal(size=(4, 20)))
-    got = jaxae.reconstruction_contractive_penalty(encode, decode, x)
-    assert_same(got, full(lambda x_i: decode(encode(x_i)), x))
-    images = x.reshape(4, 5, 4, 1)
-    of_images = jaxae.reconstruction_contractive_penalty(
-        lambda image: encode(image.ravel()),
-        lambda z: decode(z).reshape(5, 4, 1),
-        images,
-        example_ndim=3,
-    )
+
+    @jax.jit
+    def penalties(x):
+        of_images = jaxae.reconstruction_contractive_penalty(
+            lambda image: encode(image.ravel()),
+            lambda z: decode(z).reshape(5, 4, 1),
+            x.reshape(4, 5, 4, 1),
+            example_ndim=3,
+        )
+        of_rows = jaxae.reconstruction_contractive_penalty(encode, decode, x)
+        return of_rows, of_images, full(lambda x_i: decode(encode(x_i)), x)
+
+    got, of_images, expected = penalties(x)
+    assert_same(got, expected)
     assert_same(of_images, got)
     # Through a small code nothing of size d x d is multiplied per example.
     found = plan(lambda x_i: decode(encode(x_i)), x)
@@ -546,14 +561,14 @@ def test_higher_order_penalty_is_that_of_the_full_jacobian(name, key, float64):
     params, x = jax.tree.map(jnp.asarray, (W, RNG.normal(size=(4, 5))))
     of = partial(jaxae.higher_order_contractive_penalty, key, x=x, stddev=0.3, num_samples=2)
 
-    def value_and_grad(hide):
+    def value_and_grad(hide, params):
         encode = lambda p: partial(HIGHER[name], p)
         shown = lambda p: partial(disguised, encode(p)) if hide else encode(p)
-        return jax.jit(jax.value_and_grad(lambda p: of(encode=shown(p)).sum()))(params)
+        return jax.value_and_grad(lambda p: of(encode=shown(p)).sum())(params)
 
     assert plan(partial(HIGHER[name], params), x).method == "structure"
     assert plan(partial(disguised, partial(HIGHER[name], params)), x).method != "structure"
-    assert_same(value_and_grad(False), value_and_grad(True))
+    assert_same(*jax.jit(lambda p: [value_and_grad(hide, p) for hide in (False, True)])(params))
 
 
 def test_higher_order_penalty_of_squares_is_known(key, float64):

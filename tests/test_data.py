@@ -172,7 +172,10 @@ BAD_IDX = {
     "ends in the header": (GOOD[:9], "ends within its header"),
     "truncated": (GOOD[:-1], r"should hold 18 bytes for its sizes \[2, 3, 3\], but there are only"),
     "bytes left over": (GOOD + b"x", "but there are more"),
-    "huge sizes": (struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1), "must be 1 to 268435456 bytes"),
+    "huge sizes": (
+        struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1),
+        "must be 1 to 268435456 bytes",
+    ),
     "truncated gzip": (gzip.compress(GOOD)[:-9], "cannot be read"),
     "damaged gzip": (b"\x1f\x8b" + b"\x00" * 40, "cannot be read"),
 }

@@ -134,6 +134,8 @@ class Checkpoints:
     def close(self) -> bool:
         """Waits until everything is written; returns whether there are checkpoints."""
         self._writer.shutdown(wait=True)
+        for stale in self.folder.glob("*/.partial-*"):  # of a save that was killed, or failed
+            shutil.rmtree(stale, ignore_errors=True)
         return any(_places(model) for model in _subfolders(self.folder))
 
     def discard(self) -> None:

@@ -145,4 +145,4 @@ def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, 
             assert array.dtype == mine[model][name].dtype
             assert array.tobytes() == mine[model][name].tobytes(), (model, name)
     assert np.isfinite(mine["dim-12_noise-1_seed-1"]["losses"]).all()
-    assert not list(tmp_path.glob(".partial-*"))
+    assert not list(tmp_path.rglob(".partial-*"))

@@ -1,5 +1,6 @@
 """Regularised autoencoders in JAX: sparse, denoising and contractive, exact and fast."""
 
+from jaxae._program import Run as Run
 from jaxae._version import __version__ as __version__
 from jaxae.contraction import ContractionPlan as ContractionPlan
 from jaxae.contraction import code_and_contractive_penalty as code_and_contractive_penalty
@@ -42,10 +43,6 @@ from jaxae.objectives import sparse_loss as sparse_loss
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
-from jaxae.runs import Checkpoints as Checkpoints
-from jaxae.runs import Run as Run
-from jaxae.runs import Snapshot as Snapshot
-from jaxae.runs import StoppedError as StoppedError
 from jaxae.runs import fit as fit
 from jaxae.runs import fit_many as fit_many
 from jaxae.runs import make_run as make_run
@@ -57,9 +54,15 @@ from jaxae.second_order import conjugate_gradient as conjugate_gradient
 from jaxae.second_order import lbfgs as lbfgs
 from jaxae.second_order import minimize as minimize
 from jaxae.sharding import data_mesh as data_mesh
+from jaxae.snapshots import Checkpoints as Checkpoints
+from jaxae.snapshots import LostProcessError as LostProcessError
+from jaxae.snapshots import Snapshot as Snapshot
+from jaxae.snapshots import StoppedError as StoppedError
 from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
+from jaxae.streams import Streamed as Streamed
+from jaxae.streams import StreamedBatches as StreamedBatches
 from jaxae.training import NonFiniteLossError as NonFiniteLossError
 from jaxae.training import TrainState as TrainState
 from jaxae.training import create_train_state as create_train_state
@@ -76,11 +79,14 @@ __all__ = [
     "DiagonalGaussian",
     "Gaussian",
     "LinearDenoiser",
+    "LostProcessError",
     "Minimum",
     "NonFiniteLossError",
     "Run",
     "Snapshot",
     "StoppedError",
+    "Streamed",
+    "StreamedBatches",
     "TrainState",
     "active_units",
     "as_functions",

@@ -67,25 +67,30 @@ def hash_key(key: PRNGKeyArray | Key[Array, " *batch"]) -> Key[Array, " *batch"]
     return jax.random.wrap_key_data(words, impl=_HASH)
 
 
-def shuffled_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
-    r"""Returns the numbers 0 ... n - 1 in a random order.
+def shuffled_order(
+    key: PRNGKeyArray, n: int, *, positions: Int[Array, " m"] | None = None
+) -> Int[Array, " m"]:
+    r"""Returns the numbers 0 ... n - 1 in a random order, all of them or those at some positions.
 
     The numbers are written as pairs :math:`(l, r)` with :math:`l < a`, :math:`r < b` and
     :math:`n \le a b`, and mixed in six rounds, :math:`l \gets l + F(r) \bmod a` and
     :math:`r \gets r + F(l) \bmod b` in turn, with a keyed hash :math:`F`; what falls
     outside goes around again. This is a bijection by construction, so nothing is sorted:
     60,000 numbers take half a millisecond on a CPU, where ``jax.random.permutation`` takes 30.
+    A part of the order costs as much as it is long, in time and in memory.
     Below 256 numbers it is ``jax.random.permutation``.
 
     Args:
       key: PRNG key, consumed here; any generator.
       n: how many numbers, at least 1 and below 2^31.
+      positions: places in the order, integers in [0, n) ``(m,)``, such as those of a batch;
+        None for all n.
 
     Returns:
-      The numbers, int32.
+      The numbers at these positions, int32 ``(m,)``; those of a position outside mean nothing.
 
     Raises:
-      TypeError: if ``key`` is no key or ``n`` no integer.
+      TypeError: if ``key`` is no key, ``n`` no integer or ``positions`` no array of integers.
       ValueError: if ``n`` is out of range.
 
     Example:
@@ -98,8 +103,11 @@ def shuffled_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     """
     _checks.prng_key("key", key)
     n = _checks.integer("n", n, low=1, high=2**31 - 1)
+    if positions is not None and not jnp.issubdtype(positions.dtype, jnp.integer):
+        raise TypeError(f"positions must be integers, but their dtype is {positions.dtype}")
     if n < _SORTED_BELOW:
-        return jax.random.permutation(key, n)
+        order = jax.random.permutation(key, n)
+        return order if positions is None else order[positions]
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
     round_keys = jax.random.bits(key, (_FEISTEL_ROUNDS,), jnp.uint32)
@@ -115,7 +123,8 @@ def shuffled_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
         return jnp.where(numbers >= _word(n), once(numbers), numbers)
 
     is_outside = lambda numbers: jnp.any(numbers >= _word(n))
-    first = once(jax.lax.iota(jnp.uint32, n))
+    places = jax.lax.iota(jnp.uint32, n) if positions is None else positions.astype(jnp.uint32)
+    first = once(places)
     return jax.lax.while_loop(is_outside, again, first).astype(jnp.int32)
 
 

@@ -5,10 +5,11 @@ are divided. What is computed does not depend on it: shuffles, batches and noise
 one device, and sums over a batch differ in their order alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -58,9 +59,56 @@ def divided(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(_AXIS)))
 
 
+def batches_on_devices(
+    read: Callable[[slice], np.ndarray], shape: tuple[int, ...], axis: int, mesh: Mesh | None
+) -> jax.Array:
+    """Returns batches of that shape on the devices, each of which has its part of every batch.
+
+    Args:
+      read: returns the examples of a batch in some places, for all batches.
+      shape: the shape of all.
+      axis: the axis of the places.
+      mesh: the devices; where they do not divide the axis evenly, each has all of it.
+    """
+    if mesh is None:
+        return jnp.asarray(read(slice(None)))
+    place = _places(shape, axis, mesh)
+    return jax.make_array_from_callback(shape, place, lambda index: read((index or ())[axis]))
+
+
+def places_like(
+    shape: tuple[int, ...], axis: int, *, dtype: Any, mesh: Mesh | None
+) -> jax.ShapeDtypeStruct:
+    """Returns what :func:`batches_on_devices` returns, without numbers."""
+    place = None if mesh is None else _places(shape, axis, mesh)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+
+def _places(shape: tuple[int, ...], axis: int, mesh: Mesh) -> NamedSharding:
+    is_divided = shape[axis] % mesh.size == 0
+    return NamedSharding(
+        mesh, PartitionSpec(*[None] * axis, _AXIS) if is_divided else PartitionSpec()
+    )
+
+
 def copied(tree: Any, mesh: Mesh | None) -> Any:
-    """Returns a pytree with a copy of every array on each device of the mesh."""
-    return tree if mesh is None else jax.device_put(tree, everywhere(mesh))
+    """Returns a pytree with a copy of every array on each device of the mesh.
+
+    Every process gives the same arrays; that they are the same is not compared.
+    """
+    if mesh is None:
+        return tree
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, everywhere(mesh))
+
+    def on_all(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = on_all(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, everywhere(mesh), lambda index: value[index or ()])
+
+    return jax.tree.map(on_all, tree)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

@@ -9,6 +9,8 @@ A key from :func:`jaxae.hash_key` makes the noise cheap.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +24,7 @@ from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
 Loss = Callable[..., Array]
+Data = Any  # whatever has the shape (n, *example) and the dtype of the data
 # Two steps at a time are a tenth faster where a step is short, and compile twice as long.
 _MANY_STEPS = 200
 
@@ -38,6 +41,38 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     step: Array
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("batches", "rest", "first"),
+    meta_fields=("examples",),
+)
+@dataclass(frozen=True)
+class Window:
+    """Some batches of an epoch, one after another, of data that are read in pieces.
+
+    Attributes:
+      batches: batches of full size ``(steps, size, *example)``.
+      rest: the smaller last batch of the epoch ``(rest, *example)``; before its turn, anything.
+      first: which step of the epoch ``batches`` begins with.
+      examples: number n of examples in an epoch.
+    """
+
+    batches: Any
+    rest: Any
+    first: Any
+    examples: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape ``(n, *example)`` of all the data."""
+        return self.examples, *self.batches.shape[2:]
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the data."""
+        return self.batches.dtype
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -193,7 +228,7 @@ class Epoch:
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
 
-    def _cut(self, x: Array) -> tuple[int, int, int, int]:
+    def cut(self, x: Data) -> tuple[int, int, int, int]:
         """Returns examples per step, full steps, examples that are left, and steps per block."""
         if x.shape[0] == 0:
             raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
@@ -201,28 +236,28 @@ class Epoch:
         steps, rest = divmod(x.shape[0], size)
         return size, steps, rest, 2 if steps >= _MANY_STEPS else 1
 
-    def blocks(self, x: Array) -> int:
+    def blocks(self, x: Data) -> int:
         """Returns the number of blocks in an epoch over x."""
-        _, steps, rest, per_block = self._cut(x)
+        _, steps, rest, per_block = self.cut(x)
         return steps // per_block + bool(steps % per_block or rest)
 
-    def steps(self, x: Array) -> int:
+    def steps(self, x: Data) -> int:
         """Returns the number of steps in an epoch over x."""
-        _, steps, rest, _ = self._cut(x)
+        _, steps, rest, _ = self.cut(x)
         return steps + bool(rest)
 
-    def steps_per_block(self, x: Array) -> int:
+    def steps_per_block(self, x: Data) -> int:
         """Returns the number of steps in each block but the last."""
-        return self._cut(x)[3]
+        return self.cut(x)[3]
 
-    def no_losses(self, x: Array) -> Array:
+    def no_losses(self, x: Data) -> Array:
         """Returns what the losses of the steps are written to, ``(steps,)``."""
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         return jnp.zeros(self.steps(x), _checks.wide(dtype))
 
-    def mean_loss(self, losses: Array, x: Array) -> Array:
+    def mean_loss(self, losses: Array, x: Data) -> Array:
         """Returns the mean loss over the examples from those of all steps."""
-        size, steps, rest, _ = self._cut(x)
+        size, steps, rest, _ = self.cut(x)
         share = size / x.shape[0]
         mean = share * jnp.sum(losses[:steps])
         return mean + (1 - steps * share) * losses[steps] if rest else mean
@@ -234,34 +269,30 @@ class Epoch:
         span: tuple[ScalarLike, ScalarLike],
         key: PRNGKeyArray,
         epoch: ScalarLike,
-        x: Array,
+        x: Array | Window,
         *settings: Any,
     ) -> tuple[TrainState, Array]:
         """Returns state and losses after the blocks from the first to before the second of span."""
-        size, steps, rest, per_block = self._cut(x)
-        shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
-        with jax.named_scope("shuffle"):
-            order = shuffled_order(shuffle_key, x.shape[0])
-        batches = order[: steps * size].reshape(steps, size)
+        size, steps, rest, per_block = self.cut(x)
+        shuffle_key, noise_key = keys_of_epoch(key, epoch)
+        batch_of, last_batch = _batches(x, shuffle_key, size, steps)
 
-        def step(carry: tuple[TrainState, Array], i: ScalarLike, rows: Array) -> Any:
+        def step(carry: tuple[TrainState, Array], i: ScalarLike, batch: Array) -> Any:
             state, losses = carry
-            with jax.named_scope("gather"):
-                batch = divided(x[rows], self.mesh)
             state, loss = self._train_step(
-                state, jax.random.fold_in(noise_key, i), batch, *settings
+                state, jax.random.fold_in(noise_key, i), divided(batch, self.mesh), *settings
             )
             return state, losses.at[i].set(loss.astype(losses.dtype))
 
         def block(i: Array, carry: tuple[TrainState, Array]) -> Any:
             for j in range(per_block):
-                carry = step(carry, per_block * i + j, batches[per_block * i + j])
+                carry = step(carry, per_block * i + j, batch_of(per_block * i + j))
             return carry
 
         def tail(carry: tuple[TrainState, Array]) -> Any:
             for i in range(steps - steps % per_block, steps):
-                carry = step(carry, i, batches[i])
-            return step(carry, steps, order[steps * size :]) if rest else carry
+                carry = step(carry, i, batch_of(i))
+            return step(carry, steps, last_batch()) if rest else carry
 
         whole = steps // per_block
         first, end = span
@@ -280,6 +311,29 @@ class Epoch:
         span = 0, self.blocks(x)
         state, losses = self.part(state, self.no_losses(x), span, key, epoch, x, *settings)
         return state, self.mean_loss(losses, x)
+
+
+def keys_of_epoch(key: PRNGKeyArray, epoch: ScalarLike) -> tuple[Array, Array]:
+    """Returns the keys of the shuffle and of the steps' noise."""
+    shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
+    return shuffle_key, noise_key
+
+
+def _batches(
+    x: Array | Window, shuffle_key: Array, size: int, steps: int
+) -> tuple[Callable[[ScalarLike], Array], Callable[[], Array]]:
+    """Returns what gives the batch of a full step, and what gives the smaller last one."""
+    if isinstance(x, Window):
+        return lambda i: x.batches[i - x.first], lambda: x.rest
+    with jax.named_scope("shuffle"):
+        order = shuffled_order(shuffle_key, x.shape[0])
+    rows = order[: steps * size].reshape(steps, size)
+
+    def gathered(rows: Array) -> Array:
+        with jax.named_scope("gather"):
+            return x[rows]
+
+    return lambda i: gathered(rows[i]), lambda: gathered(order[steps * size :])
 
 
 def evaluate(

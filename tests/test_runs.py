@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxae
-from jaxae import runs
+from jaxae import _driver, _program
 
 RNG = np.random.default_rng(9)
 X = jnp.asarray(RNG.uniform(size=(37, 6)), jnp.float32)
@@ -95,8 +95,8 @@ def test_losses_beyond_the_epochs_are_not_numbers():
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_how_a_run_is_cut_into_calls_changes_nothing(seconds, one_by_one, monkeypatch):
-    monkeypatch.setattr(runs, "_SECONDS_PER_CALL", seconds)
-    monkeypatch.setattr(runs, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", seconds)
+    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
     states, keys = starts()
     calls = []
     program = RUN.program
@@ -128,7 +128,7 @@ def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_o
 
 @pytest.mark.parametrize("cache", [2**25, 1], ids=["together", "one after another"])
 def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one, cache, monkeypatch):
-    monkeypatch.setattr(runs, "_CACHE_BYTES", cache)
+    monkeypatch.setattr(_driver, "_CACHE_BYTES", cache)
     states, keys = starts()
     seen = [[], [], []]
     trained = jaxae.fit_many(
@@ -172,8 +172,8 @@ def tiny(count=3):
 def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
     run, states, keys = tiny()
     compiled = []
-    real = runs._compiled
-    monkeypatch.setattr(runs, "_compiled", lambda low: compiled.append(1) or real(low))
+    real = _program._compiled
+    monkeypatch.setattr(_program, "_compiled", lambda low: compiled.append(1) or real(low))
     jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1, method="threads")
     assert len(compiled) == 1
     jaxae.fit(run, of_model(states, 0), keys[0], X, 1, epochs=1)
@@ -306,8 +306,8 @@ class InMemory:
 
 
 def test_a_run_stopped_after_any_steps_goes_on_to_the_same_bits(one_by_one, monkeypatch):
-    monkeypatch.setattr(runs, "_FIRST_BLOCKS", 3)
-    monkeypatch.setattr(runs, "_SECONDS_PER_CALL", 0.0)  # three steps, three, then one at a time
+    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)  # three steps, three, then one at a time
     states, keys = starts()
     arguments = RUN, of_model(states, 1), keys[1], X, LEVELS[1]
     kept, places = InMemory(), []

@@ -29,7 +29,7 @@ from experiments.benchmarks.contraction import device_name
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.training import CASES, QUICK, Case, make_task, ours, prepared
 from experiments.common import command_line, records
-from jaxae import runs, training
+from jaxae import _program, training
 
 KINDS = {
     "products": "matrix products, two forward and three backward",
@@ -153,7 +153,7 @@ def variants(case: Case, most: int | None = None) -> dict[str, Contender]:
         "shuffle by sorting": (training, "shuffled_order", jax.random.permutation),
         "loop not unrolled": (jax.lax, "scan", partial(_scan, jax.lax.scan, 1)),
         "loop unrolled four times": (jax.lax, "scan", partial(_scan, jax.lax.scan, 4)),
-        "compiler's default options": (runs, "_CPU_OPTIONS", {}),
+        "compiler's default options": (_program, "_CPU_OPTIONS", {}),
     }
     for name, (where, attribute, value) in list(others.items())[:most]:
         with mock.patch.object(where, attribute, value):

@@ -1,0 +1,313 @@
+"""How a run is driven from the host: in calls of about a second, models beside each other."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxae import _hosts
+from jaxae._program import Run
+from jaxae.sharding import copied
+from jaxae.snapshots import Checkpoints, Snapshot, StoppedError
+from jaxae.streams import Reader, Stream
+from jaxae.training import NonFiniteLossError, TrainState
+
+# A call lasts about so long, so that a log goes on and an interrupt is heard.
+_SECONDS_PER_CALL = 1.0
+_FIRST_BLOCKS = 16
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# However many threads there are, so many programs run at a time.
+_SLOTS = threading.BoundedSemaphore(_CORES)
+# A program of several devices waits for all of them: two at a time could wait for each other.
+_ALL_DEVICES = threading.Lock()
+# Models that train at a time in threads shall fit into the last cache together.
+_CACHE_BYTES = 2**25
+
+
+class Job(NamedTuple):
+    """What all models of a call share; ``span``: epochs behind the start, and at the end."""
+
+    run: Run
+    x: Array | Stream
+    span: tuple[int, int]
+    report: Callable[[int, int, float], None]
+    checkpoints: Checkpoints | None
+
+
+class Part(NamedTuple):
+    """What is trained by one program: a model, or all those of ``together`` under vmap."""
+
+    key: Array
+    settings: tuple[Any, ...]
+    together: list[int] | None
+    model: int = 0
+    is_over: threading.Event | None = None
+    program: Callable[..., Any] | None = None
+
+
+class _InMemory:
+    """Data on the devices, in the place of a :class:`jaxae.streams.Reader`."""
+
+    def __init__(self, x: Array, mesh: Mesh | None, end: int) -> None:
+        self.like, self._end = copied(x, mesh), end
+
+    def window(self, block: int) -> tuple[Array, int]:
+        """Returns the data, and where they end."""
+        return self.like, self._end
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+def begin_of(job: Job, model: int, state: TrainState) -> Snapshot:
+    """Returns where a model begins: at its snapshot or at its start."""
+    no_losses = np.asarray(job.run.epoch.no_losses(job.x))
+    return _restored(job, model, state) or Snapshot(state, job.span[0], 0, np.zeros(0), no_losses)
+
+
+def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
+    """Returns the snapshot of a model, after its losses were reported, or None."""
+    if job.checkpoints is None:
+        return None
+    step_losses = np.asarray(job.run.epoch.no_losses(job.x))
+    if not _hosts.spans_hosts(job.run.epoch.mesh):
+        found = job.checkpoints.restore(model, state)
+    else:
+        mine = job.checkpoints.restore(model, state) if _hosts.is_first() else None
+        found = _hosts.of_the_first(mine, state, step_losses)
+    if found is None:
+        return None
+    first, end = job.span
+    shapes = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    trees: list[Any] = [jax.tree.structure(state) for state in (found.state, state)]
+    if trees[0] != trees[1] or shapes(found.state) != shapes(state):
+        raise ValueError(f"the snapshot of model {model} is of another model or optimiser")
+    if found.step_losses.shape != step_losses.shape or found.step % _per_block(job):
+        raise ValueError(f"the snapshot of model {model} is of other data or another batch size")
+    if not first <= found.epoch + bool(found.step) <= end:
+        raise ValueError(
+            f"the snapshot of model {model} has {found.epoch} epochs behind it, but this run goes "
+            f"from {first} to {end}"
+        )
+    for i, loss in enumerate(found.losses):
+        job.report(model, first + i + 1, float(loss))
+    return found
+
+
+def _per_block(job: Job) -> int:
+    return job.run.epoch.steps_per_block(job.x)
+
+
+def under_vmap(job: Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
+    """Returns the stacked states of models that go through each step together."""
+    if job.checkpoints is None:
+        losses = np.stack([np.asarray(job.run.epoch.no_losses(job.x))] * models)
+        begin = Snapshot(stacked[0], job.span[0], 0, np.zeros((models, 0)), losses)
+        return train(job, Part(*stacked[1:], list(range(models))), begin)
+    begins = [begin_of(job, model, _one(stacked[0], model)) for model in range(models)]
+    trained: dict[int, TrainState] = {}
+    for place in sorted({(begin.epoch, begin.step) for begin in begins}):
+        group = [i for i, begin in enumerate(begins) if (begin.epoch, begin.step) == place]
+        arrays = [Snapshot(begins[i].state, 0, 0, *begins[i][3:]) for i in group]
+        begin = _stack(arrays)._replace(epoch=place[0], step=place[1])
+        key, settings = jax.tree.map(lambda leaf, i=group: leaf[jnp.asarray(i)], stacked[1:])
+        states = train(job, Part(key, settings, group), begin)
+        trained |= {model: _one(states, i) for i, model in enumerate(group)}
+    return _stack([trained[model] for model in range(models)])
+
+
+def in_threads(job: Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
+    """Returns the stacked states of models trained each by itself, a thread a core."""
+    is_over = threading.Event()
+    restored: list[Snapshot | None] = [None] * models
+    if job.checkpoints is not None:
+        restored = [_restored(job, model, _one(stacked[0], model)) for model in range(models)]
+    left = [i for i, found in enumerate(restored) if not (found and found.epoch == job.span[1])]
+
+    def part(model: int) -> Part:
+        key, settings = _one(stacked[1:], model)
+        return Part(key, settings, None, model, is_over)
+
+    def begin(model: int) -> Snapshot:
+        fresh = job._replace(checkpoints=None)
+        return restored[model] or begin_of(fresh, model, _one(stacked[0], model))
+
+    # Compiled in the thread of the caller, whose contexts of JAX no other thread sees.
+    program = None
+    if left:
+        first = part(left[0]), begin(left[0])
+        program = _program(job, *first, _data(job, *first).like)
+
+    def alone(model: int) -> TrainState:
+        return train(job, part(model)._replace(program=program), begin(model))
+
+    of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
+    at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
+    if _hosts.spans_hosts(job.run.epoch.mesh):  # in the same order everywhere
+        at_a_time = 1
+    with ThreadPoolExecutor(at_a_time) as pool:
+        futures = [pool.submit(alone, model) for model in range(models)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # after an error or an interrupt the others stop at their next call
+            is_over.set()
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
+        raise error
+    return _stack([future.result() for future in futures])
+
+
+def _one(stacked: Any, model: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[model], stacked)
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+
+def _data(job: Job, part: Part, begin: Snapshot) -> _InMemory | Reader:
+    """Returns what gives a part its data from where it begins."""
+    epoch = job.run.epoch
+    blocks = epoch.blocks(job.x)
+    at = begin.epoch * blocks + begin.step // _per_block(job)
+    end = job.span[1] * blocks
+    if isinstance(job.x, Stream):
+        return Reader(job.x, epoch, part.key, (at, end))
+    return _InMemory(job.x, epoch.mesh, end)
+
+
+def _program(job: Job, part: Part, begin: Snapshot, like: Any) -> Callable[..., Any]:
+    """Returns the compiled program of a part; what it is given only says the shapes."""
+    changing = jax.tree.map(jnp.asarray, (begin.state, begin.step_losses))
+    *arrays, settings = copied((*changing, part.key, part.settings), job.run.epoch.mesh)
+    given = (*arrays, np.int32(0), np.int32(0), like, *settings)
+    return job.run.program(*given, is_batched=part.together is not None)
+
+
+def train(job: Job, part: Part, begin: Snapshot) -> TrainState:
+    """Returns the state at the end of the span."""
+    data = _data(job, part, begin)
+    try:
+        return _train_on(data, job, part, begin)
+    finally:
+        data.close()
+
+
+def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -> TrainState:
+    """Returns the state at the end of the span, in calls of about a second."""
+    blocks, epochs_per_call = job.run.epoch.blocks(job.x), job.run.epochs_per_call
+    at, end = begin.epoch * blocks + begin.step // _per_block(job), job.span[1] * blocks
+    # A program uses up what it is given.
+    state, step_losses = jax.tree.map(jnp.array, (begin.state, begin.step_losses))
+    if at == end:
+        return state
+    mesh = job.run.epoch.mesh
+    several = _hosts.spans_hosts(mesh)
+    state, step_losses, key, settings = copied((state, step_losses, part.key, part.settings), mesh)
+    program = part.program or _program(job, part, begin, data.like)
+    all_losses = [begin.losses]
+    every = None if job.checkpoints is None else job.checkpoints.every
+    at_once, is_first = min(blocks, _FIRST_BLOCKS), True
+    while at < end:
+        epoch = at // blocks
+        _check_stopped(part, epoch, at % blocks)
+        last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
+        x, until = data.window(at)
+        to = min(at + at_once, last, until, end)
+        with _SLOTS if mesh is None or mesh.size == 1 else _ALL_DEVICES:
+            started = time.perf_counter()
+            given = state, step_losses, key, np.int32(at), np.int32(to), x, *settings
+            state, step_losses, device_losses = _called(program, given, several)
+            losses = device_losses[..., : to // blocks - epoch]
+            seconds = time.perf_counter() - started
+        _report(job, part, epoch, losses)
+        all_losses.append(losses)
+        if not is_first:  # the first call touches its memory for the first time
+            at_once = max(1, int(_SECONDS_PER_CALL * (to - at) / seconds))
+        at, is_first = to, False
+        if at == end:  # the very last update is seen by no loss
+            _check_params(part, state, job.span[1])
+        is_told = job.checkpoints is not None and job.checkpoints.should_stop()
+        if several:
+            is_told, at_once = _agreed(is_told, at_once)
+        is_told = is_told and at < end
+        if job.checkpoints is not None:
+            if is_told or at == end or (every and at % (every * blocks) == 0):
+                epoch, block = divmod(at, blocks)
+                means = np.concatenate(all_losses, axis=-1)
+                step = block * _per_block(job)
+                _save(job, part, Snapshot(state, epoch, step, means, step_losses))
+            if is_told:
+                raise StoppedError(*divmod(at, blocks), part.model)
+    return state
+
+
+def _called(program: Callable[..., Any], given: tuple[Any, ...], several: bool) -> Any:
+    """Returns what a program returns, with the mean losses on the host, once it is there."""
+    try:
+        state, step_losses, losses = program(*given)
+        return state, step_losses, np.asarray(losses)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise (_hosts.as_lost(error) if several else error) from error
+
+
+def _agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
+    try:
+        return _hosts.agreed(is_told, blocks)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        raise _hosts.as_lost(error) from error
+
+
+def _save(job: Job, part: Part, now: Snapshot) -> None:
+    """Hands over a snapshot of each model, in arrays that no program will use up."""
+    assert job.checkpoints is not None
+    if _hosts.spans_hosts(job.run.epoch.mesh) and not _hosts.is_first():
+        return
+    changing = now.state, now.losses, now.step_losses
+    for i, model in enumerate(part.together or [part.model]):
+        of_one = changing if part.together is None else _one(changing, i)
+        state, *losses = jax.tree.map(_copied, of_one)
+        job.checkpoints.save(model, Snapshot(state, now.epoch, now.step, *losses))
+
+
+def _copied(leaf: Any) -> Any:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf.copy() if is_key else np.array(leaf)
+
+
+def _check_stopped(part: Part, epoch: int, block: int) -> None:
+    if part.is_over is not None and part.is_over.is_set():
+        raise StoppedError(epoch, block, part.model)
+
+
+def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:
+    """Reports the mean losses of some epochs, ``(epochs,)`` or ``(models, epochs)``."""
+    for i in range(losses.shape[-1]):
+        _check_finite(losses[..., i], "the training loss is {}", epoch + i + 1, part)
+        for j, model in enumerate(part.together or [part.model]):
+            loss = losses[i] if part.together is None else losses[j, i]
+            job.report(model, epoch + i + 1, float(loss))
+
+
+def _check_params(part: Part, state: TrainState, epoch: int) -> None:
+    for leaf in jax.tree.leaves(state.params):
+        axes = tuple(range(0 if part.together is None else 1, leaf.ndim))
+        total = np.asarray(jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), axis=axes))
+        _check_finite(total, "a parameter became {}", epoch, part)
+
+
+def _check_finite(values: np.ndarray, what: str, epoch: int, part: Part) -> None:
+    """Raises NonFiniteLossError for the first of the values, one for each model, that is not."""
+    for position in np.flatnonzero(~np.isfinite(values)):
+        value = float(np.ravel(values)[position])
+        is_alone = part.together is None and part.is_over is None
+        model = None if is_alone else (part.together or [part.model])[int(position)]
+        raise NonFiniteLossError(what.format(value), epoch, model)

@@ -1,0 +1,78 @@
+"""What the processes of one run, on one host or on many, tell each other.
+
+All of them make the same calls in the same order, or they wait for each other for ever.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jaxae.snapshots import LostProcessError, Snapshot
+from jaxae.training import TrainState
+
+_SIGNS = ("gloo", "nccl", "rccl", "connection", "socket", "unavailable", "peer", "deadline", "task")
+
+
+def spans_hosts(mesh: Mesh | None) -> bool:
+    """Returns whether some devices of a mesh belong to another process."""
+    return mesh is not None and mesh.is_multi_process
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that keeps and reports things."""
+    return jax.process_index() == 0
+
+
+def agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
+    """Returns whether any process was told to stop, and the least number of blocks."""
+    told, least = multihost_utils.process_allgather(np.array([is_told, -blocks], np.int32)).max(0)
+    return bool(told), -int(least)
+
+
+def of_the_first(found: Snapshot | None, like: TrainState, steps: np.ndarray) -> Snapshot | None:
+    """Returns the snapshot that the first process has found, which the others may not see."""
+    place = np.array([0, 0, -1] if found is None else [*found[1:3], len(found.losses)], np.int32)
+    epoch, step, losses = (int(number) for number in _sent(place))
+    if losses < 0:
+        return None
+    empty = Snapshot(jax.tree.map(np.zeros_like, _plain(like)), 0, 0, np.zeros(losses), steps)
+    mine = empty if found is None else found._replace(state=_plain(found.state))
+    state, *rest = _sent((mine.state, np.asarray(mine.losses, np.float64), mine.step_losses))
+    return Snapshot(jax.tree.map(_as_key, state, like), epoch, step, *rest)
+
+
+def as_lost(error: Exception) -> Exception:
+    """Returns what to raise for an error of a computation over several processes."""
+    is_lost = any(sign in str(error).lower() for sign in _SIGNS)
+    return LostProcessError(str(error).splitlines()[0]) if is_lost else error
+
+
+def _sent(tree: Any) -> Any:
+    """Returns a tree of the first process; its bytes travel, so no dtype is changed."""
+    leaves, structure = jax.tree.flatten(tree)
+    arrays = [np.ascontiguousarray(leaf) for leaf in leaves]
+    packed = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(packed)).tobytes()
+    found, at = [], 0
+    for array in arrays:
+        piece = np.frombuffer(received, array.dtype, array.size, at)
+        found.append(piece.reshape(array.shape).copy())
+        at += array.nbytes
+    return jax.tree.unflatten(structure, found)
+
+
+def _plain(state: Any) -> Any:
+    """Returns a state with the data of PRNG keys in their place, in NumPy."""
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    return jax.tree.map(plain, state)
+
+
+def _as_key(found: Any, like: Any) -> Any:
+    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return found
+    return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(like))

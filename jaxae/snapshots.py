@@ -1,0 +1,71 @@
+r"""What a run needs in order to be stopped after any step and to go on to the same bits.
+
+Contract of this module. It says what is kept and when; how it is kept is up to whoever
+implements :class:`Checkpoints`.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxae.training import TrainState
+
+
+class Snapshot(NamedTuple):
+    """All that changes in a run, between two of its steps: with the key, the data and the settings
+    it determines the rest of it to the bit.
+
+    Attributes:
+      state: parameters, state of the optimiser and number of updates.
+      epoch: how many epochs are behind it.
+      step: how many steps of the next epoch are behind it.
+      losses: mean loss of each epoch behind it ``(epoch,)``.
+      step_losses: losses of an epoch's steps ``(steps,)``; those from ``step`` on mean nothing.
+    """
+
+    state: TrainState
+    epoch: int
+    step: int
+    losses: np.ndarray
+    step_losses: np.ndarray
+
+
+@runtime_checkable
+class Checkpoints(Protocol):
+    """What :func:`fit` and :func:`fit_many` need in order to keep snapshots and to go on from them.
+
+    Threads may call at the same time, each for a model of its own. :func:`fit` is model 0.
+
+    Attributes:
+      every: epochs between two snapshots, or None for none but the last.
+    """
+
+    every: int | None
+
+    def restore(self, model: int, like: TrainState) -> Snapshot | None:
+        """Returns the snapshot to go on from, its state built as ``like``, or None."""
+
+    def save(self, model: int, snapshot: Snapshot) -> None:
+        """Keeps a snapshot, whose arrays are nobody else's."""
+
+    def should_stop(self) -> bool:
+        """Returns whether to save, after the next steps, and to raise :class:`StoppedError`."""
+
+
+class StoppedError(Exception):
+    """Training stopped before its end, because it was told to.
+
+    Attributes:
+      model: which of several models it was, from 0.
+    """
+
+    def __init__(self, epoch: int, step: int, model: int = 0) -> None:
+        super().__init__(f"stopped after {epoch} epochs and {step} steps")
+        self.model = model
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone, so none of them can go on."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"another process of this run is gone ({what})")

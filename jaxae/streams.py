@@ -1,0 +1,397 @@
+r"""Data that do not fit into memory: read in pieces, ahead of the training that uses them.
+
+Contract of this module. A source stays where it is; :func:`jaxae.fit` and
+:func:`jaxae.fit_many` take a :class:`Streamed` or :class:`StreamedBatches` in the place of the
+array ``x``, and run the same step on it. A thread reads the next batches and puts them on the
+device while the device trains on the last ones; about three windows of 32 MiB are in memory at
+a time, however large the source is. These classes hold no file open and know no format: they
+ask the source for rows, and the source does the reading.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxae import _checks
+from jaxae.generator import shuffled_order
+from jaxae.sharding import batches_on_devices, copied, everywhere, places_like
+from jaxae.training import Epoch, Window, keys_of_epoch
+
+# Of the batches that are read at a time: long enough for a call, short beside any memory.
+_WINDOW_BYTES = 2**25
+_AHEAD = 1  # windows that wait for the device
+
+
+class Streamed:
+    """Data of which any rows can be had: shuffled and cut as an array would be, to the same bits.
+
+    Every epoch has the order of :func:`jaxae.shuffled_order`, of which only the part that is
+    being read is computed; a run therefore goes on in the middle of an epoch without reading
+    what is behind it. With several hosts each reads only the rows of its own devices.
+
+    Args:
+      source: examples by number. Whatever has a shape and a dtype (a memory-mapped array of
+        NumPy, say) is asked for many rows at a time, ``source[rows]``; other sequences, such
+        as a ``grain.MapDataset`` or a data source of TensorFlow Datasets, for one by one,
+        ``source[i]``, or ``source.__getitems__(rows)`` where there is one. Threads may ask at
+        the same time.
+      transform: function of some rows as they were read ``(m, ...)`` to floating examples
+        ``(m, *example)``, each by itself, in NumPy; None for rows that are that already.
+
+    Attributes:
+      shape: ``(n, *example)``.
+      dtype: floating type of an example.
+
+    Raises:
+      TypeError: if ``source`` has no length or no rows, or its examples are not floating.
+      ValueError: if it is empty.
+
+    Example:
+      >>> import numpy as np
+      >>> stored = np.arange(12, dtype=np.uint8).reshape(6, 2)  # np.load(..., mmap_mode="r")
+      >>> data = Streamed(stored, transform=lambda rows: rows.astype(np.float32) / 255)
+      >>> data.shape
+      (6, 2)
+    """
+
+    def __init__(
+        self, source: Any, *, transform: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
+        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+            raise TypeError(f"source must have a length and rows, but it is a {_kind(source)}")
+        if transform is not None:
+            _checks.callable_("transform", transform)
+        if len(source) == 0:
+            raise ValueError("source must hold at least one example, but it is empty")
+        self._source, self._transform = source, transform
+        self._is_array = hasattr(source, "shape") and hasattr(source, "dtype")
+        self._examples = len(source)
+        first = self._read(np.zeros(1, np.int64))
+        self._example_shape = first.shape[1:]
+        self.dtype = _floating_dtype(first)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._examples, *self._example_shape
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Returns some examples ``(m, *example)``, floating and finite.
+
+        Args:
+          rows: numbers of the examples, integers ``(m,)``.
+
+        Raises:
+          TypeError: if an example is of another type than the first one.
+          ValueError: if one is of another shape, or not finite.
+        """
+        shape = len(rows), *self._example_shape
+        if not len(rows):
+            return np.zeros(shape, self.dtype)
+        return _checked(self._read(rows), shape, self.dtype, rows)
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        if self._is_array:
+            found = np.asarray(self._source[rows])
+        elif hasattr(self._source, "__getitems__"):
+            found = np.stack([np.asarray(row) for row in self._source.__getitems__(rows.tolist())])
+        else:
+            found = np.stack([np.asarray(self._source[row]) for row in rows.tolist()])
+        return found if self._transform is None else np.asarray(self._transform(found))
+
+
+class StreamedBatches:
+    """Batches of one's own making, in the order in which they come.
+
+    A pipeline of Grain, for example, with its own shuffles and worker processes. A run that goes
+    on in the middle of an epoch asks for the epoch from that step on.
+
+    Args:
+      make: ``make(epoch, first_step)`` returns what yields the batches of an epoch, from 0,
+        after the first ``first_step`` of them: floating arrays of the run's ``batch_size``
+        ``(batch_size, *example)``, and at the end a smaller one where ``examples`` is no
+        multiple of it. It must give the same batches for the same numbers, or a run that goes
+        on is not the run that was stopped. With several hosts each yields whole batches, and
+        its share is taken.
+      examples: number n of examples in an epoch, at least 1.
+      example_shape: shape of one example.
+      dtype: floating type of the batches.
+
+    Attributes:
+      shape: ``(n, *example)``.
+      dtype: floating type of an example.
+
+    Raises:
+      TypeError: if ``make`` is no function, ``examples`` no integer or ``dtype`` not floating.
+      ValueError: if ``examples`` is below 1.
+
+    Example:
+      >>> import itertools, numpy as np
+      >>> def make(epoch, first_step):
+      ...     batches = (np.full((2, 3), float(i)) for i in range(5))
+      ...     return itertools.islice(batches, first_step, None)
+      >>> StreamedBatches(make, examples=10, example_shape=(3,)).shape
+      (10, 3)
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, int], Iterable[Any]],
+        *,
+        examples: int,
+        example_shape: Sequence[int],
+        dtype: Any = np.float32,
+    ) -> None:
+        _checks.callable_("make", make)
+        self.make = make
+        self._examples = _checks.integer("examples", examples, low=1)
+        self._example_shape = tuple(example_shape)
+        self.dtype = _floating_dtype(np.zeros(0, dtype))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._examples, *self._example_shape
+
+
+Stream = Streamed | StreamedBatches
+# Reads some of the places in each batch: ``(steps, places, *example)``.
+Read = Callable[[slice], np.ndarray]
+
+
+class Span(NamedTuple):
+    """Steps of one epoch.
+
+    Attributes:
+      epoch: which epoch.
+      first: the first step.
+      steps: how many of them, of full size.
+      has_rest: whether the smaller last batch follows.
+    """
+
+    epoch: int
+    first: int
+    steps: int
+    has_rest: bool
+
+
+class Reader:
+    """The windows of a run over a stream, each read while the one before it is used.
+
+    Args:
+      stream: where the data come from.
+      epoch: what an epoch is.
+      key: the key of the model, or the keys ``(m,)`` of those that are trained under vmap; then
+        a window has a leading axis of m.
+      blocks: the block to begin with and the one to end before, counted over all epochs.
+    """
+
+    def __init__(self, stream: Stream, epoch: Epoch, key: Array, blocks: tuple[int, int]) -> None:
+        self._stream, self._epoch = stream, epoch
+        self._begin, self._end = blocks  # of what is not read yet
+        self._size, self._steps, self._rest, self._per_block = epoch.cut(stream)
+        self._per_epoch = epoch.blocks(stream)
+        self._models = key.shape
+        of_step = self._size * math.prod(stream.shape[1:]) * stream.dtype.itemsize
+        most = max(1, _WINDOW_BYTES // (self._per_block * of_step * math.prod(self._models)))
+        windows = -(-self._per_epoch // most)
+        self._blocks = -(-self._per_epoch // windows)
+        cut = self._size, self._steps, self._capacity
+        self._cursor: _Shuffled | _InOrder
+        if isinstance(stream, Streamed):
+            self._cursor = _Shuffled(stream, key, *cut)
+        else:
+            self._cursor = _InOrder(stream, key, *cut[:2])
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: deque[Future[tuple[Window, int]]] = deque()
+        self._now: tuple[Any, int] = None, -1
+
+    @property
+    def _capacity(self) -> int:
+        """Full steps of a window."""
+        return min(self._blocks * self._per_block, self._steps)
+
+    @property
+    def like(self) -> Window:
+        """A window without numbers, to compile for."""
+        models, shape, mesh = self._models, self._stream.shape[1:], self._epoch.mesh
+        place = partial(places_like, dtype=self._stream.dtype, mesh=mesh)
+        batches = place((*models, self._capacity, self._size, *shape), len(models) + 1)
+        rest = place((*models, self._rest, *shape), len(models))
+        first = jax.ShapeDtypeStruct((), np.int32, sharding=mesh and everywhere(mesh))
+        return Window(batches, rest, first, self._stream.shape[0])
+
+    def window(self, block: int) -> tuple[Window, int]:
+        """Returns the window that holds a block, and the block after it; blocks only rise.
+
+        Raises:
+          TypeError: if what was read is of another type than it should be.
+          ValueError: if it is of another shape, missing, or not finite.
+        """
+        while block >= self._now[1]:
+            self._now = None, -1  # its memory is free while the next one is waited for
+            while self._begin < self._end and len(self._ahead) <= _AHEAD:
+                self._submit()
+            self._now = self._ahead.popleft().result()
+            self._submit()
+        return self._now
+
+    def close(self) -> None:
+        """Stops reading; waits for the read under way."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._now = None, -1
+        self._ahead.clear()
+
+    def _submit(self) -> None:
+        if self._begin < self._end:
+            epoch, block = divmod(self._begin, self._per_epoch)
+            after = min(block + self._blocks, self._per_epoch)  # a window ends with its epoch
+            first, end = block * self._per_block, min(after * self._per_block, self._steps)
+            has_rest = bool(self._rest) and after == self._per_epoch
+            span = Span(epoch, first, end - first, has_rest)
+            self._begin += after - block
+            self._ahead.append(self._pool.submit(self._read, span, self._begin))
+
+    def _read(self, span: Span, after: int) -> tuple[Window, int]:
+        """Returns the window of a span, on the devices, and the block after it."""
+        shape, mesh = self._stream.shape[1:], self._epoch.mesh
+        full, rest = self._cursor.read(span)
+
+        models, axis = self._models, len(self._models) + 1
+
+        def full_places(places: slice) -> np.ndarray:
+            found = full(places)
+            if span.steps == self._capacity:
+                return found
+            whole = np.zeros((*models, self._capacity, *found.shape[axis:]), found.dtype)
+            whole[(*[slice(None)] * len(models), slice(span.steps))] = found
+            return whole
+
+        def rest_places(places: slice) -> np.ndarray:
+            if span.has_rest:
+                return np.squeeze(rest(places), axis=axis - 1)
+            width = len(range(*places.indices(self._rest)))
+            return np.zeros((*models, width, *shape), self._stream.dtype)
+
+        batches = batches_on_devices(
+            full_places, (*models, self._capacity, self._size, *shape), axis, mesh
+        )
+        last = batches_on_devices(rest_places, (*models, self._rest, *shape), axis - 1, mesh)
+        first = copied(np.int32(span.first), mesh)
+        return Window(batches, last, first, self._stream.shape[0]), after
+
+
+class _Shuffled:
+    """Rows of a source in the order of each model's shuffle."""
+
+    def __init__(self, stream: Streamed, key: Array, size: int, steps: int, capacity: int) -> None:
+        self._stream, self._size, self._steps, self._capacity = stream, size, steps, capacity
+        self._key = _on_the_host(key)
+
+    def read(self, span: Span) -> tuple[Read, Read]:
+        n, begin = self._stream.shape[0], span.first * self._size
+        full = np.arange(begin, begin + self._capacity * self._size)
+        rest = np.arange(self._steps * self._size, n)
+        positions = np.minimum(np.concatenate([full, rest]), n - 1).astype(np.int32)
+        order = np.asarray(_order(self._key, np.int32(span.epoch), n, positions))
+        models = self._key.shape
+        cut = span.steps * self._size
+        of_full = order[..., :cut].reshape(*models, span.steps, self._size)
+        of_rest = order[..., len(full) :].reshape(*models, 1, len(rest))
+        return partial(self._rows, of_full), partial(self._rows, of_rest)
+
+    def _rows(self, order: np.ndarray, places: slice) -> np.ndarray:
+        rows = order[..., places]
+        return self._stream.rows(rows.reshape(-1)).reshape(*rows.shape, *self._stream.shape[1:])
+
+
+class _InOrder:
+    """Batches as they come; models that are trained together get the same ones."""
+
+    def __init__(self, stream: StreamedBatches, key: Array, size: int, steps: int) -> None:
+        self._stream, self._size, self._steps = stream, size, steps
+        self._models = key.shape
+        self._coming: Iterator[Any] = iter(())
+        self._next = -1, -1  # epoch and step
+
+    def read(self, span: Span) -> tuple[Read, Read]:
+        if self._next != (span.epoch, span.first):
+            self._coming = iter(self._stream.make(span.epoch, span.first))
+        n, shape = self._stream.shape[0], self._stream.shape[1:]
+        steps = range(span.first, span.first + span.steps)
+        full = [self._batch(span.epoch, step, self._size) for step in steps]
+        rest = n - self._steps * self._size if span.has_rest else 0
+        last = [self._batch(span.epoch, self._steps, rest)] if rest else []
+        self._next = span.epoch, span.first + span.steps
+        of_full = np.stack(full) if full else np.zeros((0, self._size, *shape), self._stream.dtype)
+        return partial(self._places, of_full), partial(self._places, np.asarray(last))
+
+    def _places(self, batches: np.ndarray, places: slice) -> np.ndarray:
+        some = batches[:, places]
+        return np.broadcast_to(some, (*self._models, *some.shape))
+
+    def _batch(self, epoch: int, step: int, size: int) -> np.ndarray:
+        missing = object()
+        found = next(self._coming, missing)
+        where = f"batch {step} of epoch {epoch}"
+        if found is missing:
+            raise ValueError(
+                f"make({epoch}, ...) must yield {self._steps} batches of {self._size} and what is "
+                f"left of {self._stream.shape[0]} examples, but {where} is missing"
+            )
+        shape = (size, *self._stream.shape[1:])
+        return _checked(np.asarray(found), shape, self._stream.dtype, where)
+
+
+@partial(jax.jit, static_argnums=2)
+def _order(key: Array, epoch: Array, n: int, positions: Array) -> Array:
+    """Returns the rows at some positions of an epoch's shuffle, for each key."""
+
+    def of_key(key: PRNGKeyArray) -> Array:
+        return shuffled_order(keys_of_epoch(key, epoch)[0], n, positions=positions)
+
+    return jax.vmap(of_key)(key) if key.ndim else of_key(key)
+
+
+def _on_the_host(key: Array) -> Array:
+    """Returns a key on a CPU, where orders are computed beside the training."""
+    try:
+        return jax.device_put(key, jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to have accelerators only
+        return key
+
+
+def _checked(found: np.ndarray, shape: tuple[int, ...], dtype: Any, where: Any) -> np.ndarray:
+    """Returns what was read in the dtype of the stream, if it is what it should be."""
+    what = where if isinstance(where, str) else f"rows {where[:3].tolist()}... of the source"
+    if not np.issubdtype(found.dtype, np.floating) and not jnp.issubdtype(
+        found.dtype, jnp.floating
+    ):
+        raise TypeError(f"{what} must be floating, but the dtype is {found.dtype}")
+    if found.shape != shape:
+        raise ValueError(f"{what} must have the shape {shape}, but it is {found.shape}")
+    found = found.astype(dtype, copy=False)
+    # The sum is cheap, and not finite if one of them is not.
+    if not np.isfinite(np.sum(found, dtype=np.float32)) and not np.isfinite(found).all():
+        raise ValueError(f"{what} must be finite, but there are NaN or infinite values")
+    return found
+
+
+def _floating_dtype(found: np.ndarray) -> np.dtype[Any]:
+    """Returns the dtype that examples will have on a device."""
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        raise TypeError(
+            f"examples must be floating, but their dtype is {found.dtype}; a transform can make "
+            "them so, such as lambda rows: rows.astype('float32') / 255"
+        )
+    return np.dtype(jax.dtypes.canonicalize_dtype(found.dtype))
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

@@ -106,7 +106,9 @@ def copied(tree: Any, mesh: Mesh | None) -> Any:
             data = on_all(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         value = np.asarray(leaf)
-        return jax.make_array_from_callback(value.shape, everywhere(mesh), lambda index: value[index or ()])
+        return jax.make_array_from_callback(
+            value.shape, everywhere(mesh), lambda index: value[index or ()]
+        )
 
     return jax.tree.map(on_all, tree)
 

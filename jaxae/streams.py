@@ -3,8 +3,8 @@ r"""Data that do not fit into memory: read in pieces, ahead of the training that
 Contract of this module. A source stays where it is; :func:`jaxae.fit` and
 :func:`jaxae.fit_many` take a :class:`Streamed` or :class:`StreamedBatches` in the place of the
 array ``x``, and run the same step on it. A thread reads the next batches and puts them on the
-device while the device trains on the last ones; about three windows of 32 MiB are in memory at
-a time, however large the source is. These classes hold no file open and know no format: they
+device while the device trains on the last ones; two windows of 32 MiB are in memory at a time, however
+large the source is. These classes hold no file open and know no format: they
 ask the source for rows, and the source does the reading.
 """
 
@@ -236,10 +236,12 @@ class Reader:
         """
         while block >= self._now[1]:
             self._now = None, -1  # its memory is free while the next one is waited for
-            while self._begin < self._end and len(self._ahead) <= _AHEAD:
+            if not self._ahead:
                 self._submit()
-            self._now = self._ahead.popleft().result()
-            self._submit()
+            coming = self._ahead.popleft()
+            while self._begin < self._end and len(self._ahead) < _AHEAD:
+                self._submit()
+            self._now = coming.result()
         return self._now
 
     def close(self) -> None:
@@ -249,14 +251,13 @@ class Reader:
         self._ahead.clear()
 
     def _submit(self) -> None:
-        if self._begin < self._end:
-            epoch, block = divmod(self._begin, self._per_epoch)
-            after = min(block + self._blocks, self._per_epoch)  # a window ends with its epoch
-            first, end = block * self._per_block, min(after * self._per_block, self._steps)
-            has_rest = bool(self._rest) and after == self._per_epoch
-            span = Span(epoch, first, end - first, has_rest)
-            self._begin += after - block
-            self._ahead.append(self._pool.submit(self._read, span, self._begin))
+        epoch, block = divmod(self._begin, self._per_epoch)
+        after = min(block + self._blocks, self._per_epoch)  # a window ends with its epoch
+        first, end = block * self._per_block, min(after * self._per_block, self._steps)
+        has_rest = bool(self._rest) and after == self._per_epoch
+        span = Span(epoch, first, end - first, has_rest)
+        self._begin += after - block
+        self._ahead.append(self._pool.submit(self._read, span, self._begin))
 
     def _read(self, span: Span, after: int) -> tuple[Window, int]:
         """Returns the window of a span, on the devices, and the block after it."""
@@ -377,8 +378,9 @@ def _checked(found: np.ndarray, shape: tuple[int, ...], dtype: Any, where: Any) 
     if found.shape != shape:
         raise ValueError(f"{what} must have the shape {shape}, but it is {found.shape}")
     found = found.astype(dtype, copy=False)
-    # The sum is cheap, and not finite if one of them is not.
-    if not np.isfinite(np.sum(found, dtype=np.float32)) and not np.isfinite(found).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(found, dtype=np.float32)  # cheap, and not finite if one of them is not
+    if not np.isfinite(total) and not np.isfinite(found).all():
         raise ValueError(f"{what} must be finite, but there are NaN or infinite values")
     return found
 

@@ -666,6 +666,31 @@ case(
 case("fit", lambda: jaxae.fit(RUN, state, KEY, NAN, epochs=1), ValueError, "x must be finite")
 case("fit", lambda: jaxae.fit(RUN, state, KEY, INT, epochs=1), TypeError, "x must be floating")
 case("fit", lambda: jaxae.fit(RUN, state, 0, X, epochs=1), TypeError, "key must be one PRNG")
+case("Streamed", lambda: jaxae.Streamed(5), TypeError, "source must have a length and rows")
+case("Streamed", lambda: jaxae.Streamed([]), ValueError, "source must hold at least one example")
+case("Streamed", lambda: jaxae.Streamed(INT), TypeError, "examples must be floating.*a transform")
+case("Streamed", lambda: jaxae.Streamed(X, transform=3), TypeError, "transform must be a function")
+BATCHES = {"examples": 4, "example_shape": (3,)}
+case("StreamedBatches", lambda: jaxae.StreamedBatches(3, **BATCHES), TypeError, "make must be")
+case(
+    "StreamedBatches",
+    lambda: jaxae.StreamedBatches(lambda *_: [], examples=0, example_shape=()),
+    ValueError,
+    "examples must be an integer",
+)
+case(
+    "StreamedBatches",
+    lambda: jaxae.StreamedBatches(lambda *_: [], **BATCHES, dtype=np.int32),
+    TypeError,
+    "examples must be floating",
+)
+POSITIONS = {"positions": jnp.ones(2)}
+case(
+    "shuffled_order",
+    lambda: jaxae.shuffled_order(KEY, 5, **POSITIONS),
+    TypeError,
+    "positions must be integers",
+)
 case("evaluate", lambda: jaxae.evaluate(3, X, batch_size=2), TypeError, "metric must be a function")
 case("evaluate", lambda: jaxae.evaluate(jnp.sum, X[:0], batch_size=2), ValueError, "n >= 1")
 case(
@@ -734,7 +759,7 @@ def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
-    exempt |= {"Checkpoints", "Snapshot", "StoppedError"}
+    exempt |= {"Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)
 
 

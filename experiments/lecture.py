@@ -34,7 +34,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from experiments.common import command_line, data, page, records
-from experiments.common.errors import PartsFailedError
+from experiments.common.errors import InputError, PartsFailedError
 from experiments.common.progress import Progress
 from jaxae._version import __version__
 
@@ -80,6 +80,8 @@ class Config(command_line.CommonConfig):
         """Raises InputError if an option has a value that cannot work."""
         super().check()
         command_line.require_integer("--jobs", self.jobs, low=1, high=64)
+        if self.distributed is not None:
+            raise InputError("--distributed is for one experiment at a time, not for the lecture")
 
 
 class Job(NamedTuple):

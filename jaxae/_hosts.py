@@ -54,7 +54,7 @@ def as_lost(error: Exception) -> Exception:
 def _sent(tree: Any) -> Any:
     """Returns a tree of the first process; its bytes travel, so no dtype is changed."""
     leaves, structure = jax.tree.flatten(tree)
-    arrays = [np.ascontiguousarray(leaf) for leaf in leaves]
+    arrays = [np.asarray(leaf, order="C") for leaf in leaves]
     packed = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
     received = np.asarray(multihost_utils.broadcast_one_to_all(packed)).tobytes()
     found, at = [], 0

@@ -3,9 +3,9 @@ r"""Data that do not fit into memory: read in pieces, ahead of the training that
 Contract of this module. A source stays where it is; :func:`jaxae.fit` and
 :func:`jaxae.fit_many` take a :class:`Streamed` or :class:`StreamedBatches` in the place of the
 array ``x``, and run the same step on it. A thread reads the next batches and puts them on the
-device while the device trains on the last ones; two windows of 32 MiB are in memory at a time, however
-large the source is. These classes hold no file open and know no format: they
-ask the source for rows, and the source does the reading.
+device while the device trains on the last ones; two windows of 32 MiB are in memory at a time,
+however large the source is. These classes hold no file open and know no format: they ask the
+source for rows, and the source does the reading.
 """
 
 import math

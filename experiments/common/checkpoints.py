@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxae
-from experiments.common import interrupts
+from experiments.common import hosts, interrupts
 from experiments.common.errors import InputError, first_line
 
 _FORMAT = 1
@@ -98,7 +98,8 @@ class Checkpoints:
 
     def should_stop(self) -> bool:
         """Returns whether models shall stop."""
-        return self._is_stopped.is_set() or interrupts.is_requested()
+        is_told = self._is_stopped.is_set() or interrupts.is_requested()
+        return is_told or hosts.is_abandoned()
 
     def restore(self, name: str, like: jaxae.TrainState) -> jaxae.Snapshot | None:
         """Returns the newest snapshot of a model that is not damaged, or None."""
@@ -320,7 +321,12 @@ def _orbax() -> Any:
     import orbax.checkpoint as ocp  # only where there is something to write
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    options: dict[str, Any] = {}
+    if hosts.are_several():  # this one alone writes, and waits for nobody
+        alone = {"primary_host": jax.process_index(), "active_processes": {jax.process_index()}}
+        several = ocp.options.MultiprocessingOptions(**alone, barrier_sync_key_prefix="alone")
+        options["multiprocessing_options"] = several
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options)
 
 
 def _thin_out(folder: Path) -> None:

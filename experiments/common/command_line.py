@@ -7,7 +7,9 @@ anything else that goes wrong is an internal error, a traceback and status 1.
 import dataclasses
 import math
 import shlex
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,9 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
-from experiments.common import compilation, interrupts
+from experiments.common import compilation, hosts, interrupts
 from experiments.common.errors import InputError, PartsFailedError, visible
-from jaxae import NonFiniteLossError
+from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class CommonConfig:
     """Go on from the checkpoints in the folder for the results, where there are any."""
     devices: int = 1
     """Devices over which every batch is divided; changes the last digits at most."""
+    distributed: str | None = None
+    """Train together with other processes, each with this command: auto on a cluster that JAX knows
+    (Slurm, Open MPI, Kubernetes, TPU), or ADDRESS:PORT,PROCESSES,INDEX with that of the first."""
     products: compilation.Products = "float32"
     """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
     compilation_cache: Path | None = None
@@ -64,6 +69,9 @@ class CommonConfig:
                 f"--batch-size must be a multiple of --devices, but it is {self.batch_size} "
                 f"for {self.devices}"
             )
+        hosts.check(self.distributed)
+        if self.distributed is not None and self.devices != 1:
+            raise InputError("--devices is for one process; --distributed takes all there are")
         require_integer("--checkpoint-every", self.checkpoint_every, low=1, high=10**6)
         require_integer("--seed", self.seed, low=0, high=2**32 - 1)
         # Beyond 10 Adam saturates the network at once, with a loss that stays finite.
@@ -71,7 +79,7 @@ class CommonConfig:
 
 
 # They change no number.
-_OF_THE_MACHINE = ("out", "compilation_cache", "checkpoint_every", "resume")
+_OF_THE_MACHINE = ("out", "compilation_cache", "checkpoint_every", "resume", "distributed")
 
 
 def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:
@@ -155,9 +163,22 @@ def run(
         prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
         description=script.__doc__,
     )
+    status = 1
+    try:
+        status = _status_of(main, config)
+    except Exception:
+        if not hosts.are_several():
+            raise
+        traceback.print_exc()
+    hosts.leave(status)
+    return status
+
+
+def _status_of(main: Callable[[Config], Any], config: Config) -> int:
     try:
         config.check()
         if isinstance(config, CommonConfig):
+            hosts.join(config.distributed)
             compilation.use_products(config.products)
             if config.compilation_cache is not None:
                 compilation.use_cache(config.compilation_cache)
@@ -173,7 +194,13 @@ def run(
     except PartsFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except LostProcessError as error:
+        print(f"error: {error}; start all again, with --resume", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         print(f"{str(stop) or 'interrupted'}; no result was written", file=sys.stderr)
         return stop.status if isinstance(stop, interrupts.Interrupted) else 130
+    except StoppedError:
+        print("stopped, as another process was; no result was written", file=sys.stderr)
+        return interrupts.status_of(signal.SIGTERM)
     return 0

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import interrupts
+from experiments.common import hosts, interrupts
 from experiments.common.errors import InputError
 
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
@@ -113,9 +113,13 @@ class Trainer:
 def mesh_of(devices: int) -> Mesh | None:
     """Returns the mesh over which batches are divided, or None for one device.
 
+    Of several processes it has all devices.
+
     Raises:
       InputError: if there are not so many devices.
     """
+    if hosts.are_several():
+        return jaxae.data_mesh()
     if devices > jax.device_count():
         raise InputError(
             f"--devices must be at most {jax.device_count()}, which is what there is, but it is "

@@ -23,7 +23,12 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.status = 128 + number
+        self.status = status_of(number)
+
+
+def status_of(number: int) -> int:
+    """Returns the exit status of a process that was stopped by a signal."""
+    return 128 + number
 
 
 class _Heard:

@@ -1,7 +1,8 @@
 """One run of an experiment: its data, its clock, its progress and the files it leaves."""
 
+import contextlib
 import dataclasses
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +12,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jaxae
-from experiments.common import command_line, data, records
+from experiments.common import command_line, data, fitting, hosts, records
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.command_line import CommonConfig
+from experiments.common.errors import InputError
 from experiments.common.progress import Progress
 from jaxae._version import __version__
 
@@ -34,6 +36,12 @@ def defaults(config: CommonConfig, *, digits: int, others: int) -> dict[str, int
         "epochs": config.epochs or (2 if config.quick else epochs),
         "num_seeds": config.num_seeds or (1 if config.quick else 3),
     }
+
+
+def _devices(config: CommonConfig) -> int:
+    """Returns over how many devices a batch is divided."""
+    mesh = fitting.mesh_of(config.devices)
+    return 1 if mesh is None else mesh.size
 
 
 class Run:
@@ -59,10 +67,14 @@ class Run:
         self.experiment, self.config, self.dataset = experiment, config, dataset
         self.name = "synthetic" if dataset is None else dataset.name
         self.folder = config.out or records.default_folder(experiment, self.name)
+        self._aside: tempfile.TemporaryDirectory[str] | None = None
+        if not hosts.is_first():  # what it writes is the same, and nobody's
+            self._aside = tempfile.TemporaryDirectory()
+            self.folder = Path(self._aside.name)
         self._started = time.perf_counter()
         self._record = records.RunRecord(self.folder)
         self._checkpoints: Checkpoints | None = None
-        self._progress = Progress(total, unit)
+        self._progress = Progress(total, unit, is_shown=hosts.is_first())
         self._turn = threading.Lock()  # networks train in several threads
 
     def __enter__(self) -> "Run":
@@ -70,30 +82,34 @@ class Run:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
             self.say(f"{self.name}: {counts}; seeds and settings train {how}")
-        self._record.__enter__()
-        try:
-            self._checkpoints = self._open_checkpoints()
-        except BaseException:
-            self._record.__exit__(*sys.exc_info())
-            raise
-        return self
-
-    def _open_checkpoints(self) -> Checkpoints:
-        config, folder = self.config, self.folder / "checkpoints"
         identity = {
             "experiment": self.experiment,
-            "settings": command_line.settings_of(config),
+            "settings": command_line.settings_of(self.config),
             "data": None if self.dataset is None else self.dataset.fingerprint(),
             "jaxae": __version__,
         }
-        if config.resume and not folder.is_dir():
+        error = None
+        with contextlib.ExitStack() as opened:
+            try:
+                opened.enter_context(self._record)
+                self._checkpoints = self._open_checkpoints(identity)
+            except InputError as refused:
+                error = refused
+            hosts.start_together(identity, error)
+            opened.pop_all()  # closed at the end of the run
+        return self
+
+    def _open_checkpoints(self, identity: dict[str, Any]) -> Checkpoints:
+        config, folder = self.config, self.folder / "checkpoints"
+        is_resumed = config.resume and hosts.is_first()
+        if is_resumed and not folder.is_dir():
             self.say(f"there is nothing to resume in {self.folder}: from the beginning")
         return Checkpoints(
             folder,
             identity=identity,
-            environment=records.environment() | {"devices": config.devices},
+            environment=records.environment() | {"devices": _devices(config)},
             every=config.checkpoint_every,
-            is_resumed=config.resume,
+            is_resumed=is_resumed,
             say=self.say,
         )
 
@@ -109,7 +125,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         assert self._checkpoints is not None
-        is_stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        is_stopped = kind is not None and issubclass(kind, (KeyboardInterrupt, jaxae.StoppedError))
         has_checkpoints = self._checkpoints.keep() if is_stopped else self._checkpoints.close()
         self._record.__exit__(kind, error, trace)
         if kind is None:
@@ -118,6 +134,8 @@ class Run:
         elif has_checkpoints:
             self.say(f"training is kept in {self.folder}: the same command with --resume goes on")
         self._progress.__exit__()
+        if self._aside is not None:
+            self._aside.cleanup()
 
     def path(self, name: str) -> Path:
         """Returns where to write the file that shall be called ``name``."""
@@ -138,7 +156,8 @@ class Run:
         after their next steps.
         """
         assert self._checkpoints is not None
-        with ThreadPoolExecutor(2) as pool:
+        # Several processes must train the same at the same time.
+        with ThreadPoolExecutor(1 if hosts.are_several() else 2) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 return [future.result() for future in futures]

@@ -76,7 +76,6 @@ class Config(command_line.CommonConfig):
 def make_plan(config: Config, dataset: data.Dataset) -> networks.Plan:
     """Returns the plan for a configuration and its data."""
     train, test = map(jnp.asarray, dataset.flat())
-    train = train[:MOST_IMAGES]
     mean = jnp.mean(train, axis=0)
     spread = float(jnp.sqrt(jnp.sum(jnp.var(train, axis=0))))
     weights = tuple(float(f"{fraction * spread:.2g}") for fraction in FRACTIONS)
@@ -106,7 +105,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    dataset = running.load(config)
+    dataset = running.load(config).head(train=MOST_IMAGES, test=10_000)
     plan = make_plan(config, dataset)
     with Run("sparse", config, dataset, total=plan.epochs * networks.count(plan)) as run:
         table, kept = networks.train(plan, run)

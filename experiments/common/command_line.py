@@ -46,6 +46,9 @@ class CommonConfig:
     """Epochs between two checkpoints, which then stay; by default only an interrupt leaves some."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on from the checkpoints in the folder for the results, where there are any."""
+    memory: float | None = None
+    """GiB that the run may use, at least 1; data that do not fit are read in pieces. By default
+    what is free and what the limits of the process leave."""
     devices: int = 1
     """Devices over which every batch is divided; changes the last digits at most."""
     distributed: str | None = None
@@ -69,6 +72,8 @@ class CommonConfig:
                 f"--batch-size must be a multiple of --devices, but it is {self.batch_size} "
                 f"for {self.devices}"
             )
+        if self.memory is not None:
+            require_number("--memory", self.memory, low=1.0)
         hosts.check(self.distributed)
         if self.distributed is not None and self.devices != 1:
             raise InputError("--devices is for one process; --distributed takes all there are")
@@ -79,7 +84,14 @@ class CommonConfig:
 
 
 # They change no number.
-_OF_THE_MACHINE = ("out", "compilation_cache", "checkpoint_every", "resume", "distributed")
+_OF_THE_MACHINE = (
+    "out",
+    "memory",
+    "compilation_cache",
+    "checkpoint_every",
+    "resume",
+    "distributed",
+)
 
 
 def require_integer(option: str, value: int | None, *, low: int, high: int | None = None) -> None:

@@ -7,17 +7,26 @@ they come from.
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
+import shutil
 import warnings
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from experiments.common import idx, tfds_source
+from experiments.common import cache, idx, pixels, tfds_source
 from experiments.common.errors import InputError, first_line, visible
+from experiments.common.pixels import Pixels
 
+Images = Any  # an array, or Pixels
+Split = tuple[Pixels, np.ndarray | None]
+_MAPPED_FROM = 2**26  # bytes of a file that is not read at once
 _HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
 _MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb
 
@@ -28,7 +37,8 @@ class Dataset:
 
     Attributes:
       name: what ``--dataset`` said in characters that can be seen, for titles and folder names.
-      train: images ``(n, height, width, channels)``, float32 in [0, 1].
+      train: images ``(n, height, width, channels)``, float32 in [0, 1]: an array, or what gives
+        its rows where they do not fit into memory.
       test: images of the same shape.
       train_labels: classes ``(n,)``, or None.
       test_labels: classes of the test images, or None.
@@ -36,8 +46,8 @@ class Dataset:
     """
 
     name: str
-    train: np.ndarray
-    test: np.ndarray
+    train: Images
+    test: Images
     train_labels: np.ndarray | None
     test_labels: np.ndarray | None
     source: str = ""
@@ -52,12 +62,23 @@ class Dataset:
         """Number d of pixels of one image."""
         return math.prod(self.example_shape)
 
-    def flat(self) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the training images are read in pieces."""
+        return isinstance(self.train, Pixels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, were they in memory."""
+        return self.train.nbytes + self.test.nbytes
+
+    def flat(self) -> tuple[Images, Images]:
         """Returns train and test images as rows ``(n, d)``."""
-        return self.train.reshape(len(self.train), -1), self.test.reshape(len(self.test), -1)
+        as_rows = lambda x: x.flat() if isinstance(x, Pixels) else x.reshape(len(x), -1)
+        return as_rows(self.train), as_rows(self.test)
 
     def head(self, train: int, test: int) -> "Dataset":
-        """Returns the first ``train`` and ``test`` examples only."""
+        """Returns the first ``train`` and ``test`` examples only, in memory."""
         cut = lambda labels, n: None if labels is None else labels[:n]
         return Dataset(
             self.name,
@@ -74,22 +95,31 @@ class Dataset:
             return np.arange(min(10, len(self.test)))
         return np.unique(self.test_labels, return_index=True)[1][:10]
 
-    def fingerprint(self) -> str:
-        """Returns a SHA-256 of all pixels and labels, in order."""
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
-        for array in (self.train, self.test, self.train_labels, self.test_labels):
-            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        for images in (self.train, self.test):
+            pixels.update(digest, images)
+        for labels in (self.train_labels, self.test_labels):
+            digest.update(b"none" if labels is None else np.ascontiguousarray(labels).tobytes())
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 of all pixels and labels, in order."""
+        return self._digest
 
-def load(dataset: str, data_dir: Path | None = None) -> Dataset:
-    """Returns a data set.
+
+def load(
+    dataset: str, data_dir: Path | None = None, *, has_room: Callable[[int], bool] = lambda _: True
+) -> Dataset:
+    """Returns a data set, in memory where it has room there.
 
     Args:
       dataset: ``"digits"`` (inside scikit-learn), the path of a ``.npy`` or ``.npz`` file, or
         the name of an image data set of TensorFlow Datasets.
       data_dir: for a name: a folder prepared by TensorFlow Datasets, or a folder of the four
         IDX files; None for the default folder of TensorFlow Datasets.
+      has_room: says whether so many bytes of pixels can be in memory.
 
     Raises:
       InputError: if the data are not there, cannot be read, or are no images in [0, 1].
@@ -101,17 +131,21 @@ def load(dataset: str, data_dir: Path | None = None) -> Dataset:
     if dataset == "digits":
         stored = {"train": _digits()}
     elif is_file:
-        stored = _read_numpy(Path(dataset))
+        stored = _read_numpy(Path(dataset), has_room)
     else:
         stored = _read_named(dataset, data_dir)
     splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
     if "test" not in splits:
         splits = _hold_out(*splits["train"])
+    train: Images
+    test: Images
     (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
     if train.shape[1:] != test.shape[1:]:
         raise InputError(
             f"--dataset {dataset}: train images are {train.shape[1:]}, but test {test.shape[1:]}"
         )
+    if has_room(train.nbytes + test.nbytes):
+        train, test = np.asarray(train), np.asarray(test)
     whole = Dataset(visible(name), train, test, train_labels, test_labels)
     return dataclasses.replace(whole, source=whole.fingerprint())
 
@@ -134,14 +168,14 @@ def _read_named(name: str, data_dir: Path | None) -> tfds_source.Splits:
     return {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
 
 
-def _read_numpy(path: Path) -> tfds_source.Splits:
+def _read_numpy(path: Path, has_room: Callable[[int], bool]) -> tfds_source.Splits:
     """Returns the splits of a user's own file.
 
     ``.npy``: images ``(n, d)``, ``(n, h, w)`` or ``(n, h, w, c)``. ``.npz``: ``x_train`` and
     ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, or a single array.
     """
     try:
-        arrays = _load_arrays(path)
+        arrays = _load_arrays(path, has_room)
     except FileNotFoundError:
         raise InputError(f"--dataset {path} does not exist") from None
     except Exception as error:  # damaged bytes raise what NumPy, zlib, zipfile, tokenize raise
@@ -162,10 +196,17 @@ def _read_numpy(path: Path) -> tfds_source.Splits:
     )
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file by name; damaged files raise all kinds of exceptions."""
+def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file by name; damaged files raise all kinds of exceptions.
+
+    A large ``.npy`` stays where it is and is mapped; those of an ``.npz`` for which there is no
+    room are unpacked into the cache first.
+    """
     if path.exists() and not path.is_file():
         raise ValueError("it is no regular file")  # opening a named pipe would wait forever
+    is_large = path.stat().st_size > _MAPPED_FROM
+    if path.suffix == ".npy" and is_large:
+        return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = np.load(file, allow_pickle=False)
@@ -174,38 +215,49 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         expanded = sum(member.file_size for member in loaded.zip.infolist())
         if expanded > max(_MAX_EXPANDED, 20 * path.stat().st_size):
             raise ValueError(f"it expands to {expanded} bytes; store so much with numpy.savez")
+        if is_large and not has_room(4 * expanded):  # bytes become floats
+            return _unpacked(loaded.zip, path)
         return {name: array for name, array in loaded.items() if isinstance(array, np.ndarray)}
 
 
-def _hold_out(images: np.ndarray, labels: np.ndarray | None) -> tfds_source.Splits:
+def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of an ``.npz`` file mapped from the cache, unpacked where they are not."""
+    with open(path, "rb") as file:
+        entry = cache.folder() / f"npz-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
+
+    def unpack(staging: Path) -> None:
+        for member in archive.infolist():
+            name = Path(member.filename).name
+            with archive.open(member) as packed, open(staging / name, "wb") as file:
+                shutil.copyfileobj(packed, file, 2**20)
+
+    if not entry.is_dir():
+        cache.write(entry, unpack)
+    found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
+    return {name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in found.items()}
+
+
+def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
     if len(images) < _HOLD_OUT:
         raise InputError(
             f"a data set without a test split needs at least {_HOLD_OUT} examples, "
             f"but it has {len(images)}"
         )
     is_test = np.arange(len(images)) % _HOLD_OUT == _HOLD_OUT - 1
-    part = lambda mask: (images[mask], None if labels is None else labels[mask])
+    part = lambda mask: (images.subset(mask), None if labels is None else labels[mask])
     return {"train": part(~is_test), "test": part(is_test)}
 
 
-def _canonical(
-    dataset: str, split: str, images: np.ndarray, labels: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns pixels in [0, 1] as ``(n, h, w, c)``, and labels, sorted by content."""
-    pixels = _to_unit(f"--dataset {dataset} ({split})", _with_channels(dataset, images))
-    if labels is not None and labels.shape != (len(pixels),):
-        raise InputError(
-            f"--dataset {dataset} ({split}) has {len(pixels)} images, "
-            f"but labels of shape {labels.shape}"
-        )
+def _canonical(dataset: str, split: str, images: np.ndarray, labels: np.ndarray | None) -> Split:
+    """Returns images ``(n, h, w, c)``, and labels, sorted by content."""
+    source, images = f"--dataset {dataset} ({split})", _with_channels(dataset, images)
+    if labels is not None and labels.shape != (len(images),):
+        raise InputError(f"{source} has {len(images)} images, but labels of shape {labels.shape}")
     if labels is not None and labels.dtype.kind not in "iub":
-        raise InputError(
-            f"--dataset {dataset} ({split}) must have integer labels, but they are {labels.dtype}"
-        )
-    classes = np.zeros(len(pixels), np.int64) if labels is None else labels
-    keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in pixels]
-    order = sorted(range(len(pixels)), key=lambda row: (keys[row], classes[row]))
-    return pixels[order], None if labels is None else np.asarray(labels, np.int64)[order]
+        raise InputError(f"{source} must have integer labels, but they are {labels.dtype}")
+    sorted_images = pixels.canonical(source, images, labels)
+    order = sorted_images.order
+    return sorted_images, None if labels is None else np.asarray(labels, np.int64)[order]
 
 
 def _with_channels(dataset: str, images: np.ndarray) -> np.ndarray:
@@ -220,24 +272,3 @@ def _with_channels(dataset: str, images: np.ndarray) -> np.ndarray:
         side = math.isqrt(d)
         images = images.reshape((n, side, side) if side * side == d else (n, 1, d))
     return images[..., None] if images.ndim == 3 else images
-
-
-def _to_unit(source: str, images: np.ndarray) -> np.ndarray:
-    """Returns float32 pixels in [0, 1]: integers are 8-bit, floats must be there already."""
-    if images.dtype == np.bool_:
-        return images.astype(np.float32)
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
-    if not np.issubdtype(images.dtype, np.floating):
-        raise InputError(
-            f"{source} must be uint8 in [0, 255] or floating in [0, 1], but it is {images.dtype}"
-        )
-    if bad := int(np.sum(~np.isfinite(images))):
-        raise InputError(f"{source} must be finite, but {bad} values are NaN or infinite")
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 1:
-        raise InputError(
-            f"{source} must lie in [0, 1], but it spans [{low:g}, {high:g}]; "
-            "scale it, or store it as uint8"
-        )
-    return images.astype(np.float32)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jaxae
-from experiments.common import command_line, data, fitting, hosts, records
+from experiments.common import command_line, data, fitting, hosts, memory, records
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.command_line import CommonConfig
 from experiments.common.errors import InputError
@@ -24,8 +24,15 @@ Result = TypeVar("Result")
 
 
 def load(config: CommonConfig) -> data.Dataset:
-    """Returns the data of a configuration: all of them, or a few for ``--quick``."""
-    dataset = data.load(config.dataset, config.data_dir)
+    """Returns the data of a configuration: all of them, or a few for ``--quick``.
+
+    Where they do not fit into memory, or several processes train, they are read in pieces.
+    """
+
+    def has_room(count: int) -> bool:
+        return not hosts.are_several() and memory.fits(count, config.memory)
+
+    dataset = data.load(config.dataset, config.data_dir, has_room=has_room)
     return dataset.head(train=1000, test=200) if config.quick else dataset
 
 
@@ -53,6 +60,8 @@ class Run:
       dataset: its data, or None where they are synthetic.
       total: how many units of work there are, for the progress bar.
       unit: what a unit is called.
+      networks: bytes of parameters and optimiser state of the networks that train at a time,
+        where they are many.
     """
 
     def __init__(
@@ -63,7 +72,9 @@ class Run:
         *,
         total: int,
         unit: str = "epoch",
+        networks: int = 0,
     ) -> None:
+        self._networks = networks
         self.experiment, self.config, self.dataset = experiment, config, dataset
         self.name = "synthetic" if dataset is None else dataset.name
         self.folder = config.out or records.default_folder(experiment, self.name)
@@ -82,6 +93,7 @@ class Run:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
             self.say(f"{self.name}: {counts}; seeds and settings train {how}")
+            self.say(self._memory_statement(self.dataset))
         identity = {
             "experiment": self.experiment,
             "settings": command_line.settings_of(self.config),
@@ -98,6 +110,15 @@ class Run:
             hosts.start_together(identity, error)
             opened.pop_all()  # closed at the end of the run
         return self
+
+    def _memory_statement(self, dataset: data.Dataset) -> str:
+        """Returns what the run needs, and what it may use."""
+        in_memory = 0 if dataset.is_streamed else dataset.nbytes
+        data_are = f"data {memory.shown(dataset.nbytes)}"
+        data_are += ", read in pieces" if dataset.is_streamed else f" x {memory.COPIES}"
+        needs = memory.shown(memory.needed(in_memory, self._networks))
+        allowed = memory.limit(self.config.memory)
+        return f"memory: about {needs} ({data_are}) of {memory.shown(allowed)}"
 
     def _open_checkpoints(self, identity: dict[str, Any]) -> Checkpoints:
         config, folder = self.config, self.folder / "checkpoints"

@@ -15,24 +15,40 @@ import json
 import logging
 import os
 import re
-import shutil
 import struct
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import idx
+from experiments.common import cache, idx
 from experiments.common.errors import InputError, first_line
 
 _PROBE_SECONDS = 5.0
+_AT_ONCE = 512  # records that are decoded at a time
 _CACHE_VERSION = "2"
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
 Splits = dict[str, tuple[np.ndarray, np.ndarray | None]]
+
+
+class Decoded(NamedTuple):
+    """A split that is being decoded.
+
+    Attributes:
+      examples: how many it has.
+      rows: yields their images and labels, one by one.
+      has_labels: whether the labels mean anything.
+    """
+
+    examples: int
+    rows: Iterator[tuple[np.ndarray, int]]
+    has_labels: bool
+
+
+Decode = Callable[[str], Decoded]
 
 
 def load(name: str, data_dir: Path | None) -> Splits:
@@ -63,11 +79,8 @@ def load(name: str, data_dir: Path | None) -> Splits:
         if not path.is_file():
             raise InputError(f"{path} is missing; prepare the data set {name} again")
 
-    def decode() -> Splits:
-        return {
-            split: _decode_split(builder, split, paths, image, label)
-            for split, paths in files.items()
-        }
+    def decode(split: str) -> Decoded:
+        return _decode_split(builder, split, files[split], image, label)
 
     return _cached(files, decode)
 
@@ -217,30 +230,37 @@ def _feature_names(name: str, features: Any) -> tuple[str, str | None]:
 
 def _decode_split(
     builder: Any, split: str, paths: list[Path], image: str, label: str | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    features = builder.info.features
-    try:
-        if any(".tfrecord" in path.name for path in paths):
-            rows: Any = (
-                features.deserialize_example_np(record)
-                for path in paths
-                for record in read_tfrecord(path)
-            )
-        else:
-            source = builder.as_data_source(split)
-            rows = (source[i] for i in range(len(source)))
-        pairs = [(row[image], row[label] if label else 0) for row in rows]
-        images = np.stack([pixels for pixels, _ in pairs])
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise whatever damaged bytes make them raise
-        raise InputError(
-            f"{paths[0]} cannot be decoded: {first_line(error)}; is it damaged?"
-        ) from error
+) -> Decoded:
     expected = builder.info.splits[split].num_examples
-    if len(pairs) != expected:
-        raise InputError(f"{paths[0]} holds {len(pairs)} examples of {expected}; is it truncated?")
-    return images, np.asarray([number for _, number in pairs]) if label else None
+
+    def rows() -> Iterator[tuple[np.ndarray, int]]:
+        count = 0
+        try:
+            for row in _rows(builder, split, paths):
+                count += 1
+                yield row[image], int(row[label]) if label else 0
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise whatever damaged bytes make them raise
+            raise InputError(
+                f"{paths[0]} cannot be decoded: {first_line(error)}; is it damaged?"
+            ) from error
+        if count != expected:
+            raise InputError(f"{paths[0]} holds {count} examples of {expected}; is it truncated?")
+
+    return Decoded(expected, rows(), label is not None)
+
+
+def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
+    """Returns what gives the decoded examples of a split one by one, in the order of the files."""
+    if any(".tfrecord" in path.name for path in paths):
+        decode = builder.info.features.deserialize_example_np
+        return (decode(record) for path in paths for record in read_tfrecord(path))
+    # Many at a time: a third faster than one by one, and faster than in threads.
+    source = builder.as_data_source(split)
+    rows = range(len(source))
+    pieces = (rows[begin : begin + _AT_ONCE] for begin in range(0, len(rows), _AT_ONCE))
+    return (row for piece in pieces for row in source.__getitems__(list(piece)))
 
 
 def read_tfrecord(path: Path) -> Iterator[bytes]:
@@ -259,30 +279,29 @@ def read_tfrecord(path: Path) -> Iterator[bytes]:
             yield file.read(length + 4)[:length]
 
 
-def _cached(files: dict[str, list[Path]], decode: Callable[[], Splits]) -> Splits:
-    """Returns ``decode()``, or what it returned earlier for files with the same content."""
+def _cached(files: dict[str, list[Path]], decode: Decode) -> Splits:
+    """Returns decoded splits, from the cache if files with the same content were decoded before."""
     digest = hashlib.sha256(_CACHE_VERSION.encode())
     for path in (path for paths in files.values() for path in paths):
         with open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    entry = cache_folder() / digest.hexdigest()[:32]
+    entry = cache.folder() / digest.hexdigest()[:32]
     try:
         return _read_entry(entry, sorted(files))
     except Exception:  # not there, or damaged in whatever way: decode again
         pass
-    splits = decode()
     try:
-        _write_entry(entry, splits)
+        cache.write(entry, lambda staging: _write_entry(staging, sorted(files), decode))
+        return _read_entry(entry, sorted(files))
     except OSError as error:
         logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
-    return splits
+    return {split: _in_memory(decode(split)) for split in sorted(files)}
 
 
-def cache_folder() -> Path:
-    """Returns the per-user folder of decoded data: $JAXAE_CACHE_DIR, or the XDG default."""
-    if own := os.environ.get("JAXAE_CACHE_DIR"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxae"
+def _in_memory(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
+    pairs = list(decoded.rows)
+    labels = np.asarray([label for _, label in pairs]) if decoded.has_labels else None
+    return np.stack([image for image, _ in pairs]), labels
 
 
 def _read_entry(entry: Path, wanted: list[str]) -> Splits:
@@ -293,34 +312,47 @@ def _read_entry(entry: Path, wanted: list[str]) -> Splits:
     for split, digests in index.items():
         arrays = {}
         for part, digest in digests.items():
-            array = np.load(entry / f"{split}_{part}.npy", mmap_mode="r", allow_pickle=False)
-            if hashlib.sha256(array.data).hexdigest() != digest:
-                raise ValueError(f"{split}_{part}.npy is damaged")
-            arrays[part] = array
+            path = entry / f"{split}_{part}.npy"
+            if _sha256_of_array(path) != digest:
+                raise ValueError(f"{path} is damaged")
+            arrays[part] = np.load(path, mmap_mode="r", allow_pickle=False)
         splits[split] = arrays["images"], arrays.get("labels")
     return splits
 
 
-def _write_entry(entry: Path, splits: Splits) -> None:
-    """Writes a cache entry beside its place and renames it, so that it is whole or absent."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
-    try:
-        index = {}
-        for split, (images, labels) in splits.items():
-            parts = {"images": images} | ({} if labels is None else {"labels": labels})
-            for part, array in parts.items():
-                np.save(staging / f"{split}_{part}.npy", array, allow_pickle=False)
-            index[split] = {
-                part: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-                for part, array in parts.items()
-            }
-        (staging / "index.json").write_text(json.dumps(index))
-        if entry.exists():
-            shutil.rmtree(entry)
-        staging.rename(entry)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _write_entry(staging: Path, splits: Sequence[str], decode: Decode) -> None:
+    """Writes the arrays of all splits; images go to the disk as they are decoded."""
+    index: dict[str, dict[str, str]] = {}
+    for split in splits:
+        decoded = decode(split)
+        path = staging / f"{split}_images.npy"
+        labels = _write_images(path, decoded)
+        index[split] = {"images": _sha256_of_array(path)}
+        if decoded.has_labels:
+            path = staging / f"{split}_labels.npy"
+            np.save(path, labels, allow_pickle=False)
+            index[split]["labels"] = _sha256_of_array(path)
+    (staging / "index.json").write_text(json.dumps(index))
+
+
+def _write_images(path: Path, decoded: Decoded) -> np.ndarray:
+    """Writes images as one array, and returns their labels."""
+    labels = np.zeros(decoded.examples, np.int64)
+    with open(path, "wb") as file:
+        for row, (image, label) in enumerate(decoded.rows):
+            if row == 0:
+                header = {"descr": image.dtype.str, "fortran_order": False}
+                header["shape"] = (decoded.examples, *image.shape)
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(image).data)
+            if row < decoded.examples:  # more are an error at the end
+                labels[row] = label
+    return labels
+
+
+def _sha256_of_array(path: Path) -> str:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def _reachable(url: str) -> bool:

@@ -17,6 +17,7 @@ is learned by heart); MNIST is used whole; the levels called "a lot" are ours, s
 slides do not record theirs.
 """
 
+import functools
 import itertools
 import sys
 import time
@@ -120,7 +121,8 @@ class Runner:
 
     def __init__(self, plan: Plan, run: Run) -> None:
         self.plan, self.run = plan, run
-        self.train, self.test = map(jnp.asarray, plan.dataset.flat())
+        self.train, self.test = plan.dataset.flat()
+        self.to_train_on = fitting.in_memory_or_streamed(self.train)
         self.examples = plan.dataset.one_of_each_class()
 
     def rows(self, dim: int) -> list[dict[str, Any]]:
@@ -143,7 +145,7 @@ class Runner:
         started = time.perf_counter()
         trained = trainer.fit_many(
             [seed_keys(plan, seed)[0] for _, seed in jobs],
-            self.train,
+            self.to_train_on,
             [level for level, _ in jobs],
             on_epoch=lambda job, epoch, loss: self._log_epoch(dim, *jobs[job], epoch, loss),
             checkpoints=self.run.checkpoints(
@@ -167,10 +169,13 @@ class Runner:
         scores, pictures = [], {}
         for seed, params in enumerate(trained):
             _, test_key, _ = seed_keys(self.plan, seed)
-            x_noisy = jaxae.corrupt_batch(test_key, self.plan.corrupt_at(level), self.test)
-            scores.append(trainer.scores(params, x_noisy, self.test))
+            noisy = test_key, self.plan.corrupt_at(level), self.test
+            pieces = fitting.noisy_pieces(*noisy)
+            scores.append(fitting.mean_scores(trainer.scores, params, pieces))
             if seed == 0:
-                pictures = self._pictures(trainer, params, x_noisy[self.examples])
+                pictures = self._pictures(
+                    trainer, params, *fitting.noisy_rows(*noisy, self.examples)
+                )
         row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **over_seeds(scores)}
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
@@ -182,13 +187,13 @@ class Runner:
         self.run.log(doing, **entry, train_loss=loss)
 
     def _pictures(
-        self, trainer: fitting.Trainer, params: Any, x_noisy: Array
+        self, trainer: fitting.Trainer, params: Any, x_noisy: Array, x: Array
     ) -> dict[str, np.ndarray]:
         """Returns examples of the test set: clean, noisy and denoised, and the first code."""
         as_images = lambda rows: np.asarray(rows).reshape(-1, *self.plan.dataset.example_shape)
         encode, _ = trainer.bound(params)
         return {
-            "clean": as_images(self.test[self.examples]),
+            "clean": as_images(x),
             "noisy": as_images(x_noisy),
             "denoised": as_images(jax.vmap(partial(trainer.reconstruct, params))(x_noisy)),
             "code": np.asarray(encode(x_noisy[0])),
@@ -202,19 +207,24 @@ class Runner:
         for seed in range(self.plan.num_seeds):
             _, test_key, pairs_key = seed_keys(self.plan, seed)
             corrupt = self.plan.corrupt_at(level)
-            x_noisy = jaxae.corrupt_batch(test_key, corrupt, self.test)
-            untouched.append(_SCORES_OF_INPUT(None, x_noisy, self.test))
-            pairs = jaxae.corrupt_batch(pairs_key, corrupt, self.train)
+            noisy = test_key, corrupt, self.test
+            pieces = fitting.noisy_pieces(*noisy)
+            untouched.append(fitting.mean_scores(_SCORES_OF_INPUT, None, pieces))
             with jax.default_matmul_precision("highest"):
-                best = jaxae.fit_linear_denoiser(pairs, self.train)
+                pairs = fitting.noisy_pieces(pairs_key, corrupt, self.train)
+                moments = functools.reduce(_MERGED, (_MOMENTS(*pair) for pair in pairs))
+                best = moments.denoiser()
             for dim in dims:
-                linear[dim].append(scores_of[dim](best, x_noisy, self.test))
+                pieces = fitting.noisy_pieces(*noisy)
+                linear[dim].append(fitting.mean_scores(scores_of[dim], best, pieces))
         return {
             "corrupted": over_seeds(untouched),
             "linear": {dim: over_seeds(scores) for dim, scores in linear.items()},
         }
 
 
+_MOMENTS = jax.jit(jaxae.pair_moments)
+_MERGED = jax.jit(jaxae.PairMoments.merged)
 _SCORES_OF_INPUT = fitting.make_scores(lambda _, x_i: x_i)
 
 
@@ -222,10 +232,10 @@ def _apply_linear(rank: int, best: jaxae.LinearDenoiser, x_i: Array) -> Array:
     return best(x_i, rank=rank)
 
 
-def over_seeds(scores: list[dict[str, Array]]) -> dict[str, Any]:
+def over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
     """Returns mean and spread over the seeds of each test score."""
     return {
-        f"test_{name}": records.over_seeds([float(score[name]) for score in scores], unit)
+        f"test_{name}": records.over_seeds([score[name] for score in scores], unit)
         for name, unit in fitting.UNITS.items()
     }
 
@@ -446,7 +456,7 @@ def main(config: Config) -> dict[str, Any]:
             },
             corruption=config.corruption,
             num_features=plan.dataset.num_features,
-            stochastic_view=stochastic_view(plan, runner.train[:256]),
+            stochastic_view=stochastic_view(plan, jnp.asarray(runner.train[:256])),
             **{name: [_numbers(row) for row in part] for name, part in table.items()},
         )
 

@@ -22,7 +22,9 @@ from jaxae.distributions import Gaussian as Gaussian
 from jaxae.generator import hash_key as hash_key
 from jaxae.generator import shuffled_order as shuffled_order
 from jaxae.linear import LinearDenoiser as LinearDenoiser
+from jaxae.linear import PairMoments as PairMoments
 from jaxae.linear import fit_linear_denoiser as fit_linear_denoiser
+from jaxae.linear import pair_moments as pair_moments
 from jaxae.metrics import active_units as active_units
 from jaxae.metrics import contraction_curve as contraction_curve
 from jaxae.metrics import dead_units as dead_units
@@ -82,6 +84,7 @@ __all__ = [
     "LostProcessError",
     "Minimum",
     "NonFiniteLossError",
+    "PairMoments",
     "Run",
     "Snapshot",
     "StoppedError",
@@ -126,6 +129,7 @@ __all__ = [
     "masking_noise",
     "mean_squared_error",
     "minimize",
+    "pair_moments",
     "psnr",
     "reconstruction_field",
     "reconstruction_loss",

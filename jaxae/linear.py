@@ -84,22 +84,92 @@ def fit_linear_denoiser(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) ->
       Reduced-rank regression: Izenman 1975, https://doi.org/10.1016/0047-259X(75)90042-1.
       Baldi and Hornik 1989 for the noise-free case. Deviation: none.
     """
+    return _moments(x_noisy, x, least=2).denoiser()
+
+
+class PairMoments(NamedTuple):
+    """What the best linear denoiser needs to know of some pairs; parts of a data set add up.
+
+    Attributes:
+      pairs: how many there are, a floating scalar.
+      x_mean: mean of the clean rows ``(d,)``.
+      noisy_mean: mean of the noisy rows ``(d,)``.
+      cross: sum over the pairs of clean times noisy, both about their means ``(d, d)``.
+      noisy: sum over the pairs of noisy times noisy, about its mean ``(d, d)``.
+    """
+
+    pairs: Array
+    x_mean: Array
+    noisy_mean: Array
+    cross: Array
+    noisy: Array
+
+    def merged(self, other: "PairMoments") -> "PairMoments":
+        """Returns the moments of both parts together."""
+        pairs = self.pairs + other.pairs
+        share = other.pairs / pairs
+        by_x, by_noisy = other.x_mean - self.x_mean, other.noisy_mean - self.noisy_mean
+        between = self.pairs * share
+        return PairMoments(
+            pairs,
+            self.x_mean + share * by_x,
+            self.noisy_mean + share * by_noisy,
+            self.cross + other.cross + between * jnp.outer(by_x, by_noisy),
+            self.noisy + other.noisy + between * jnp.outer(by_noisy, by_noisy),
+        )
+
+    def denoiser(self) -> LinearDenoiser:
+        """Returns the best linear map of every rank, as :func:`fit_linear_denoiser` does."""
+        s_xy, s_yy = self.cross / self.pairs, self.noisy / self.pairs
+        values, vectors = jnp.linalg.eigh(s_yy)
+        floor = values[-1] * s_yy.shape[0] * jnp.finfo(s_yy.dtype).eps
+        inverse = jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
+        gain = s_xy @ (vectors * inverse[None, :]) @ vectors.T
+        basis = jnp.linalg.eigh(gain @ s_xy.T)[1][:, ::-1]
+        return LinearDenoiser(self.x_mean, self.noisy_mean, gain, basis)
+
+
+def pair_moments(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) -> PairMoments:
+    r"""Returns the moments of some pairs, for data that do not fit into memory.
+
+    Those of the pieces of a data set are put together by ``merged``, about their means, so
+    nothing is lost to cancellation; ``denoiser`` of the result is :func:`fit_linear_denoiser`
+    of all pairs up to rounding. Cost: O(n d^2), and O(d^2) to merge.
+
+    Args:
+      x_noisy: corrupted rows ``(n, d)``, floating.
+      x: the clean rows, same shape.
+
+    Returns:
+      The moments, in float32 or wider.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if the shapes differ, are not ``(n, d)`` with n >= 1, or are not finite.
+
+    Example:
+      >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.1], [0.0, -0.1]])
+      >>> moments = pair_moments(x[:1], x[:1]).merged(pair_moments(x[1:], x[1:]))
+      >>> [round(number, 6) for number in moments.denoiser()(x, rank=1)[0].tolist()]
+      [1.0, 0.0]
+
+    References:
+      Chan, Golub, LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115, for merging.
+    """
+    return _moments(x_noisy, x, least=1)
+
+
+def _moments(x_noisy: Array, x: Array, *, least: int) -> PairMoments:
     x_noisy, x = _checks.floating("x_noisy", x_noisy), _checks.floating("x", x)
     _checks.same_shape("x_noisy", x_noisy, "x", x)
-    if x.ndim != 2 or x.shape[0] < 2:
-        raise ValueError(f"x must be rows (n, d) with n >= 2, but its shape is {x.shape}")
+    if x.ndim != 2 or x.shape[0] < least:
+        raise ValueError(f"x must be rows (n, d) with n >= {least}, but its shape is {x.shape}")
     dtype = _checks.wide(x.dtype)  # there are no eigenvalues in half precision
     x_noisy, x = x_noisy.astype(dtype), x.astype(dtype)
     x_mean, noisy_mean = jnp.mean(x, axis=0), jnp.mean(x_noisy, axis=0)
     xc, yc = _centred(x, x_mean), _centred(x_noisy, noisy_mean)
-    s_xy, s_yy = xc.T @ yc / x.shape[0], yc.T @ yc / x.shape[0]
-
-    values, vectors = jnp.linalg.eigh(s_yy)
-    floor = values[-1] * x.shape[1] * jnp.finfo(x.dtype).eps
-    inverse = jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
-    gain = s_xy @ (vectors * inverse[None, :]) @ vectors.T
-    basis = jnp.linalg.eigh(gain @ s_xy.T)[1][:, ::-1]
-    return LinearDenoiser(x_mean, noisy_mean, gain, basis)
+    pairs = jnp.asarray(x.shape[0], dtype)
+    return PairMoments(pairs, x_mean, noisy_mean, xc.T @ yc, yc.T @ yc)
 
 
 def _centred(x: Array, mean: Array) -> Array:

@@ -666,6 +666,8 @@ case(
 case("fit", lambda: jaxae.fit(RUN, state, KEY, NAN, epochs=1), ValueError, "x must be finite")
 case("fit", lambda: jaxae.fit(RUN, state, KEY, INT, epochs=1), TypeError, "x must be floating")
 case("fit", lambda: jaxae.fit(RUN, state, 0, X, epochs=1), TypeError, "key must be one PRNG")
+case("pair_moments", lambda: jaxae.pair_moments(X[:, :2], X), ValueError, "same shape")
+case("pair_moments", lambda: jaxae.pair_moments(X[0], X[0]), ValueError, r"\(n, d\) with n >= 1")
 case("Streamed", lambda: jaxae.Streamed(5), TypeError, "source must have a length and rows")
 case("Streamed", lambda: jaxae.Streamed([]), ValueError, "source must hold at least one example")
 case("Streamed", lambda: jaxae.Streamed(INT), TypeError, "examples must be floating.*a transform")
@@ -757,7 +759,7 @@ def test_bad_input(call, error, match):
 
 def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
-    exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum"}
+    exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum", "PairMoments"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
     exempt |= {"Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)

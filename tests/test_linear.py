@@ -57,3 +57,26 @@ def test_constant_pixels_do_no_harm():
     x_hat = best(jnp.asarray(noisy), rank=7)
     assert bool(jnp.isfinite(x_hat).all())
     np.testing.assert_allclose(x_hat[:, 5:], 0.5, atol=1e-4)
+
+
+def test_pieces_of_the_data_add_up_to_the_whole():
+    # far from 0, where sums of squares that are not about the mean would lose their digits
+    noisy, clean = (jnp.asarray(x + 1000, jnp.float32) for x in (NOISY, CLEAN))
+    cuts = (slice(7), slice(7, 150), slice(150, 151), slice(151, None))
+    parts = [jaxae.pair_moments(noisy[cut], clean[cut]) for cut in cuts]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = merged.merged(part)
+    whole = jaxae.pair_moments(noisy, clean)
+    for found, expected in zip(merged, whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+    expected = jaxae.fit_linear_denoiser(noisy, clean)(noisy, rank=2)
+    np.testing.assert_allclose(merged.denoiser()(noisy, rank=2), expected, atol=2e-2)
+
+
+def test_pieces_add_up_exactly(float64):
+    noisy, clean = jnp.asarray(NOISY), jnp.asarray(CLEAN)
+    merged = jaxae.pair_moments(noisy[:3], clean[:3])
+    merged = merged.merged(jaxae.pair_moments(noisy[3:], clean[3:]))
+    for found, expected in zip(merged, jaxae.pair_moments(noisy, clean), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)

@@ -1,5 +1,6 @@
 """The folder of one user in which decoded data are kept; an entry is whole or absent."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ def write(entry: Path, fill: Callable[[Path], None]) -> None:
     Raises:
       OSError: if it cannot be written, and whatever ``fill`` raises.
     """
+    made = [path for path in entry.parents if not path.exists()]
     entry.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=entry.parent))
     try:
@@ -33,3 +35,6 @@ def write(entry: Path, fill: Callable[[Path], None]) -> None:
         staging.rename(entry)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: all is well
+            for path in made:
+                path.rmdir()

@@ -1,6 +1,6 @@
 """Training and scoring one autoencoder again and again, compiled once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import hosts, interrupts
 from experiments.common.errors import InputError
+from experiments.common.pixels import Pixels, rows_in
 
+_ROWS_PER_PIECE = 10_000
+_PIECE_BYTES = 2**25
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
 
 
@@ -56,7 +59,7 @@ class Trainer:
     def fit_many(
         self,
         keys: Sequence[Array],
-        x: Array,
+        x: Array | jaxae.Streamed,
         *settings: Sequence[float],
         on_epoch: Callable[[int, int, float], None],
         checkpoints: jaxae.Checkpoints,
@@ -137,6 +140,55 @@ def unstacked(params: Any, models: int) -> list[Any]:
     """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
     leaves, tree = jax.tree.flatten(jax.tree.map(of_one_device, params))
     return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
+
+
+Noise = Callable[[Array, Array], Array]  # corruption of one example
+
+
+def in_memory_or_streamed(x: Any) -> Any:
+    """Returns what a network trains on: an array on the device, or a stream of its rows."""
+    return jaxae.Streamed(x) if isinstance(x, Pixels) else jnp.asarray(x)
+
+
+def noisy_pieces(key: Array, corrupt: Noise, x: Any) -> Iterator[tuple[Array, Array]]:
+    """Yields noisy and clean rows ``(m, d)``, all in turn, some thousands at a time.
+
+    Each row has the noise that ``jaxae.corrupt_batch`` gives it in the whole, and the pieces are
+    the same whether the data are in memory or not, and so are the numbers that come of them.
+    """
+    rows = min(_ROWS_PER_PIECE, rows_in(_PIECE_BYTES, x.shape[1:]))
+    for begin in range(0, len(x), rows):
+        piece = jnp.asarray(x[begin : begin + rows])
+        yield _corrupted(key, begin, corrupt, piece), piece
+
+
+def noisy_rows(key: Array, corrupt: Noise, x: Any, rows: np.ndarray) -> tuple[Array, Array]:
+    """Returns some noisy and clean rows, with the noise that they have in the whole."""
+    clean = jnp.asarray(x[rows])
+    return jax.vmap(corrupt)(_keys_of(key, jnp.asarray(rows)), clean), clean
+
+
+def _corrupted(key: Array, begin: int, corrupt: Noise, piece: Array) -> Array:
+    return jax.vmap(corrupt)(_keys_of(key, begin + jnp.arange(len(piece))), piece)
+
+
+def _keys_of(key: Array, rows: Array) -> Array:
+    """Returns the keys of some rows: those of ``jax.random.split``."""
+    return jax.vmap(partial(jax.random.fold_in, key))(rows)
+
+
+def mean_scores(
+    scores: Callable[[Any, Array, Array], dict[str, Array]],
+    params: Any,
+    pieces: Iterable[tuple[Array, Array]],
+) -> dict[str, float]:
+    """Returns the means of ``scores(params, x_noisy, x)`` over all rows."""
+    count, total = 0, dict[str, float]()
+    for x_noisy, x in pieces:
+        for name, value in scores(params, x_noisy, x).items():
+            total[name] = total.get(name, 0.0) + len(x) * float(value)
+        count += len(x)
+    return {name: value / count for name, value in total.items()}
 
 
 def make_scores(

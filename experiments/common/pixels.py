@@ -95,7 +95,8 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     """Returns float32 in [0, 1]: integers are 8-bit, floats are there already."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255)
-    return images.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
+        return images.astype(np.float32, copy=False)
 
 
 def canonical(source: str, images: np.ndarray, labels: np.ndarray | None) -> Pixels:

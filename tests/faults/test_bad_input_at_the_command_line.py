@@ -315,6 +315,12 @@ large blocks        | overcomplete_copy | --pool 9                 | --pool must
 no blocks           | overcomplete_copy | --pool 0                 | --pool must be at least 1
 no jobs             | lecture           | --jobs 0                 | --jobs must be at least 1
 too many jobs       | lecture           | --jobs 65                | --jobs must be at least 1 and at most 64
+too little memory   | denoising         | --memory 0.5             | --memory must be a finite number at least 1, but it is 0.5
+NaN of memory       | lecture           | --memory nan             | --memory must be a finite number
+hosts without index | denoising         | --distributed a:1,2      | --distributed must be auto, or ADDRESS:PORT.*but it is a:1,2$
+index beyond hosts  | sparse            | --distributed a:1,2,2    | a:1,2,2 is process 2 of 2; they are counted from 0
+hosts and devices   | contractive       | --distributed auto --devices 2                | --distributed takes all there are
+hosts of a lecture  | lecture           | --distributed a:1,2,0    | --distributed is for one experiment at a time
 bfloat16 on a CPU   | denoising         | --products bfloat16      | --products bfloat16 is for accelerators
 """  # noqa: E501
 FILES_OF_USERS = """
@@ -466,11 +472,16 @@ ROWS = [row for text in (NUMBERS, FILES_OF_USERS, NAMED, FOLDERS) for row in tab
 
 
 def listing(folder):
-    """Returns everything below a folder with kind, size and time of change."""
+    """Returns everything below a folder with kind, size and time of change.
+
+    A folder has no time: a damaged shard is noticed on the way into the cache, and what was made
+    there is removed.
+    """
     found = {}
     for path in (folder, *folder.rglob("*")):
         status = path.lstat()
-        found[str(path)] = status.st_mode, status.st_size, status.st_mtime_ns
+        changed = 0 if path.is_dir() else status.st_mtime_ns
+        found[str(path)] = status.st_mode, status.st_size, changed
     return found
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
+import jax
 import tyro
 
-from experiments.common import compilation, hosts, interrupts
-from experiments.common.errors import InputError, PartsFailedError, visible
+from experiments.common import compilation, hosts, interrupts, memory
+from experiments.common.errors import InputError, PartsFailedError, first_line, visible
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 
@@ -208,6 +209,15 @@ def _status_of(main: Callable[[Config], Any], config: Config) -> int:
         return 1
     except LostProcessError as error:
         print(f"error: {error}; start all again, with --resume", file=sys.stderr)
+        return 1
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not memory.is_exhausted(error):
+            raise
+        print(
+            f"error: out of memory ({first_line(error)}); with --memory data are read in pieces, "
+            "and a smaller --batch-size or code takes less",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt as stop:
         print(f"{str(stop) or 'interrupted'}; no result was written", file=sys.stderr)

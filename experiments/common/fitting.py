@@ -16,8 +16,7 @@ from experiments.common import hosts, interrupts
 from experiments.common.errors import InputError
 from experiments.common.pixels import Pixels, rows_in
 
-_ROWS_PER_PIECE = 10_000
-_PIECE_BYTES = 2**25
+_PIECE_BYTES = 2**23  # of examples that are scored at a time
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
 
 
@@ -156,7 +155,7 @@ def noisy_pieces(key: Array, corrupt: Noise, x: Any) -> Iterator[tuple[Array, Ar
     Each row has the noise that ``jaxae.corrupt_batch`` gives it in the whole, and the pieces are
     the same whether the data are in memory or not, and so are the numbers that come of them.
     """
-    rows = min(_ROWS_PER_PIECE, rows_in(_PIECE_BYTES, x.shape[1:]))
+    rows = rows_in(_PIECE_BYTES, x.shape[1:])
     for begin in range(0, len(x), rows):
         piece = jnp.asarray(x[begin : begin + rows])
         yield _corrupted(key, begin, corrupt, piece), piece

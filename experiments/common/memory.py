@@ -52,6 +52,12 @@ def fits(data: int, given: float | None) -> bool:
     return needed(data) <= limit(given) and (device is None or data <= device / 2)
 
 
+def is_exhausted(error: Exception) -> bool:
+    """Returns whether an error says that there was no memory left."""
+    signs = ("out of memory", "resource_exhausted", "bad_alloc")
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
+
+
 def shown(count: float) -> str:
     """Returns a number of bytes in GiB."""
     return f"{count / GIB:.2g} GiB" if count < 10 * GIB else f"{count / GIB:.0f} GiB"

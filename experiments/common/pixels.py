@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.common.errors import InputError
 
-_PIECE_BYTES = 2**25  # of float32 pixels that are in memory at a time
+_PIECE_BYTES = 2**24  # of float32 pixels that are in memory at a time
 
 
 class Pixels:
@@ -94,7 +94,9 @@ def rows_in(most_bytes: int, example_shape: Sequence[int]) -> int:
 def as_pixels(images: np.ndarray) -> np.ndarray:
     """Returns float32 in [0, 1]: integers are 8-bit, floats are there already."""
     if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
+        found = images.astype(np.float32)
+        found /= np.float32(255)
+        return found
     with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
         return images.astype(np.float32, copy=False)
 

@@ -21,6 +21,7 @@ from idx_files import idx_bytes, random_split, write_four
 
 from experiments.common import data, idx, tfds_source
 from experiments.common.errors import InputError
+from experiments.common.rows_file import RowsFile
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 needs_mnist = pytest.mark.skipif(
@@ -438,12 +439,12 @@ def test_tfrecord_folders_give_the_same(prepared, tmp_path):
             data.load("mnist", tmp_path)
 
 
-def test_decoded_images_are_kept_and_memory_mapped(prepared, monkeypatch, tmp_path):
+def test_decoded_images_are_kept_and_stay_on_the_disk(prepared, monkeypatch, tmp_path):
     target, _ = prepared
     first = data.load("mnist", target)
     monkeypatch.setattr(tfds_source, "_decode_split", lambda *_: pytest.fail("decoded again"))
     assert data.load("mnist", target).fingerprint() == first.fingerprint()
-    assert isinstance(tfds_source.load("mnist", target)["train"][0], np.memmap)
+    assert isinstance(tfds_source.load("mnist", target)["train"][0], RowsFile)
 
 
 def test_a_damaged_cache_is_made_again(prepared, tmp_path):

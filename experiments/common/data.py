@@ -23,10 +23,11 @@ import numpy as np
 from experiments.common import cache, idx, pixels, tfds_source
 from experiments.common.errors import InputError, first_line, visible
 from experiments.common.pixels import Pixels
+from experiments.common.rows_file import RowsFile
 
 Images = Any  # an array, or Pixels
 Split = tuple[Pixels, np.ndarray | None]
-_MAPPED_FROM = 2**26  # bytes of a file that is not read at once
+_LARGE = 2**26  # bytes of a file that is not read at once
 _HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
 _MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb
 
@@ -196,17 +197,17 @@ def _read_numpy(path: Path, has_room: Callable[[int], bool]) -> tfds_source.Spli
     )
 
 
-def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, np.ndarray]:
+def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, Any]:
     """Returns the arrays of a file by name; damaged files raise all kinds of exceptions.
 
-    A large ``.npy`` stays where it is and is mapped; those of an ``.npz`` for which there is no
-    room are unpacked into the cache first.
+    A large ``.npy`` stays where it is; the arrays of an ``.npz`` for which there is no room are
+    unpacked into the cache first.
     """
     if path.exists() and not path.is_file():
         raise ValueError("it is no regular file")  # opening a named pipe would wait forever
-    is_large = path.stat().st_size > _MAPPED_FROM
+    is_large = path.stat().st_size > _LARGE
     if path.suffix == ".npy" and is_large:
-        return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        return {"": RowsFile(path)}
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = np.load(file, allow_pickle=False)
@@ -220,8 +221,8 @@ def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, np.nd
         return {name: array for name, array in loaded.items() if isinstance(array, np.ndarray)}
 
 
-def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of an ``.npz`` file mapped from the cache, unpacked where they are not."""
+def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
+    """Returns the arrays of an ``.npz`` file from the cache, unpacked where they are not yet."""
     with open(path, "rb") as file:
         entry = cache.folder() / f"npz-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
 
@@ -234,7 +235,7 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     if not entry.is_dir():
         cache.write(entry, unpack)
     found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
-    return {name: np.load(file, mmap_mode="r", allow_pickle=False) for name, file in found.items()}
+    return {name: RowsFile(file) for name, file in found.items()}
 
 
 def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
@@ -270,5 +271,5 @@ def _with_channels(dataset: str, images: np.ndarray) -> np.ndarray:
     if images.ndim == 2:
         n, d = images.shape
         side = math.isqrt(d)
-        images = images.reshape((n, side, side) if side * side == d else (n, 1, d))
-    return images[..., None] if images.ndim == 3 else images
+        images = images.reshape(n, *((side, side) if side * side == d else (1, d)))
+    return images.reshape(*images.shape, 1) if images.ndim == 3 else images

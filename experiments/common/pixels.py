@@ -18,15 +18,13 @@ class Pixels:
     It has the shape, the dtype and the rows of an array; NumPy makes it one where it must.
 
     Args:
-      stored: images ``(n, h, w, c)``, uint8, bool or floating in [0, 1]; a memory-mapped file,
-        or an array.
+      stored: images ``(n, h, w, c)``, uint8, bool or floating in [0, 1]; an array, or what is
+        indexed like one.
       order: which of the stored images are its rows, and in which order ``(m,)``.
       example_shape: shape in which an image is given out.
     """
 
-    def __init__(
-        self, stored: np.ndarray, order: np.ndarray, example_shape: tuple[int, ...]
-    ) -> None:
+    def __init__(self, stored: Any, order: np.ndarray, example_shape: tuple[int, ...]) -> None:
         self._stored, self._order, self._example_shape = stored, order, example_shape
 
     dtype = np.dtype(np.float32)
@@ -101,7 +99,7 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
         return images.astype(np.float32, copy=False)
 
 
-def canonical(source: str, images: np.ndarray, labels: np.ndarray | None) -> Pixels:
+def canonical(source: str, images: Any, labels: np.ndarray | None) -> Pixels:
     """Returns images ``(n, h, w, c)`` sorted by a digest of their pixels, ties by their label.
 
     One pass over the images, some MiB at a time.

@@ -4,7 +4,7 @@ without TensorFlow.
 Prepared folders in the array_record format are read through ``tfds.data_source``; tfrecord
 folders, which most users of TensorFlow have, record by record. Decoding 60,000 PNGs takes
 seconds, so the pixels are kept as plain arrays in a cache named after the content of the
-files, and memory-mapped from then on.
+files, and read from there from then on.
 """
 
 import difflib
@@ -26,12 +26,14 @@ import numpy as np
 
 from experiments.common import cache, idx
 from experiments.common.errors import InputError, first_line
+from experiments.common.rows_file import RowsFile
 
 _PROBE_SECONDS = 5.0
 _AT_ONCE = 512  # records that are decoded at a time
-_CACHE_VERSION = "2"
+_CACHE_VERSION = "3"
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
-Splits = dict[str, tuple[np.ndarray, np.ndarray | None]]
+# Images are an array, or what is indexed like one.
+Splits = dict[str, tuple[Any, np.ndarray | None]]
 
 
 class Decoded(NamedTuple):
@@ -310,12 +312,12 @@ def _read_entry(entry: Path, wanted: list[str]) -> Splits:
         raise ValueError(f"index.json has not the splits {wanted}")
     splits: Splits = {}
     for split, digests in index.items():
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part, digest in digests.items():
             path = entry / f"{split}_{part}.npy"
-            if _sha256_of_array(path) != digest:
+            if _sha256(path) != digest:
                 raise ValueError(f"{path} is damaged")
-            arrays[part] = np.load(path, mmap_mode="r", allow_pickle=False)
+            arrays[part] = RowsFile(path) if part == "images" else np.load(path)
         splits[split] = arrays["images"], arrays.get("labels")
     return splits
 
@@ -327,11 +329,11 @@ def _write_entry(staging: Path, splits: Sequence[str], decode: Decode) -> None:
         decoded = decode(split)
         path = staging / f"{split}_images.npy"
         labels = _write_images(path, decoded)
-        index[split] = {"images": _sha256_of_array(path)}
+        index[split] = {"images": _sha256(path)}
         if decoded.has_labels:
             path = staging / f"{split}_labels.npy"
             np.save(path, labels, allow_pickle=False)
-            index[split]["labels"] = _sha256_of_array(path)
+            index[split]["labels"] = _sha256(path)
     (staging / "index.json").write_text(json.dumps(index))
 
 
@@ -350,9 +352,9 @@ def _write_images(path: Path, decoded: Decoded) -> np.ndarray:
     return labels
 
 
-def _sha256_of_array(path: Path) -> str:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return hashlib.sha256(array.data).hexdigest()
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reachable(url: str) -> bool:

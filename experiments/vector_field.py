@@ -259,7 +259,8 @@ def run_density(
         run.log(f"{density.name}, seed {seed}", **entry, train_loss=loss)
 
     keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for seed in range(num_seeds)]
-    checkpoints = run.checkpoints(f"{density.name}_seed-{seed}" for seed in range(num_seeds))
+    names = (f"{density.name}_seed-{seed}" for seed in range(num_seeds))
+    checkpoints = run.checkpoints(names, trainer.model)
     trained = trainer.fit_many(keys, counted, on_epoch=on_epoch, checkpoints=checkpoints)
     for key, params in zip(keys, trained, strict=True):
         encode, decode = trainer.bound(params)

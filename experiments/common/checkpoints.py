@@ -10,10 +10,10 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxae
-from experiments.common import hosts, interrupts
+from experiments.common import hosts, interrupts, whole
 from experiments.common.errors import InputError, first_line
 
 _FORMAT = 1
@@ -72,6 +72,7 @@ class Checkpoints:
         self._is_stale = not is_resumed  # what is there is of an earlier run
         self._held: dict[str, jaxae.Snapshot] = {}
         self._names: set[str] = set()
+        self._models: dict[str, dict[str, Any] | None] = {}
         self._is_stopped = threading.Event()
         self._writer = ThreadPoolExecutor(1)
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
@@ -79,8 +80,12 @@ class Checkpoints:
         if is_resumed:
             self._check_identity()
 
-    def of(self, names: Sequence[str]) -> jaxae.Checkpoints:
+    def of(self, names: Sequence[str], model: dict[str, Any] | None = None) -> jaxae.Checkpoints:
         """Returns the checkpoints of some models that are trained by one call.
+
+        Args:
+          names: what they are called.
+          model: what all of them can be built from again, or None.
 
         Raises:
           ValueError: if a name was given before.
@@ -90,6 +95,7 @@ class Checkpoints:
             if len({*self._names, *folders}) < len(self._names) + len(folders):
                 raise ValueError(f"two models of a run are called alike: {folders}")
             self._names.update(folders)
+            self._models |= dict.fromkeys(folders, model)
         return _OfModels(self, folders)
 
     def stop(self) -> None:
@@ -157,6 +163,7 @@ class Checkpoints:
                     self._is_stale = False
             arrays, described = _flatten(snapshot)
             header = {"identity": self._identity, "environment": self._environment, **described}
+            header["model"] = self._models.get(name)
             write(self.folder / name / _place(snapshot), arrays, header)
             _thin_out(self.folder / name)
         except Exception as error:  # a full disk, above all: what is there stays
@@ -210,8 +217,8 @@ def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < 2**20 + sum(a.nbytes for a in arrays.values()):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent)).resolve()
-    try:
+
+    def fill(staging: Path) -> None:
         # Orbax refuses arrays without elements, such as the losses before the first epoch is over.
         _orbax().save(staging / "arrays", {name: a for name, a in arrays.items() if a.size})
         files = {name: _sha256(staging / name) for name in _files(staging)}
@@ -221,11 +228,31 @@ def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> 
             json.dump(body | {"sha256": _digest(body)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        staging.rename(path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+    whole.write_folder(path, fill)
+
+
+def models(folder: Path) -> dict[str, Path]:
+    """Returns where the checkpoints are of every model below a folder, by their names.
+
+    Args:
+      folder: that of a run, of its checkpoints, of a model's checkpoints, or one checkpoint.
+    """
+    if (folder / "manifest.json").exists():
+        return {folder.resolve().parent.name: folder}
+    if _places(folder):
+        return {folder.resolve().name: folder}
+    all_of = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    return {path.name: path for path in _subfolders(all_of) if _places(path)}
+
+
+def ranked(folder: Path, *, best: bool) -> list[Path]:
+    """Returns the checkpoints of a model, the newest first, or that with the least loss."""
+    newest_first = _places(folder)[::-1]
+    losses = _losses(newest_first)
+    return (
+        sorted(newest_first, key=lambda path: losses.get(path, math.inf)) if best else newest_first
+    )
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -332,6 +359,15 @@ def _orbax() -> Any:
 def _thin_out(folder: Path) -> None:
     """Removes all checkpoints of a model but the newest ones and the best."""
     places = _places(folder)
+    losses = _losses(places)
+    kept = {*places[-_KEPT:], min(losses, key=lambda path: losses[path], default=None)}
+    for path in places:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _losses(places: Sequence[Path]) -> dict[Path, float]:
+    """Returns the training losses of those checkpoints that have one and are not damaged."""
     losses: dict[Path, float] = {}
     for path in places:
         try:
@@ -340,10 +376,7 @@ def _thin_out(folder: Path) -> None:
             continue
         if loss is not None:
             losses[path] = loss
-    kept = {*places[-_KEPT:], min(losses, key=lambda path: losses[path], default=None)}
-    for path in places:
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+    return losses
 
 
 def _places(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cache, idx, pixels, tfds_source
+from experiments.common import cache, idx, pixels, tfds_source, whole
 from experiments.common.errors import InputError, first_line, visible
 from experiments.common.pixels import Pixels
 from experiments.common.rows_file import RowsFile
@@ -233,7 +233,7 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
                 shutil.copyfileobj(packed, file, 2**20)
 
     if not entry.is_dir():
-        cache.write(entry, unpack)
+        whole.write_folder(entry, unpack)
     found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
     return {name: RowsFile(file) for name, file in found.items()}
 

@@ -42,7 +42,7 @@ class Trainer:
         epochs: int,
         devices: int = 1,
     ) -> None:
-        self._functions = jaxae.as_functions(model)
+        self.model, self._functions = model, jaxae.as_functions(model)
         self._optimizer = optax.adam(learning_rate)
         self._epochs = epochs
 

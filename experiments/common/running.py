@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jaxae
-from experiments.common import command_line, data, fitting, hosts, memory, records
+from experiments.common import command_line, data, fitting, hosts, memory, records, trained
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.command_line import CommonConfig
 from experiments.common.errors import InputError
@@ -134,10 +134,16 @@ class Run:
             say=self.say,
         )
 
-    def checkpoints(self, names: Iterable[str]) -> jaxae.Checkpoints:
-        """Returns the checkpoints of models that are trained by one call, by their names."""
+    def checkpoints(self, names: Iterable[str], model: Any = None) -> jaxae.Checkpoints:
+        """Returns the checkpoints of models that are trained by one call.
+
+        Args:
+          names: what they are called.
+          model: the module of all of them, where it is one of ``jaxae.models`` that takes the data
+            as they are; then they can be loaded for use.
+        """
         assert self._checkpoints is not None
-        return self._checkpoints.of(list(names))
+        return self._checkpoints.of(list(names), trained.describe(model))
 
     def __exit__(
         self,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import cache, idx
+from experiments.common import cache, idx, whole
 from experiments.common.errors import InputError, first_line
 from experiments.common.rows_file import RowsFile
 
@@ -293,7 +293,7 @@ def _cached(files: dict[str, list[Path]], decode: Decode) -> Splits:
     except Exception:  # not there, or damaged in whatever way: decode again
         pass
     try:
-        cache.write(entry, lambda staging: _write_entry(staging, sorted(files), decode))
+        whole.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
         return _read_entry(entry, sorted(files))
     except OSError as error:
         logging.getLogger(__name__).warning("decoded images are not kept: %s", error)

@@ -92,7 +92,9 @@ def train(
 
         keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
         strengths = [settings[label] for label, _ in jobs]
-        checkpoints = run.checkpoints(f"{label}_seed-{seed}" for label, seed in jobs)
+        checkpoints = run.checkpoints(
+            (f"{label}_seed-{seed}" for label, seed in jobs), trainer.model
+        )
         options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
         trained = iter(trainer.fit_many(keys, x, strengths, **options))
         return [[next(trained) for _ in seeds] for _ in settings]

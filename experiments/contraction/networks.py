@@ -181,7 +181,7 @@ class Fitter:
         names = (f"{kind}_{setting:g}_seed-{seed}" for setting, seed in jobs)
         options: dict[str, Any] = {
             "on_epoch": on_epoch,
-            "checkpoints": self._run.checkpoints(names),
+            "checkpoints": self._run.checkpoints(names, self._trainers[kind].model),
         }
         of_job = iter(self._trainers[kind].fit_many(keys, self._train, strengths, **options))
         return [self._scored(kind, [next(of_job) for _ in self._seeds]) for _ in settings]

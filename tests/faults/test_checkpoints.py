@@ -23,7 +23,7 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments import denoising
-from experiments.common import checkpoints, command_line, interrupts, records
+from experiments.common import checkpoints, command_line, interrupts, records, trained
 from experiments.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -172,6 +172,20 @@ def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
     np.testing.assert_array_equal(found.step_losses, np.arange(9.0))
 
 
+def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished):
+    autoencoder = trained.load(finished / "checkpoints" / MODEL)
+    config = denoising.Config(dataset="digits", quick=True, noise_levels=(0.4,))
+    with as_on_the_command_line():
+        plan = denoising.make_plan(config)
+        _, test_key, _ = denoising.seed_keys(plan, 0)
+        x = jnp.asarray(plan.dataset.flat()[1])
+        x_noisy = jaxae.corrupt_batch(test_key, plan.corrupt_at(0.4), x)
+        x_hat = jax.vmap(lambda x_i: autoencoder.decode(autoencoder.encode(x_i)))(x_noisy)
+        mse = float(jaxae.mean_squared_error(x_hat, x).mean())
+    metrics = json.loads((finished / "metrics.json").read_text())
+    np.testing.assert_allclose(mse, metrics["by_code_dim"][0]["test_mse"]["mean"], rtol=1e-5)
+
+
 def test_a_file_too_many_is_damage(out):
     (newest(out) / "arrays" / "extra").write_bytes(b"x")
     with pytest.raises(checkpoints.DamagedError, match="too many"):
@@ -248,8 +262,8 @@ def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, mo
 
 
 def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
-    # No file may grow beyond 300 KiB: the figures fit, the arrays of a wide network do not.
-    options = ["--dataset", "digits", "--quick", "--code-dims", "400", "--noise-levels", "0.4"]
+    # No file may grow beyond 300 KiB: the figures fit, one array of a wide network does not.
+    options = ["--dataset", "digits", "--quick", "--code-dims", "2000", "--noise-levels", "0.4"]
     words = [sys.executable, "-m", "experiments.denoising", *options, *EVERY]
     command = f"ulimit -f 300; exec {shlex.join([*words, '--out', str(tmp_path)])}"
     found = subprocess.run(
@@ -257,7 +271,7 @@ def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
     )
     assert found.returncode == 0, found.stderr
     assert (
-        "a checkpoint after 1 epochs of dim-400_noise-0.4_seed-0 cannot be written" in found.stdout
+        "a checkpoint after 1 epochs of dim-2000_noise-0.4_seed-0 cannot be written" in found.stdout
     )
     assert (tmp_path / "metrics.json").exists()
     assert not list(tmp_path.rglob(".partial-*"))

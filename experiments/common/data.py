@@ -235,7 +235,8 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     if not entry.is_dir():
         whole.write_folder(entry, unpack)
     found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
-    return {name: RowsFile(file) for name, file in found.items()}
+    opened = lambda name: np.load if name.startswith("y_") else RowsFile  # labels are small
+    return {name: opened(name)(file) for name, file in found.items()}
 
 
 def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:

@@ -6,6 +6,7 @@ shorter in the meantime is an error in Python and not the end of the process.
 
 import math
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,8 @@ class RowsFile:
         if self._begin + math.prod(shape) * dtype.itemsize > size:
             raise ValueError(f"its header says {shape} of {dtype}, but it has only {size} bytes")
         self._examples, self._example_shape, self.dtype = shape[0], shape[1:], dtype
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +84,7 @@ class RowsFile:
                 raise IndexError(f"row {at} of {self._examples}")
             part = buffer[first * width : (first + count) * width]
             self._fill(part, self._begin + at * width)
-        return found.reshape(*rows.shape, *self._example_shape)
+        return found.reshape((*rows.shape, *self._example_shape))
 
     def _fill(self, buffer: memoryview, at: int) -> None:
         while len(buffer):

@@ -137,10 +137,19 @@ def profile_table(device: str) -> str:
 def variants_table(device: str) -> str:
     """Returns the Markdown table of other ways to do an epoch: times as long, and the spread."""
     cases = benchmark("epoch", device)["cases"]
-    lines = [["", *cases], ["---", *["---:"] * len(cases)]]
-    names = next(iter(cases.values()))["variants"]
-    for i, name in enumerate(names):
-        found = [case["variants"][name] for case in cases.values()]
+    return _beside_the_first("", {name: case["variants"] for name, case in cases.items()})
+
+
+def streaming_table(device: str) -> str:
+    """Returns the Markdown table of an epoch over data that are read in pieces."""
+    return _beside_the_first("data from", benchmark("streaming", device)["cases"])
+
+
+def _beside_the_first(corner: str, cases: dict[str, Any]) -> str:
+    """Returns a Markdown table of races: the seconds of the first, and ratios to it."""
+    lines = [[corner, *cases], ["---", *["---:"] * len(cases)]]
+    for i, name in enumerate(next(iter(cases.values()))):
+        found = [case[name] for case in cases.values()]
         cells = [
             f"{_digits(row['seconds']['median'])} s" if i == 0 else _ratio(row["times_the_first"])
             for row in found
@@ -231,6 +240,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "variants cpu-2-cores": partial(variants_table, "cpu-2-cores"),
         "rounding mnist": partial(rounding_table, "mnist"),
         "sweeps cpu-2-cores": partial(sweep_table, "cpu-2-cores"),
+        "streaming cpu-2-cores": partial(streaming_table, "cpu-2-cores"),
         "start cpu-2-cores": partial(start_table, "cpu-2-cores"),
         "growth cpu-2-cores": partial(growth_table, "cpu-2-cores"),
     },

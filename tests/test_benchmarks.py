@@ -16,6 +16,7 @@ from experiments.benchmarks import (
     random_bits,
     side_by_side,
     start,
+    streaming,
     training,
 )
 from experiments.common import command_line
@@ -171,6 +172,15 @@ def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
     assert grown["sizes"] == [4, 8]
     assert 0 < grown["exponent_of_bytes"] < 1  # the data do not grow
     assert list(results["sweeps"]["quick"]) == ["threads", "vmap", "one after another"]
+
+
+def test_streaming_compares_the_same_bits_and_writes_a_whole_file(tmp_path, as_users_run_it):
+    options = ["--quick", "--out", str(tmp_path)]
+    assert command_line.run(streaming.main, streaming.Config, options) == 0
+    (path,) = tmp_path.glob("streaming-*.json")
+    (case,) = json.loads(path.read_text())["cases"].values()
+    assert list(case) == ["memory", "file, row by row", "memory-mapped", "Grain, one by one"]
+    assert case["memory"]["times_the_first"] == {"median": 1, "min": 1, "max": 1}
 
 
 def test_an_exponent_is_the_slope_of_a_power_law():

@@ -316,10 +316,13 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
             heard.set()
             os.kill(os.getpid(), number)
 
+    # The one reads its data in pieces until it is stopped, and has them in memory afterwards.
+    memory = ["--memory", "1"] if number == signal.SIGTERM else []
     with monkeypatch.context() as patch:
         patch.setattr(records.RunRecord, "log", log_and_send)
-        assert run(tmp_path, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
+        assert run(tmp_path, *memory, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
     printed = capsys.readouterr()
+    assert ("read in pieces" in printed.out) == bool(memory)
     assert f"training is kept in {tmp_path}: the same command with --resume goes on" in printed.out
     assert printed.err.splitlines()[-1] == f"stopped by {number.name}; no result was written"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]

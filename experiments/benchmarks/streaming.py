@@ -1,0 +1,122 @@
+"""An epoch over data that are read in pieces, beside the same epoch from memory.
+
+    python -m experiments.benchmarks.streaming
+
+The lecture's denoising autoencoder on 60,000 images of 784 pixels, stored as bytes: from an array
+on the device, from a file that is read row by row, from a memory-mapped array, and from a
+``grain.MapDataset`` that is asked for one image at a time. All must come to the same bits first;
+then they take turns. About six minutes on two cores. Expected: the table of docs/speed.md, which
+is made from ``results/streaming-<device>.json``.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import jaxae
+from experiments.benchmarks import training
+from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks.side_by_side import Contender, race
+from experiments.common import command_line, records
+from experiments.common.pixels import as_pixels
+from experiments.common.rows_file import RowsFile
+
+CASES = ("64, batch 64", "64, batch 256", "1568, batch 64")
+EPOCHS = 2  # of a call of fit, so that its beginning does not count for much
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    rounds: int = 5
+    """How often everything runs in turn; the table has medians."""
+    out: Path | None = None
+    """Folder for the result file, by default results/benchmarks."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial: one small case, two rounds."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_integer("--rounds", self.rounds, low=1)
+
+
+def sources(path: Path) -> dict[str, Any]:
+    """Returns what ``jaxae.fit`` takes for the images of a file, by name; memory first."""
+    import grain
+
+    stored = np.load(path)
+    streamed = partial(jaxae.Streamed, transform=as_pixels)
+    return {
+        "memory": jnp.asarray(as_pixels(stored)),
+        "file, row by row": streamed(RowsFile(path)),
+        "memory-mapped": streamed(np.load(path, mmap_mode="r")),
+        "Grain, one by one": jaxae.Streamed(grain.MapDataset.source(stored).map(as_pixels)),
+    }
+
+
+def measure(case: training.Case, rounds: int) -> dict[str, Any]:
+    """Returns seconds of an epoch from each source, and times as long as from memory."""
+    task = training.make_task(case)
+    run, state = training.prepared(task)
+    key = jaxae.hash_key(jax.random.key(1))
+
+    def train(x: Any) -> Callable[[], list[Any]]:
+        def call() -> list[Any]:
+            trained = jaxae.fit(run, state, key, x, epochs=EPOCHS)
+            return [np.asarray(leaf) for leaf in jax.tree.leaves(trained)]
+
+        return call
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, np.round(task.x * 255).astype(np.uint8))
+        calls = {name: train(x) for name, x in sources(path).items()}
+        bits = [[leaf.tobytes() for leaf in call()] for call in calls.values()]
+        if any(other != bits[0] for other in bits):
+            raise RuntimeError("the sources do not give the same bits")
+        timed = race({name: Contender(call) for name, call in calls.items()}, rounds)
+    of_epoch = lambda spread: {name: value / EPOCHS for name, value in spread.items()}
+    return {
+        name: {"seconds": of_epoch(row["seconds"]), "times_the_first": row["times_the_first"]}
+        for name, row in timed.items()
+    }
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the benchmark and returns what the result file holds."""
+    cases = {name: training.CASES[name] for name in CASES}
+    if config.quick:
+        cases = {"quick": training.QUICK}
+    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+        found: dict[str, Any] = {}
+        for name, case in cases.items():
+            found[name] = measure(case, 2 if config.quick else config.rounds)
+            for source, row in found[name].items():
+                seconds, ratio = row["seconds"]["median"], row["times_the_first"]["median"]
+                print(f"{name:16s} {source:18s} {seconds:8.3f} s  {ratio:5.2f}", flush=True)
+            record.log(case=name)
+        results = {
+            "benchmark": "streaming",
+            "rounds": config.rounds,
+            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "grain": records.version("grain"),
+            "epochs_per_call": EPOCHS,
+            "cases": found,
+        }
+        record.write_json(f"streaming-{device_name()}.json", results)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

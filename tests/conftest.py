@@ -1,13 +1,24 @@
 """Strict settings for every test: no silent promotion, no broadcasting of ranks, no warnings."""
 
+import os
+
+# Tests compile much and run little; so do the processes that they start.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 import pytest
 from jaxtyping import config as jaxtyping_config
 
+from experiments.common import plots
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Tests compile much and run little.
-jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def coarse_figures(monkeypatch):
+    """Drawing is most of what a tiny run does."""
+    monkeypatch.setitem(plots.style.STYLE, "savefig.dpi", 30)
 
 
 @pytest.fixture

@@ -7,20 +7,44 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from test_trained import save
 
 import jaxae
-from experiments import readme_tables
+from experiments import export, readme_tables
+from experiments.common import command_line
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def the_code(part):
+    """Returns the block of Python that has some words in it."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = (block for block in blocks if part in block)
     ast.parse(code)
+    return code
+
+
+def test_a_trained_model_is_loaded_and_its_program_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = jaxae.DenseAutoencoder((64,), 16, output_activation=jax.nn.sigmoid)
+    run = tmp_path / "results" / "denoising" / "digits"
+    save(run / "checkpoints", "dim-16_noise-0.55_seed-0", model)
+    words = re.search(r"-m experiments\.export (.*)", README)[1].split()
+    assert command_line.run(export.main, export.Config, words) == 0
+    x = jax.random.uniform(jax.random.key(0), (3, 64))
+    names = {"x": x}
+    for part in ("trained.load", "jax.export.deserialize"):
+        exec(compile(the_code(part), "README.md", "exec"), names)
+    codes = jax.vmap(names["autoencoder"].encode)(x)
+    np.testing.assert_allclose(names["codes"], codes, rtol=1e-5, atol=1e-6)
+
+
+def test_the_example_runs():
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(the_code("def loss"), "README.md", "exec"), names)
     assert names["params"]["w"].shape == (32, 64)
     assert float(abs(names["gradient"]["w"]).max()) > 0
 
@@ -63,11 +87,11 @@ def test_links_and_pictures_exist():
 
 
 def test_options_of_the_commands_exist():
-    fields = {"dataset", "epochs", "out", "checkpoint-every", "resume"}
+    fields = {"dataset", "epochs", "out", "checkpoint-every", "resume", "distributed", "code-dims"}
     written = re.sub(r"<!-- table: .*?<!-- end of table -->", "", README, flags=re.DOTALL)
     commands = re.findall(r"python -m experiments\.([\w.]+)(.*)", written)
     benchmarks = {"benchmarks.contraction", "benchmarks.training"}
-    assert {name for name, _ in commands} == {"lecture", "denoising"} | benchmarks
+    assert {name for name, _ in commands} == {"lecture", "denoising", "export"} | benchmarks
     for _, options in commands:
         assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help", "quick"}
 

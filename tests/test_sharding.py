@@ -38,6 +38,7 @@ start = lambda key: jaxae.create_train_state(init(key), optimizer)
 key = jaxae.hash_key(jax.random.key(1))
 found = {"curves": {}, "reductions": {}, "devices": {}}
 
+@functools.cache
 def make(devices):
     mesh = jaxae.data_mesh(devices=devices) if devices else None
     return jaxae.make_run(loss, optimizer, batch_size=24, mesh=mesh)

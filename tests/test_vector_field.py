@@ -118,7 +118,7 @@ def test_relative_error_is_a_ratio_of_norms():
     )
 
 
-def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch):
+def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch, coarse_figures):
     monkeypatch.setattr(densities, "ALL", {"mixture": densities.mixture})
     args = ["--quick", "--epochs", "40", "--batch-size", "256", "--out", str(tmp_path)]
     with jax.numpy_dtype_promotion("standard"):

@@ -316,13 +316,10 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
             heard.set()
             os.kill(os.getpid(), number)
 
-    # The one reads its data in pieces until it is stopped, and has them in memory afterwards.
-    memory = ["--memory", "1"] if number == signal.SIGTERM else []
     with monkeypatch.context() as patch:
         patch.setattr(records.RunRecord, "log", log_and_send)
-        assert run(tmp_path, *memory, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
+        assert run(tmp_path, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
     printed = capsys.readouterr()
-    assert ("read in pieces" in printed.out) == bool(memory)
     assert f"training is kept in {tmp_path}: the same command with --resume goes on" in printed.out
     assert printed.err.splitlines()[-1] == f"stopped by {number.name}; no result was written"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
@@ -330,6 +327,28 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
     # What was stopped without --checkpoint-every goes on with it, to the bits of the other run.
     assert run(tmp_path, "--resume") == 0
     same(arrays(tmp_path), arrays(finished))
+
+
+def test_a_run_that_reads_in_pieces_is_that_from_memory_also_in_its_checkpoints(tmp_path, capsys):
+    # Below the least that a run needs, whatever its data; all of the digits, since a few are kept.
+    options = [option for option in OPTIONS if option != "--quick"]
+    options += ["--num-seeds", "1", "--epochs", "4", "--checkpoint-every", "2"]
+    assert run(tmp_path / "memory", options=options) == 0
+    assert "read in pieces" not in capsys.readouterr().out
+    assert run(tmp_path / "stream", "--memory", "1", options=options) == 0
+    assert "read in pieces" in capsys.readouterr().out
+    found = {}
+    for name in ("memory", "stream"):
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        del metrics["seconds"], metrics["by_code_dim"][0]["seconds_per_run"]
+        del metrics["by_noise_level"][0]["seconds_per_run"]
+        found[name] = metrics, (tmp_path / name / "log.jsonl").read_text()
+        shutil.rmtree(newest(tmp_path / name))
+    assert found["memory"] == found["stream"]
+    # What was begun in memory goes on in pieces.
+    assert run(tmp_path / "memory", "--resume", "--memory", "1", options=options) == 0
+    assert run(tmp_path / "stream", "--resume", options=options) == 0
+    same(arrays(tmp_path / "memory"), arrays(tmp_path / "stream"))
 
 
 def test_a_second_signal_stops_at_once():

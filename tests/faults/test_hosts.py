@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jax_settings import as_on_the_command_line
 
-from experiments.common import checkpoints
+from experiments import denoising
+from experiments.common import checkpoints, command_line
 
 ROOT = Path(__file__).parent.parent.parent
 MANY = int(os.environ.get("JAXAE_KILLS", "2")) > 2
 MOST_SECONDS = 120
+METHODS = ("threads", "vmap") if MANY else ("vmap",)
 
 PROGRAM = """
 import functools, json, sys
@@ -75,7 +78,7 @@ except jaxae.StoppedError as error:
 keys = jax.vmap(jaxae.hash_key)(jax.random.split(jax.random.key(2), 2))
 states = jax.vmap(lambda key: jaxae.create_train_state(init(key), optimizer))(keys)
 levels = jnp.array([0.1, 0.3])
-for method in ("threads", "vmap"):
+for method in sys.argv[4:]:
     many = jaxae.fit_many(run, states, keys, X, levels, epochs=2, method=method)
     found[method] = np.asarray(many.params["encoder_kernel_0"]).ravel().tolist()
 print(json.dumps(found))
@@ -127,7 +130,7 @@ def kill(process):
 def two_programs(count, **environment):
     port = free_port()
     processes = [
-        start(["-c", PROGRAM, str(count), str(index), str(port)], **environment)
+        start(["-c", PROGRAM, str(count), str(index), str(port), *METHODS], **environment)
         for index in range(count)
     ]
     found = ends(processes)
@@ -147,7 +150,7 @@ def test_two_processes_train_what_one_trains():
     assert [found["kept"] for found in two] == [True, False]  # the first one keeps it for both
     assert all(found["resumed"] for found in (one, *two))
     assert two[0]["stopped"] == two[1]["stopped"]
-    for method in ("threads", "vmap"):
+    for method in METHODS:
         assert two[0][method] == two[1][method]
         np.testing.assert_allclose(two[0][method], one[method], atol=1e-5)
 
@@ -164,16 +167,27 @@ OPTIONS += ["--epochs", "80", "--checkpoint-every", "4"]
 MODEL = "dim-5_noise-1_seed-0"
 
 
-def experiment(out, *more, index=None, port=None, options=OPTIONS):
-    command = ["-m", "experiments.denoising", *options, "--out", str(out), *more]
-    return start(
-        command + ([] if port is None else ["--distributed", f"127.0.0.1:{port},2,{index}"])
-    )
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of compiled programs, which all processes share."""
+    return tmp_path_factory.mktemp("cache")
 
 
-def both(out, *more):
-    port = free_port()
-    return [experiment(out, *more, index=index, port=port) for index in (0, 1)]
+@pytest.fixture
+def both(cache):
+    """Starts two processes with the options of the first test, and more or others."""
+
+    def start_both(out, *more, seeds=(0, 0)):
+        port = free_port()
+        command = ["-m", "experiments.denoising", *OPTIONS, "--out", str(out), *more]
+        command += ["--compilation-cache", str(cache)]
+        of_each = lambda index: [
+            *("--seed", str(seeds[index])),
+            *("--distributed", f"127.0.0.1:{port},2,{index}"),
+        ]
+        return [start(command + of_each(index)) for index in (0, 1)]
+
+    return start_both
 
 
 def wait_for_a_checkpoint(out, processes):
@@ -189,16 +203,18 @@ def losses(out):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The losses and the error of a run of one process."""
+    """The losses and the numbers of a run of one process."""
     out = tmp_path_factory.mktemp("alone")
-    ((_, errors, status),) = ends([experiment(out)])
-    assert status == 0, errors
+    with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
+        patch.setattr(denoising, "draw", lambda *_: None)
+        args = [*OPTIONS, "--out", str(out)]
+        assert command_line.run(denoising.main, denoising.Config, args) == 0
     return losses(out), json.loads((out / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("victim", [1, 0] if MANY else [1])
 def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
-    victim, alone, tmp_path
+    victim, both, request, tmp_path
 ):
     processes = both(tmp_path)
     wait_for_a_checkpoint(tmp_path, processes)
@@ -212,6 +228,9 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     assert last.endswith("start all again, with --resume")
     assert "Traceback" not in errors
     assert not (tmp_path / "metrics.json").exists()
+    if not MANY:  # that two go on from what the first one finds is tested above
+        return
+    alone = request.getfixturevalue("alone")
     found = ends(both(tmp_path, "--resume"))
     assert [status for *_, status in found] == [0, 0], found
     assert "nothing to resume" not in found[0][0]
@@ -223,7 +242,7 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     np.testing.assert_allclose(mse(metrics), mse(alone[1]), rtol=1e-5)
 
 
-def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
+def test_a_signal_to_one_stops_both_after_the_same_step(both, tmp_path):
     processes = both(tmp_path, "--epochs", "100000")
     wait_for_a_checkpoint(tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)
@@ -235,11 +254,8 @@ def test_a_signal_to_one_stops_both_after_the_same_step(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
-def test_processes_with_other_options_do_not_begin(tmp_path):
-    port = free_port()
-    processes = [
-        experiment(tmp_path, "--seed", str(index), index=index, port=port) for index in (0, 1)
-    ]
+def test_processes_with_other_options_do_not_begin(both, tmp_path):
+    processes = both(tmp_path, seeds=(0, 1))
     for _, errors, status in ends(processes):
         assert status == 2
         assert errors.splitlines()[-1] == (

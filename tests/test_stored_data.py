@@ -79,8 +79,16 @@ BAD = {
     "objects": (lambda p: np.save(p, np.array([{}], object)), "Python objects"),
     "a scalar": (lambda p: np.save(p, np.zeros(())), "row by row"),
     "no array": (lambda p: p.write_bytes(b"x" * 100), "magic"),
+    "a negative size": (lambda p: claim(p, (-5, 4)), "header says"),
     "too short": (lambda p: (np.save(p, IMAGES), truncate(p)), "only 600 bytes"),
 }
+
+
+def claim(path, shape):
+    with open(path, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(100))
 
 
 def truncate(path):

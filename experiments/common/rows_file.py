@@ -38,6 +38,8 @@ class RowsFile:
             raise ValueError("it holds Python objects, which are not read")
         if is_fortran or not shape:
             raise ValueError("it is not stored row by row (C order); store it so with numpy.save")
+        if min(shape) < 0:
+            raise ValueError(f"its header says {shape}")
         if self._begin + math.prod(shape) * dtype.itemsize > size:
             raise ValueError(f"its header says {shape} of {dtype}, but it has only {size} bytes")
         self._examples, self._example_shape, self.dtype = shape[0], shape[1:], dtype

@@ -222,10 +222,13 @@ def load(path):
     return found
 
 
+@pytest.mark.parametrize("largest", [0, 2**26], ids=["row by row", "at once"])
 @fuzz
 @given(st.sampled_from(["x.npy", "x.npz"]), anything_like(*NPY) | odd_headers())
-def test_npy(folder, name, content):
-    read_or_refuse(load, folder / name, content)
+def test_npy(largest, folder, name, content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_LARGE", largest)  # beyond it a file stays where it is
+        read_or_refuse(load, folder / name, content)
 
 
 @fuzz

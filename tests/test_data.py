@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from idx_files import idx_bytes, random_split, write_four
 
-from experiments.common import data, idx, tfds_source
+from experiments.common import data
 from experiments.common.errors import InputError
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources import idx, tfds_source
+from experiments.common.sources.rows_file import RowsFile
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 needs_mnist = pytest.mark.skipif(

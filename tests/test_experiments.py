@@ -150,7 +150,7 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
     # "Same" means: the same examples in one canonical order, hence bit-identical metrics.
     import tensorflow_datasets as tfds
 
-    from experiments.common import tfds_source
+    from experiments.common.sources import tfds_source
 
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(denoising, "draw", lambda *_: None)  # numbers are compared, no figures

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as st_numpy
 from experiments.common import data, memory, pixels, whole
 from experiments.common.errors import InputError
 from experiments.common.pixels import Pixels
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources.rows_file import RowsFile
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(8)
@@ -230,7 +230,7 @@ import re, resource, sys
 import numpy as np
 import jax, jax.numpy as jnp, optax
 import jaxae
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources.rows_file import RowsFile
 
 limit = 768 * 2**20
 path, n, d = sys.argv[1], int(float(sys.argv[2]) * limit) // (4 * 784), 784

@@ -29,7 +29,7 @@ from experiments.benchmarks.contraction import device_name
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.common import command_line, records
 from experiments.common.pixels import as_pixels
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources.rows_file import RowsFile
 
 CASES = ("64, batch 64", "64, batch 256", "1568, batch 64")
 EPOCHS = 2  # of a call of fit, so that its beginning does not count for much

@@ -293,13 +293,18 @@ def read_arrays(path: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
             if _sha256(path / name) != digest:
                 raise DamagedError(f"{name} is not what was written")
         restored = _orbax().restore((path / "arrays").resolve())
+        arrays = {}
+        for name, (dtype, *shape) in manifest["arrays"].items():
+            is_empty = 0 in shape
+            arrays[name] = np.zeros(shape, dtype) if is_empty else np.asarray(restored[name])
+            if [str(arrays[name].dtype), *arrays[name].shape] != [dtype, *shape]:
+                raise DamagedError(f"array {name} is not what was written")
+    except DamagedError:
+        raise
     except OSError as error:
         raise DamagedError(f"{error.filename}: {error.strerror or error}") from error
-    arrays = {}
-    for name, (dtype, *shape) in manifest["arrays"].items():
-        arrays[name] = np.asarray(restored[name]) if 0 not in shape else np.zeros(shape, dtype)
-        if [str(arrays[name].dtype), *arrays[name].shape] != [dtype, *shape]:
-            raise DamagedError(f"array {name} is not what was written")
+    except Exception as error:  # Orbax and NumPy raise what their parts raise
+        raise DamagedError(first_line(error)) from error
     return arrays
 
 

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import cache, idx, pixels, tfds_source, whole
+from experiments.common import pixels, whole
 from experiments.common.errors import InputError, first_line, visible
 from experiments.common.pixels import Pixels
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources import cache, idx, tfds_source
+from experiments.common.sources.rows_file import RowsFile
 
 Images = Any  # an array, or Pixels
 Split = tuple[Pixels, np.ndarray | None]

@@ -20,7 +20,8 @@ import pytest
 from idx_files import idx_bytes, write_four
 from jax_settings import as_on_the_command_line
 
-from experiments.common import command_line, data, tfds_source
+from experiments.common import command_line, data
+from experiments.common.sources import tfds_source
 
 GREY = np.full((10, 4, 4), 0.5, np.float32)
 IDX = idx_bytes(np.zeros((2, 3, 3), np.uint8))

@@ -5,6 +5,7 @@ Each test takes 100 examples. To take 2,000, a few minutes:
     JAXAE_FUZZ_EXAMPLES=2000 pytest -n 0 tests/faults/test_fuzz_readers.py
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -15,16 +16,20 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from idx_files import idx_bytes
 
-from experiments.common import data, idx, tfds_source
+import jaxae
+from experiments.common import checkpoints, data, trained
 from experiments.common.errors import InputError
+from experiments.common.sources import idx, tfds_source
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parent.parent.parent
@@ -311,6 +316,88 @@ def test_cache(folder, entry, data):
             np.testing.assert_array_equal(found[split][1], labels)
 
 
+# checkpoints and exported models
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder):
+    """A checkpoint, its files, its arrays, and what its manifest says."""
+    place = folder / "000002"
+    arrays = {"losses": np.arange(3.0), "none": np.zeros((0, 2)), "w": np.ones((4, 5), np.float32)}
+    header = {"identity": {"a": 1}, "environment": {}, "leaves": [], "epoch": 2, "step": 0}
+    checkpoints.write(place, arrays, header | {"loss": 1.5, "model": None})
+    files = {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+    return place, files, arrays, checkpoints.read_manifest(place)
+
+
+def read_checkpoint(place):
+    """Returns the arrays of a checkpoint, or None if it is refused as it should be."""
+    try:
+        return checkpoints.read_arrays(place, checkpoints.read_manifest(place))
+    except checkpoints.DamagedError:
+        return None
+
+
+def put_back(files):
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+@fuzz
+@given(st.data())
+def test_checkpoint(checkpoint, data):
+    place, files, arrays, _ = checkpoint
+    put_back(files)
+    path = data.draw(st.sampled_from(list(files)))
+    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path.write_bytes(content)
+    found = read_checkpoint(place)
+    is_same = content == files[path] or (path.name == "manifest.json" and found is not None)
+    assert (found is not None) == is_same  # other bytes are never believed
+    for name, array in (found or {}).items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+@fuzz
+@given(st.sampled_from(["arrays", "files", "leaves", "identity", "epoch", "loss", "model"]), JSON)
+def test_manifest_with_a_digest_that_fits(checkpoint, name, value):
+    place, files, _, manifest = checkpoint
+    put_back(files)
+    body = manifest | {name: value}
+    whole = json.dumps(body | {"sha256": checkpoints._digest(body)})
+    (place / "manifest.json").write_text(whole)
+    found = read_checkpoint(place)
+    assert found is None or name not in ("arrays", "files") or value in ({}, manifest[name])
+    with contextlib.suppress(InputError):  # and nothing else
+        trained.load(place)
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    """The files of an exported model."""
+    model = jaxae.DenseAutoencoder((3,), 2)
+    functions = jaxae.as_functions(model)
+    params = functions.init(jax.random.key(0))
+    bound = partial(functions.encode, params), partial(functions.decode, params)
+    place = folder / "exported"
+    trained.export(trained.TrainedAutoencoder(*bound, params, model, {}), place)
+    return place, {path: path.read_bytes() for path in sorted(place.iterdir())}
+
+
+@fuzz
+@given(st.data())
+def test_exported_model(exported, data):
+    place, files = exported
+    put_back(files)
+    path = data.draw(st.sampled_from([place / "model.safetensors", place / "model.json"]))
+    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):  # and nothing else
+        found = trained.load(place)
+        assert content == files[path] or path.name == "model.json"
+        assert found.params["encoder_kernel_0"].shape == (3, 2)
+
+
 # bombs: small files that say, or are, gigabytes; in a process that may have 1 GiB more
 
 
@@ -373,7 +460,8 @@ BOMBS = {
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from experiments.common import data, idx, tfds_source
+from experiments.common import data
+from experiments.common.sources import idx, tfds_source
 from experiments.common.errors import InputError
 
 readers = {

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common import cache, idx, whole
+from experiments.common import whole
 from experiments.common.errors import InputError, first_line
-from experiments.common.rows_file import RowsFile
+from experiments.common.sources import cache, idx
+from experiments.common.sources.rows_file import RowsFile
 
 _PROBE_SECONDS = 5.0
 _AT_ONCE = 512  # records that are decoded at a time

@@ -1,0 +1,1 @@
+"""Where data come from: IDX files, TensorFlow Datasets, arrays in files, the cache."""

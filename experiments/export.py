@@ -49,6 +49,9 @@ def main(config: Config) -> list[Path]:
         raise InputError(
             f"{config.path} holds no checkpoints; --checkpoint-every of a run leaves some"
         )
+    for folder in (config.out / name for name in found):
+        if folder.exists() and not (folder / trained.SAYS).is_file():
+            raise InputError(f"--out {config.out}: {folder} is there and no exported model")
     # All are read before anything is written.
     loaded = {name: trained.load(path, best=config.best) for name, path in found.items()}
     folders = []

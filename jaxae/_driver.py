@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -77,15 +78,25 @@ def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
     """Returns the snapshot of a model, after its losses were reported, or None."""
     if job.checkpoints is None:
         return None
-    step_losses = np.asarray(job.run.epoch.no_losses(job.x))
-    if not _hosts.spans_hosts(job.run.epoch.mesh):
-        found = job.checkpoints.restore(model, state)
+    if _hosts.spans_hosts(job.run.epoch.mesh):
+        step_losses = np.asarray(job.run.epoch.no_losses(job.x))
+        find = partial(_found, job, model, state)
+        found = _together(_hosts.of_the_first, find, state, step_losses)
     else:
-        mine = job.checkpoints.restore(model, state) if _hosts.is_first() else None
-        found = _hosts.of_the_first(mine, state, step_losses)
+        found = _found(job, model, state)
+    for i, loss in enumerate([] if found is None else found.losses):
+        job.report(model, job.span[0] + i + 1, float(loss))
+    return found
+
+
+def _found(job: Job, model: int, state: TrainState) -> Snapshot | None:
+    """Returns the snapshot of a model, if it is one of this run, or None."""
+    assert job.checkpoints is not None
+    found = job.checkpoints.restore(model, state)
     if found is None:
         return None
     first, end = job.span
+    step_losses = job.run.epoch.no_losses(job.x)
     shapes = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
     trees: list[Any] = [jax.tree.structure(state) for state in (found.state, state)]
     if trees[0] != trees[1] or shapes(found.state) != shapes(state):
@@ -97,8 +108,6 @@ def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
             f"the snapshot of model {model} has {found.epoch} epochs behind it, but this run goes "
             f"from {first} to {end}"
         )
-    for i, loss in enumerate(found.losses):
-        job.report(model, first + i + 1, float(loss))
     return found
 
 
@@ -149,10 +158,10 @@ def in_threads(job: Job, stacked: tuple[TrainState, Array, Any], models: int) ->
     def alone(model: int) -> TrainState:
         return train(job, part(model)._replace(program=program), begin(model))
 
+    if _hosts.spans_hosts(job.run.epoch.mesh):  # the same, in the same order, in every process
+        return _stack([alone(model) for model in range(models)])
     of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
     at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
-    if _hosts.spans_hosts(job.run.epoch.mesh):  # in the same order everywhere
-        at_a_time = 1
     with ThreadPoolExecutor(at_a_time) as pool:
         futures = [pool.submit(alone, model) for model in range(models)]
         try:
@@ -180,7 +189,9 @@ def _data(job: Job, part: Part, begin: Snapshot) -> _InMemory | Reader:
     at = begin.epoch * blocks + begin.step // _per_block(job)
     end = job.span[1] * blocks
     if isinstance(job.x, Stream):
-        return Reader(job.x, epoch, part.key, (at, end))
+        is_typed = jnp.issubdtype(part.key.dtype, jax.dtypes.prng_key)
+        key = part.key if is_typed else jax.random.wrap_key_data(part.key)
+        return Reader(job.x, epoch, key, (at, end))
     return _InMemory(job.x, epoch.mesh, end)
 
 
@@ -220,6 +231,8 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
         epoch = at // blocks
         _check_stopped(part, epoch, at % blocks)
         last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
+        x: Any = None
+        given: Any = None  # the memory of the last window is free while the next one is waited for
         x, until = data.window(at)
         to = min(at + at_once, last, until, end)
         with _SLOTS if mesh is None or mesh.size == 1 else _ALL_DEVICES:
@@ -237,7 +250,7 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
             _check_params(part, state, job.span[1])
         is_told = job.checkpoints is not None and job.checkpoints.should_stop()
         if several:
-            is_told, at_once = _agreed(is_told, at_once)
+            is_told, at_once = _together(_hosts.agreed, is_told, at_once)
         is_told = is_told and at < end
         if job.checkpoints is not None:
             if is_told or at == end or (every and at % (every * blocks) == 0):
@@ -259,9 +272,10 @@ def _called(program: Callable[..., Any], given: tuple[Any, ...], several: bool) 
         raise (_hosts.as_lost(error) if several else error) from error
 
 
-def _agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
+def _together(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a function returns that all processes call; an error says if one is lost."""
     try:
-        return _hosts.agreed(is_told, blocks)
+        return function(*arguments)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         raise _hosts.as_lost(error) from error
 
@@ -269,18 +283,24 @@ def _agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
 def _save(job: Job, part: Part, now: Snapshot) -> None:
     """Hands over a snapshot of each model, in arrays that no program will use up."""
     assert job.checkpoints is not None
+    keys = jax.tree.map(_impl_of_key, now.state)
+    changing = _hosts.plain(now.state), now.losses, now.step_losses
     if _hosts.spans_hosts(job.run.epoch.mesh) and not _hosts.is_first():
         return
-    changing = now.state, now.losses, now.step_losses
     for i, model in enumerate(part.together or [part.model]):
         of_one = changing if part.together is None else _one(changing, i)
-        state, *losses = jax.tree.map(_copied, of_one)
+        state, *losses = jax.tree.map(np.array, of_one)
+        state = jax.tree.map(_with_keys, state, keys)
         job.checkpoints.save(model, Snapshot(state, now.epoch, now.step, *losses))
 
 
-def _copied(leaf: Any) -> Any:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf.copy() if is_key else np.array(leaf)
+def _impl_of_key(leaf: Any) -> Any:
+    """Returns the generator of PRNG keys, and of other arrays 0."""
+    return jax.random.key_impl(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
+
+
+def _with_keys(leaf: np.ndarray, impl: Any) -> Any:
+    return leaf if impl == 0 else jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
 
 def _check_stopped(part: Part, epoch: int, block: int) -> None:

@@ -3,6 +3,7 @@
 All of them make the same calls in the same order, or they wait for each other for ever.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,14 +34,33 @@ def agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
     return bool(told), -int(least)
 
 
-def of_the_first(found: Snapshot | None, like: TrainState, steps: np.ndarray) -> Snapshot | None:
-    """Returns the snapshot that the first process has found, which the others may not see."""
-    place = np.array([0, 0, -1] if found is None else [*found[1:3], len(found.losses)], np.int32)
-    epoch, step, losses = (int(number) for number in _sent(place))
+def of_the_first(
+    find: Callable[[], Snapshot | None], like: TrainState, steps: np.ndarray
+) -> Snapshot | None:
+    """Returns the snapshot that the first process finds, which the others may not see.
+
+    Raises:
+      Exception: in the first process what ``find`` raises, and then in the others
+        LostProcessError.
+    """
+    found, error = None, None
+    if is_first():
+        try:
+            found = find()
+        except Exception as refused:
+            error = refused
+    place = [0, 0, -1] if found is None else [*found[1:3], len(found.losses)]
+    epoch, step, losses, failed = (
+        int(number) for number in _sent(np.array([*place, error is not None], np.int32))
+    )
+    if error is not None:
+        raise error
+    if failed:
+        raise LostProcessError("the first one has refused what it should go on from")
     if losses < 0:
         return None
-    empty = Snapshot(jax.tree.map(np.zeros_like, _plain(like)), 0, 0, np.zeros(losses), steps)
-    mine = empty if found is None else found._replace(state=_plain(found.state))
+    empty = Snapshot(jax.tree.map(np.zeros_like, plain(like)), 0, 0, np.zeros(losses), steps)
+    mine = empty if found is None else found._replace(state=plain(found.state))
     state, *rest = _sent((mine.state, np.asarray(mine.losses, np.float64), mine.step_losses))
     return Snapshot(jax.tree.map(_as_key, state, like), epoch, step, *rest)
 
@@ -49,6 +69,13 @@ def as_lost(error: Exception) -> Exception:
     """Returns what to raise for an error of a computation over several processes."""
     is_lost = any(sign in str(error).lower() for sign in _SIGNS)
     return LostProcessError(str(error).splitlines()[0]) if is_lost else error
+
+
+def plain(state: Any) -> Any:
+    """Returns a state with the data of PRNG keys in their place, in NumPy."""
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    return jax.tree.map(plain, state)
 
 
 def _sent(tree: Any) -> Any:
@@ -63,13 +90,6 @@ def _sent(tree: Any) -> Any:
         found.append(piece.reshape(array.shape).copy())
         at += array.nbytes
     return jax.tree.unflatten(structure, found)
-
-
-def _plain(state: Any) -> Any:
-    """Returns a state with the data of PRNG keys in their place, in NumPy."""
-    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    plain = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    return jax.tree.map(plain, state)
 
 
 def _as_key(found: Any, like: Any) -> Any:

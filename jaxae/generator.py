@@ -87,7 +87,7 @@ def shuffled_order(
         None for all n.
 
     Returns:
-      The numbers at these positions, int32 ``(m,)``; those of a position outside mean nothing.
+      The numbers at these positions, int32 ``(m,)``; a position outside counts as the nearest one.
 
     Raises:
       TypeError: if ``key`` is no key, ``n`` no integer or ``positions`` no array of integers.
@@ -103,8 +103,10 @@ def shuffled_order(
     """
     _checks.prng_key("key", key)
     n = _checks.integer("n", n, low=1, high=2**31 - 1)
-    if positions is not None and not jnp.issubdtype(positions.dtype, jnp.integer):
-        raise TypeError(f"positions must be integers, but their dtype is {positions.dtype}")
+    if positions is not None:
+        if not jnp.issubdtype(dtype := getattr(positions, "dtype", object), jnp.integer):
+            raise TypeError(f"positions must be an array of integers, but its dtype is {dtype}")
+        positions = jnp.clip(positions, 0, n - 1)  # beyond them it could go around for ever
     if n < _SORTED_BELOW:
         order = jax.random.permutation(key, n)
         return order if positions is None else order[positions]

@@ -3,11 +3,12 @@ r"""Data that do not fit into memory: read in pieces, ahead of the training that
 Contract of this module. A source stays where it is; :func:`jaxae.fit` and
 :func:`jaxae.fit_many` take a :class:`Streamed` or :class:`StreamedBatches` in the place of the
 array ``x``, and run the same step on it. A thread reads the next batches and puts them on the
-device while the device trains on the last ones; two windows of 32 MiB are in memory at a time,
-however large the source is. These classes hold no file open and know no format: they ask the
-source for rows, and the source does the reading.
+device while the device trains on the last ones; two windows of 32 MiB are in memory at a time for
+each model that trains by itself, however large the source is. These classes hold no file open and
+know no format: they ask the source for rows, and the source does the reading.
 """
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +40,8 @@ class Streamed:
 
     Args:
       source: examples by number. Whatever has a shape and a dtype (a memory-mapped array of
-        NumPy, say) is asked for many rows at a time, ``source[rows]``; other sequences, such
+        NumPy, say) is asked for many rows at a time, ``source[rows]``, in the order of the
+        shuffle (h5py wants them sorted, and needs a function around it); other sequences, such
         as a ``grain.MapDataset`` or a data source of TensorFlow Datasets, for one by one,
         ``source[i]``, or ``source.__getitems__(rows)`` where there is one. Threads may ask at
         the same time.
@@ -83,14 +85,14 @@ class Streamed:
         return self._examples, *self._example_shape
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Returns some examples ``(m, *example)``, floating and finite.
+        """Returns some examples ``(m, *example)``, finite, in the dtype of the first one.
 
         Args:
           rows: numbers of the examples, integers ``(m,)``.
 
         Raises:
-          TypeError: if an example is of another type than the first one.
-          ValueError: if one is of another shape, or not finite.
+          TypeError: if an example is not floating.
+          ValueError: if one is of another shape than the first one, or not finite.
         """
         shape = len(rows), *self._example_shape
         if not len(rows):
@@ -117,9 +119,9 @@ class StreamedBatches:
       make: ``make(epoch, first_step)`` returns what yields the batches of an epoch, from 0,
         after the first ``first_step`` of them: floating arrays of the run's ``batch_size``
         ``(batch_size, *example)``, and at the end a smaller one where ``examples`` is no
-        multiple of it. It must give the same batches for the same numbers, or a run that goes
-        on is not the run that was stopped. With several hosts each yields whole batches, and
-        its share is taken.
+        multiple of it; what comes after is left alone. It must give the same batches for the
+        same numbers, or a run that goes on is not the run that was stopped. With several hosts
+        each yields whole batches, and its share is taken.
       examples: number n of examples in an epoch, at least 1.
       example_shape: shape of one example.
       dtype: floating type of the batches.
@@ -209,6 +211,7 @@ class Reader:
         else:
             self._cursor = _InOrder(stream, key, *cut[:2])
         self._pool = ThreadPoolExecutor(1)
+        self._as_here = _contexts()
         self._ahead: deque[Future[tuple[Window, int]]] = deque()
         self._now: tuple[Any, int] = None, -1
 
@@ -235,7 +238,7 @@ class Reader:
           ValueError: if it is of another shape, missing, or not finite.
         """
         while block >= self._now[1]:
-            self._now = None, -1  # its memory is free while the next one is waited for
+            self._now = None, -1
             if not self._ahead:
                 self._submit()
             coming = self._ahead.popleft()
@@ -261,6 +264,10 @@ class Reader:
 
     def _read(self, span: Span, after: int) -> tuple[Window, int]:
         """Returns the window of a span, on the devices, and the block after it."""
+        with self._as_here():
+            return self._read_here(span, after)
+
+    def _read_here(self, span: Span, after: int) -> tuple[Window, int]:
         shape, mesh = self._stream.shape[1:], self._epoch.mesh
         full, rest = self._cursor.read(span)
 
@@ -358,6 +365,22 @@ def _order(key: Array, epoch: Array, n: int, positions: Array) -> Array:
         return shuffled_order(keys_of_epoch(key, epoch)[0], n, positions=positions)
 
     return jax.vmap(of_key)(key) if key.ndim else of_key(key)
+
+
+def _contexts() -> Callable[[], contextlib.ExitStack]:
+    """Returns what enters the contexts of JAX that this thread is in; no other thread sees them."""
+    now: Any = jax.config
+    x64, partitionable = now.jax_enable_x64, now.jax_threefry_partitionable
+    device = now.jax_default_device
+
+    def enter() -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        stack.enter_context(jax.enable_x64(x64))
+        stack.enter_context(jax.threefry_partitionable(partitionable))
+        stack.enter_context(jax.default_device(device))
+        return stack
+
+    return enter
 
 
 def _on_the_host(key: Array) -> Array:

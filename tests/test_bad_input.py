@@ -691,7 +691,13 @@ case(
     "shuffled_order",
     lambda: jaxae.shuffled_order(KEY, 5, **POSITIONS),
     TypeError,
-    "positions must be integers",
+    "positions must be an array of integers",
+)
+case(
+    "shuffled_order",
+    lambda: jaxae.shuffled_order(KEY, 5, positions=[1, 2]),
+    TypeError,
+    "positions must be an array of integers",
 )
 case("evaluate", lambda: jaxae.evaluate(3, X, batch_size=2), TypeError, "metric must be a function")
 case("evaluate", lambda: jaxae.evaluate(jnp.sum, X[:0], batch_size=2), ValueError, "n >= 1")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -19,7 +20,7 @@ from PIL import Image
 
 import jaxae
 from experiments import denoising
-from experiments.common import command_line, data, records
+from experiments.common import command_line, data, fitting, records
 from experiments.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -389,6 +390,17 @@ def test_control_c_in_the_middle_of_training_is_heard_within_seconds(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
     kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert 1 <= len([name for name in kept if name.startswith(("dim-4", "dim-3"))]) == len(kept)
+
+
+def test_a_batch_that_all_processes_cannot_share_is_one_line(tmp_path, monkeypatch, capsys):
+    mesh = types.SimpleNamespace(size=6)
+    monkeypatch.setattr(fitting, "mesh_of", lambda devices: mesh)
+    args = ["--dataset", "digits", "--quick", "--out", str(tmp_path)]
+    assert command_line.run(denoising.main, denoising.Config, args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --batch-size must be a multiple of the 6 devices")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line_as_a_user_types_it(tmp_path):

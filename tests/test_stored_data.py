@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,15 @@ def test_files_that_cannot_be_read_row_by_row(name, tmp_path, monkeypatch):
         RowsFile(tmp_path / "x.npy")
     monkeypatch.setattr(data, "_LARGE", 0)
     with pytest.raises(InputError, match=f"cannot be read as .npy: .*{match}"):
-        data.load(str(tmp_path / "x.npy"))
+        data.load(str(tmp_path / "x.npy"), has_room=no_room)
+
+
+def test_fortran_order_is_read_at_once_where_there_is_room(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", IMAGES)
+    expected = data.load(str(tmp_path / "x.npy")).fingerprint()
+    monkeypatch.setattr(data, "_LARGE", 0)
+    np.save(tmp_path / "x.npy", np.asfortranarray(IMAGES))
+    assert data.load(str(tmp_path / "x.npy")).fingerprint() == expected
 
 
 @pytest.fixture
@@ -159,6 +168,30 @@ def test_an_npz_without_room_is_unpacked_once(save, large, tmp_path, monkeypatch
     np.testing.assert_array_equal(stored.train_labels, in_memory.train_labels)
     monkeypatch.setattr(whole, "write_folder", lambda *_: pytest.fail("unpacked again"))
     assert data.load(str(path), has_room=no_room).fingerprint() == in_memory.fingerprint()
+
+
+def test_two_at_a_time_unpack_once(large, tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x_train=IMAGES, x_test=IMAGES[:9])
+    real, written = whole.write_folder, []
+    monkeypatch.setattr(whole, "write_folder", lambda *a: (written.append(a), real(*a)))
+    with ThreadPoolExecutor(4) as pool:
+        load = lambda _: data.load(str(tmp_path / "x.npz"), has_room=no_room).fingerprint()
+        assert len(set(pool.map(load, range(8)))) == 1
+    assert len(written) == 1
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    whole.write_folder(tmp_path / "x", lambda folder: (folder / "old").write_text("1"))
+
+    def fail(folder):
+        (folder / "new").write_text("2")
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        whole.write_folder(tmp_path / "x", fail)
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "old"]
+    whole.write_folder(tmp_path / "x", lambda folder: (folder / "new").write_text("2"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "new"]
 
 
 def test_an_npz_that_cannot_be_unpacked_leaves_nothing(large, tmp_path, monkeypatch):

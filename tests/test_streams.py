@@ -252,6 +252,30 @@ def test_models_under_vmap_share_their_batches():
     )
 
 
+def test_a_raw_key_will_do(from_memory):
+    raw = jax.random.PRNGKey(3)
+    fit = lambda x: jaxae.fit(RUNS[32], STATE, raw, x, jnp.float32(0.3), epochs=2).params
+    np.testing.assert_array_equal(fit(jaxae.Streamed(X)), fit(jnp.asarray(X)))
+
+
+def test_the_thread_that_reads_is_in_the_contexts_of_its_caller():
+    key = jax.random.key(3)  # of a generator that the context changes
+    run = lambda: jaxae.make_run(loss, SGD, batch_size=32)
+    fit = lambda x: np.asarray(jaxae.fit(run(), STATE, key, x, jnp.float32(0.3), epochs=2).params)
+    plain = fit(jnp.asarray(X))
+    with jax.threefry_partitionable(False):
+        other = fit(jnp.asarray(X))
+        np.testing.assert_array_equal(fit(jaxae.Streamed(X)), other)
+    assert (other != plain).any()
+    with jax.enable_x64(True):
+        wide = X.astype(np.float64)
+        state = jaxae.create_train_state(jnp.zeros(6), SGD)
+        fit = lambda x: jaxae.fit(run(), state, key, x, 0.3, epochs=2).params
+        found = fit(jaxae.Streamed(wide))
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, fit(jnp.asarray(wide)))
+
+
 FAULTY = {
     "too few": (lambda e, s: [X[:32]] * 3, ValueError, "batch 3 of epoch 0 is missing"),
     "too small": (lambda e, s: [X[:31]] * 13, ValueError, r"batch 0 .* \(32, 6\).* \(31, 6\)"),
@@ -312,6 +336,8 @@ def test_positions_of_an_order():
         found = jaxae.shuffled_order(KEY, n, positions=places)
         assert found.dtype == jnp.int32
         np.testing.assert_array_equal(found, order[places])
+        beyond = jaxae.shuffled_order(KEY, n, positions=jnp.array([-1, n, 2**31 - 1]))
+        np.testing.assert_array_equal(beyond, order[jnp.array([0, n - 1, n - 1])])
 
 
 def test_a_stream_of_batches_may_be_endless(from_memory):

@@ -242,6 +242,19 @@ def test_bad_input_of_the_export(name, run, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_export_never_takes_the_place_of_something_else(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    before = sorted(copy.rglob("*"))
+    args = [str(copy), "--out", str(copy / "checkpoints")]
+    assert command_line.run(export.main, export.Config, args) == 2
+    assert "is there and no exported model" in capsys.readouterr().err
+    assert sorted(copy.rglob("*")) == before
+    args = [str(copy / "checkpoints" / "dense"), "--out", str(tmp_path / "out")]
+    for _ in range(2):  # an earlier export is replaced
+        assert command_line.run(export.main, export.Config, args) == 0
+    check(trained.load(tmp_path / "out" / "dense"), DENSE)
+
+
 def test_the_folder_of_a_run_a_model_and_a_checkpoint(run, tmp_path):
     names = lambda path: sorted(checkpoints.models(Path(path)))
     assert names(run) == names(run / "checkpoints") == ["conv", "dense"]

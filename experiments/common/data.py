@@ -24,7 +24,7 @@ from experiments.common import pixels, whole
 from experiments.common.errors import InputError, first_line, visible
 from experiments.common.pixels import Pixels
 from experiments.common.sources import cache, idx, tfds_source
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.sources.rows_file import NotByRowsError, RowsFile
 
 Images = Any  # an array, or Pixels
 Split = tuple[Pixels, np.ndarray | None]
@@ -148,8 +148,10 @@ def load(
         )
     if has_room(train.nbytes + test.nbytes):
         train, test = np.asarray(train), np.asarray(test)
-    whole = Dataset(visible(name), train, test, train_labels, test_labels)
-    return dataclasses.replace(whole, source=whole.fingerprint())
+    loaded = Dataset(visible(name), train, test, train_labels, test_labels)
+    found = dataclasses.replace(loaded, source=loaded.fingerprint())
+    vars(found)["_digest"] = found.source  # it takes a pass over all pixels
+    return found
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray | None]:
@@ -208,7 +210,11 @@ def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, Any]:
         raise ValueError("it is no regular file")  # opening a named pipe would wait forever
     is_large = path.stat().st_size > _LARGE
     if path.suffix == ".npy" and is_large:
-        return {"": RowsFile(path)}
+        try:
+            return {"": RowsFile(path)}
+        except NotByRowsError:
+            if not has_room(path.stat().st_size):
+                raise
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = np.load(file, allow_pickle=False)
@@ -225,7 +231,7 @@ def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, Any]:
 def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     """Returns the arrays of an ``.npz`` file from the cache, unpacked where they are not yet."""
     with open(path, "rb") as file:
-        entry = cache.folder() / f"npz-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
+        name = f"npz-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
 
     def unpack(staging: Path) -> None:
         for member in archive.infolist():
@@ -233,8 +239,10 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
             with archive.open(member) as packed, open(staging / name, "wb") as file:
                 shutil.copyfileobj(packed, file, 2**20)
 
-    if not entry.is_dir():
-        whole.write_folder(entry, unpack)
+    with cache.turn() as folder:
+        entry = folder / name
+        if not entry.is_dir():
+            whole.write_folder(entry, unpack)
     found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
     opened = lambda name: np.load if name.startswith("y_") else RowsFile  # labels are small
     return {name: opened(name)(file) for name, file in found.items()}

@@ -2,7 +2,8 @@
 
 JAX's own runtime connects them. All have the same options and data, and each does the same; only
 the first one says, writes and resumes things. A process that is gone takes the others with it:
-they end with an error within a minute, and the same commands with ``--resume`` go on.
+they end with an error within a minute, and the same commands with ``--resume`` go on from the
+checkpoints that ``--checkpoint-every`` has left.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import jaxae
 from experiments.common import interrupts
 from experiments.common.errors import InputError, first_line
 
@@ -95,7 +97,10 @@ def start_together(identity: dict[str, Any], error: InputError | None) -> None:
 
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
         mine = np.frombuffer(bytes([error is None]) + digest.digest(), np.uint8)
-        found = np.asarray(multihost_utils.process_allgather(mine))
+        try:
+            found = np.asarray(multihost_utils.process_allgather(mine))
+        except (RuntimeError, ValueError) as lost:
+            raise jaxae.LostProcessError(first_line(lost)) from lost
         if error is None and not found[:, 0].all():
             which = int(np.argmin(found[:, 0]))
             raise InputError(f"process {which} cannot begin; what it printed says why")

@@ -46,9 +46,19 @@ def defaults(config: CommonConfig, *, digits: int, others: int) -> dict[str, int
 
 
 def _devices(config: CommonConfig) -> int:
-    """Returns over how many devices a batch is divided."""
+    """Returns over how many devices a batch is divided.
+
+    Raises:
+      InputError: if there are not so many, or they cannot share it.
+    """
     mesh = fitting.mesh_of(config.devices)
-    return 1 if mesh is None else mesh.size
+    size = 1 if mesh is None else mesh.size
+    if config.batch_size % size:
+        raise InputError(
+            f"--batch-size must be a multiple of the {size} devices of all processes, but it is "
+            f"{config.batch_size}"
+        )
+    return size
 
 
 class Run:
@@ -152,7 +162,8 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         assert self._checkpoints is not None
-        is_stopped = kind is not None and issubclass(kind, (KeyboardInterrupt, jaxae.StoppedError))
+        stops = (KeyboardInterrupt, jaxae.StoppedError, jaxae.LostProcessError)
+        is_stopped = kind is not None and issubclass(kind, stops)
         has_checkpoints = self._checkpoints.keep() if is_stopped else self._checkpoints.close()
         self._record.__exit__(kind, error, trace)
         if kind is None:
@@ -183,8 +194,9 @@ class Run:
         after their next steps.
         """
         assert self._checkpoints is not None
-        # Several processes must train the same at the same time.
-        with ThreadPoolExecutor(1 if hosts.are_several() else 2) as pool:
+        if hosts.are_several():  # all must train the same at the same time
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(2) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 return [future.result() for future in futures]

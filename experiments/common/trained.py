@@ -39,7 +39,8 @@ _ACTIVATIONS: dict[str, Any] = {
     for name in ("relu", "sigmoid", "tanh", "softplus", "gelu", "elu", "selu", "silu", "leaky_relu")
 } | {"jnp.tanh": jnp.tanh}
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_WEIGHTS, _SAYS = "model.safetensors", "model.json"
+_WEIGHTS = "model.safetensors"
+SAYS = "model.json"  # what an exported model says of itself
 
 
 class TrainedAutoencoder(NamedTuple):
@@ -117,7 +118,7 @@ def load(path: str | Path, *, best: bool = False) -> TrainedAutoencoder:
         library.
     """
     path = Path(path)
-    if (path / _SAYS).is_file():
+    if (path / SAYS).is_file():
         return _from_export(path)
     if (path / "manifest.json").exists():
         return _from_checkpoint(path)
@@ -155,7 +156,7 @@ def _write(autoencoder: TrainedAutoencoder, folder: Path) -> None:
     ):
         (folder / f"{name}.jax").write_bytes(_program(function, one))
     digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-    (folder / _SAYS).write_text(json.dumps(about | {"files": digests}, indent=2) + "\n")
+    (folder / SAYS).write_text(json.dumps(about | {"files": digests}, indent=2) + "\n")
 
 
 def _program(function: Callable[[Array], Array], one: jax.ShapeDtypeStruct) -> bytes:
@@ -170,7 +171,7 @@ def _from_export(folder: Path) -> TrainedAutoencoder:
     import safetensors.numpy
 
     try:
-        about = json.loads((folder / _SAYS).read_text(encoding="utf-8"))
+        about = json.loads((folder / SAYS).read_text(encoding="utf-8"))
         digests, model = about.pop("files"), build(about.pop("model"))
         if _sha256(folder / _WEIGHTS) != digests[_WEIGHTS]:
             raise ValueError(f"{_WEIGHTS} is not what was written")
@@ -197,12 +198,12 @@ def _from_checkpoint(path: Path) -> TrainedAutoencoder:
         like = jax.eval_shape(jaxae.as_functions(model).init, jax.random.key(0))
         names = [f".params{jax.tree_util.keystr(at)}" for at, _ in _leaves(like)]
         numbers = [manifest["leaves"].index(name) for name in names]
-    except ValueError as error:
-        raise InputError(f"checkpoint {path} is of another model: {error}") from error
-    leaves = [jnp.asarray(arrays[f"state_{number:04d}"]) for number in numbers]
-    params = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    about = {name: manifest[name] for name in ("epoch", "step", "loss", "identity", "environment")}
-    return _bound(model, params, about)
+        leaves = [jnp.asarray(arrays[f"state_{number:04d}"]) for number in numbers]
+        params = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        parts = ("epoch", "step", "loss", "identity", "environment")
+        return _bound(model, params, {name: manifest[name] for name in parts})
+    except (ValueError, KeyError) as error:
+        raise InputError(f"checkpoint {path} is of another model: {first_line(error)}") from error
 
 
 def _bound(model: Any, params: Any, about: dict[str, Any]) -> TrainedAutoencoder:

@@ -21,14 +21,20 @@ def write_folder(place: Path, fill: Callable[[Path], None]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     # As open to others as any new folder, which tempfile's are not.
     staging = place.parent.resolve() / f".partial-{secrets.token_hex(6)}"
+    aside = staging.with_name(f"{staging.name}-old")
     staging.mkdir()
     try:
         fill(staging)
         if place.exists():
-            shutil.rmtree(place)
+            place.rename(aside)
         staging.rename(place)
+    except BaseException:
+        if aside.exists() and not place.exists():
+            aside.rename(place)
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty: all is well
             for path in made:
                 path.rmdir()

@@ -75,9 +75,24 @@ try:
     jaxae.fit(run, state, key, X, 0.3, epochs=4, checkpoints=kept)
 except jaxae.StoppedError as error:
     found["stopped"] = str(error)
+# What the first process may not go on from is refused by both.
+kept.saved, kept.told = whole and jaxae.Snapshot(
+    state._replace(params={}), 1, 0, np.zeros(1), np.zeros(13)), False
+try:
+    jaxae.fit(run, state, key, X, 0.3, epochs=4, checkpoints=kept)
+except (ValueError, jaxae.LostProcessError) as error:
+    found["refused"] = type(error).__name__
+kept.saved = None
 keys = jax.vmap(jaxae.hash_key)(jax.random.split(jax.random.key(2), 2))
 states = jax.vmap(lambda key: jaxae.create_train_state(init(key), optimizer))(keys)
 levels = jnp.array([0.1, 0.3])
+kept.told, stopped = index == count - 1, 0
+for _ in range(3):  # after a stop no process may begin with the next model
+    try:
+        jaxae.fit_many(run, states, keys, X, levels, epochs=2, method="threads", checkpoints=kept)
+    except jaxae.StoppedError:
+        stopped += 1
+found["stopped again"] = stopped
 for method in sys.argv[4:]:
     many = jaxae.fit_many(run, states, keys, X, levels, epochs=2, method=method)
     found[method] = np.asarray(many.params["encoder_kernel_0"]).ravel().tolist()
@@ -150,6 +165,8 @@ def test_two_processes_train_what_one_trains():
     assert [found["kept"] for found in two] == [True, False]  # the first one keeps it for both
     assert all(found["resumed"] for found in (one, *two))
     assert two[0]["stopped"] == two[1]["stopped"]
+    assert [found["stopped again"] for found in two] == [3, 3]
+    assert [found["refused"] for found in two] == ["ValueError", "LostProcessError"]
     for method in METHODS:
         assert two[0][method] == two[1][method]
         np.testing.assert_allclose(two[0][method], one[method], atol=1e-5)

@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 
 
+class NotByRowsError(ValueError):
+    """A file is not in C order."""
+
+
 class RowsFile:
     """Rows of an array in a file, with the shape, the dtype and the indexing of an array.
 
@@ -37,7 +41,10 @@ class RowsFile:
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read")
         if is_fortran or not shape:
-            raise ValueError("it is not stored row by row (C order); store it so with numpy.save")
+            raise NotByRowsError(
+                "it is not stored row by row (C order); "
+                "numpy.save(path, numpy.ascontiguousarray(x)) stores it so"
+            )
         if min(shape) < 0:
             raise ValueError(f"its header says {shape}")
         if self._begin + math.prod(shape) * dtype.itemsize > size:

@@ -288,14 +288,15 @@ def _cached(files: dict[str, list[Path]], decode: Decode) -> Splits:
     for path in (path for paths in files.values() for path in paths):
         with open(path, "rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    entry = cache.folder() / digest.hexdigest()[:32]
     try:
-        return _read_entry(entry, sorted(files))
-    except Exception:  # not there, or damaged in whatever way: decode again
-        pass
-    try:
-        whole.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
-        return _read_entry(entry, sorted(files))
+        with cache.turn() as folder:
+            entry = folder / digest.hexdigest()[:32]
+            try:
+                return _read_entry(entry, sorted(files))
+            except Exception:  # not there, or damaged in whatever way: decode again
+                pass
+            whole.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
+            return _read_entry(entry, sorted(files))
     except OSError as error:
         logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
     return {split: _in_memory(decode(split)) for split in sorted(files)}

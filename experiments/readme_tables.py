@@ -145,6 +145,18 @@ def streaming_table(device: str) -> str:
     return _beside_the_first("data from", benchmark("streaming", device)["cases"])
 
 
+def large_table(device: str) -> str:
+    """Returns the Markdown table of a run on data that are larger than its memory."""
+    results = benchmark("large", device)
+    gib = lambda count: f"{count / 2**30:.2f}"
+    lines = [["memory allowed (GiB)", "data (GiB)", "peak memory (GiB)", "seconds"], ["---:"] * 4]
+    for name, found in results["runs"].items():
+        allowed = gib(results["limit_bytes"]) if name == "limited" else name
+        peak, seconds = gib(found["peak_bytes"]), f"{found['seconds']:.0f}"
+        lines.append([allowed, gib(results["data_bytes"]), peak, seconds])
+    return _markdown(lines)
+
+
 def _beside_the_first(corner: str, cases: dict[str, Any]) -> str:
     """Returns a Markdown table of races: the seconds of the first, and ratios to it."""
     lines = [[corner, *cases], ["---", *["---:"] * len(cases)]]
@@ -241,6 +253,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "rounding mnist": partial(rounding_table, "mnist"),
         "sweeps cpu-2-cores": partial(sweep_table, "cpu-2-cores"),
         "streaming cpu-2-cores": partial(streaming_table, "cpu-2-cores"),
+        "large cpu-2-cores": partial(large_table, "cpu-2-cores"),
         "start cpu-2-cores": partial(start_table, "cpu-2-cores"),
         "growth cpu-2-cores": partial(growth_table, "cpu-2-cores"),
     },

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from jaxae import _hosts
 from jaxae._program import Run
 from jaxae.sharding import copied
-from jaxae.snapshots import Checkpoints, Snapshot, StoppedError
+from jaxae.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
 from jaxae.streams import Reader, Stream
 from jaxae.training import NonFiniteLossError, TrainState
 
@@ -265,11 +265,12 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
 
 def _called(program: Callable[..., Any], given: tuple[Any, ...], several: bool) -> Any:
     """Returns what a program returns, with the mean losses on the host, once it is there."""
-    try:
+
+    def call() -> Any:
         state, step_losses, losses = program(*given)
         return state, step_losses, np.asarray(losses)
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        raise (_hosts.as_lost(error) if several else error) from error
+
+    return _together(call) if several else call()
 
 
 def _together(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -277,7 +278,9 @@ def _together(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        raise _hosts.as_lost(error) from error
+        if _hosts.is_loss(error):
+            raise LostProcessError(str(error).splitlines()[0]) from error
+        raise
 
 
 def _save(job: Job, part: Part, now: Snapshot) -> None:

@@ -30,7 +30,8 @@ def is_first() -> bool:
 
 def agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
     """Returns whether any process was told to stop, and the least number of blocks."""
-    told, least = multihost_utils.process_allgather(np.array([is_told, -blocks], np.int32)).max(0)
+    mine = np.array([is_told, -min(blocks, 2**31 - 1)], np.int32)
+    told, least = multihost_utils.process_allgather(mine).max(axis=0)
     return bool(told), -int(least)
 
 
@@ -65,10 +66,9 @@ def of_the_first(
     return Snapshot(jax.tree.map(_as_key, state, like), epoch, step, *rest)
 
 
-def as_lost(error: Exception) -> Exception:
-    """Returns what to raise for an error of a computation over several processes."""
-    is_lost = any(sign in str(error).lower() for sign in _SIGNS)
-    return LostProcessError(str(error).splitlines()[0]) if is_lost else error
+def is_loss(error: Exception) -> bool:
+    """Returns whether an error of a computation says that another process is gone."""
+    return any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def plain(state: Any) -> Any:

@@ -13,6 +13,7 @@ from experiments.benchmarks import (
     contraction,
     epoch,
     growth,
+    large,
     random_bits,
     side_by_side,
     start,
@@ -181,6 +182,21 @@ def test_streaming_compares_the_same_bits_and_writes_a_whole_file(tmp_path, as_u
     (case,) = json.loads(path.read_text())["cases"].values()
     assert list(case) == ["memory", "file, row by row", "memory-mapped", "Grain, one by one"]
     assert case["memory"]["times_the_first"] == {"median": 1, "min": 1, "max": 1}
+
+
+def test_a_process_gets_no_more_memory_than_it_may_have():
+    command = ["timeit", "-n", "1", "-r", "1", "bytearray(10**9)"]
+    assert start.in_own_process(command)["peak_bytes"] > 10**9
+    with pytest.raises(RuntimeError, match="ended with status 1"):
+        start.in_own_process(command, most_data=2**28)
+
+
+def test_the_images_of_a_large_file(tmp_path):
+    size = large.write_images(tmp_path / "x.npy", 40e6)
+    images = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert 40e6 <= size == images.nbytes < 80e6
+    assert images.dtype == np.float32
+    assert 0 <= images.min() < images.max() <= 1
 
 
 def test_an_exponent_is_the_slope_of_a_power_law():

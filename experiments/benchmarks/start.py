@@ -25,6 +25,12 @@ from experiments.common import command_line, records
 from experiments.common.errors import InputError
 
 CASE = "64, batch 64"
+_LIMITED = [
+    sys.executable,
+    "-c",
+    "import os, resource, sys; most = int(sys.argv[1]); "
+    "resource.setrlimit(resource.RLIMIT_DATA, (most, most)); os.execv(sys.argv[2], sys.argv[2:])",
+]
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,17 @@ class Config:
             raise InputError(f"--alone must be among {', '.join(known)}, but it is {self.alone}")
 
 
-def in_own_process(arguments: list[str]) -> dict[str, Any]:
-    """Returns wall seconds and peak memory of a command, and what its last line says."""
+def in_own_process(arguments: list[str], *, most_data: int | None = None) -> dict[str, Any]:
+    """Returns wall seconds and peak memory of a command, and what its last line says.
+
+    Args:
+      arguments: the module and its options.
+      most_data: bytes that the process may have of its own, or None for no limit.
+    """
     start = time.perf_counter()
     command = [sys.executable, "-m", *arguments]
+    if most_data is not None:
+        command = [*_LIMITED, str(most_data), *command]
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)

@@ -16,9 +16,10 @@ from jaxtyping import Array
 
 from jaxae import _hosts
 from jaxae._program import Run
+from jaxae._reader import Reader
 from jaxae.sharding import copied
 from jaxae.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
-from jaxae.streams import Reader, Stream
+from jaxae.streams import Stream
 from jaxae.training import NonFiniteLossError, TrainState
 
 # A call lasts about so long, so that a log goes on and an interrupt is heard.
@@ -55,7 +56,7 @@ class Part(NamedTuple):
 
 
 class _InMemory:
-    """Data on the devices, in the place of a :class:`jaxae.streams.Reader`."""
+    """Data on the devices, in the place of a Reader."""
 
     def __init__(self, x: Array, mesh: Mesh | None, end: int) -> None:
         self.like, self._end = copied(x, mesh), end

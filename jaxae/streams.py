@@ -8,27 +8,14 @@ each model that trains by itself, however large the source is. These classes hol
 know no format: they ask the source for rows, and the source does the reading.
 """
 
-import contextlib
-import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
 
 from jaxae import _checks
-from jaxae.generator import shuffled_order
-from jaxae.sharding import batches_on_devices, copied, everywhere, places_like
-from jaxae.training import Epoch, Window, keys_of_epoch
-
-# Of the batches that are read at a time: long enough for a call, short beside any memory.
-_WINDOW_BYTES = 2**25
-_AHEAD = 1  # windows that wait for the device
 
 
 class Streamed:
@@ -97,7 +84,7 @@ class Streamed:
         shape = len(rows), *self._example_shape
         if not len(rows):
             return np.zeros(shape, self.dtype)
-        return _checked(self._read(rows), shape, self.dtype, rows)
+        return checked(self._read(rows), shape, self.dtype, rows)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if self._is_array:
@@ -163,235 +150,9 @@ class StreamedBatches:
 
 
 Stream = Streamed | StreamedBatches
-# Reads some of the places in each batch: ``(steps, places, *example)``.
-Read = Callable[[slice], np.ndarray]
 
 
-class Span(NamedTuple):
-    """Steps of one epoch.
-
-    Attributes:
-      epoch: which epoch.
-      first: the first step.
-      steps: how many of them, of full size.
-      has_rest: whether the smaller last batch follows.
-    """
-
-    epoch: int
-    first: int
-    steps: int
-    has_rest: bool
-
-
-class Reader:
-    """The windows of a run over a stream, each read while the one before it is used.
-
-    Args:
-      stream: where the data come from.
-      epoch: what an epoch is.
-      key: the key of the model, or the keys ``(m,)`` of those that are trained under vmap; then
-        a window has a leading axis of m.
-      blocks: the block to begin with and the one to end before, counted over all epochs.
-    """
-
-    def __init__(self, stream: Stream, epoch: Epoch, key: Array, blocks: tuple[int, int]) -> None:
-        self._stream, self._epoch = stream, epoch
-        self._begin, self._end = blocks  # of what is not read yet
-        self._size, self._steps, self._rest, self._per_block = epoch.cut(stream)
-        self._per_epoch = epoch.blocks(stream)
-        self._models = key.shape
-        of_step = self._size * math.prod(stream.shape[1:]) * stream.dtype.itemsize
-        most = max(1, _WINDOW_BYTES // (self._per_block * of_step * math.prod(self._models)))
-        windows = -(-self._per_epoch // most)
-        self._blocks = -(-self._per_epoch // windows)
-        cut = self._size, self._steps, self._capacity
-        self._cursor: _Shuffled | _InOrder
-        if isinstance(stream, Streamed):
-            self._cursor = _Shuffled(stream, key, *cut)
-        else:
-            self._cursor = _InOrder(stream, key, *cut[:2])
-        self._pool = ThreadPoolExecutor(1)
-        self._as_here = _contexts()
-        self._ahead: deque[Future[tuple[Window, int]]] = deque()
-        self._now: tuple[Any, int] = None, -1
-
-    @property
-    def _capacity(self) -> int:
-        """Full steps of a window."""
-        return min(self._blocks * self._per_block, self._steps)
-
-    @property
-    def like(self) -> Window:
-        """A window without numbers, to compile for."""
-        models, shape, mesh = self._models, self._stream.shape[1:], self._epoch.mesh
-        place = partial(places_like, dtype=self._stream.dtype, mesh=mesh)
-        batches = place((*models, self._capacity, self._size, *shape), len(models) + 1)
-        rest = place((*models, self._rest, *shape), len(models))
-        first = jax.ShapeDtypeStruct((), np.int32, sharding=mesh and everywhere(mesh))
-        return Window(batches, rest, first, self._stream.shape[0])
-
-    def window(self, block: int) -> tuple[Window, int]:
-        """Returns the window that holds a block, and the block after it; blocks only rise.
-
-        Raises:
-          TypeError: if what was read is of another type than it should be.
-          ValueError: if it is of another shape, missing, or not finite.
-        """
-        while block >= self._now[1]:
-            self._now = None, -1
-            if not self._ahead:
-                self._submit()
-            coming = self._ahead.popleft()
-            while self._begin < self._end and len(self._ahead) < _AHEAD:
-                self._submit()
-            self._now = coming.result()
-        return self._now
-
-    def close(self) -> None:
-        """Stops reading; waits for the read under way."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._now = None, -1
-        self._ahead.clear()
-
-    def _submit(self) -> None:
-        epoch, block = divmod(self._begin, self._per_epoch)
-        after = min(block + self._blocks, self._per_epoch)  # a window ends with its epoch
-        first, end = block * self._per_block, min(after * self._per_block, self._steps)
-        has_rest = bool(self._rest) and after == self._per_epoch
-        span = Span(epoch, first, end - first, has_rest)
-        self._begin += after - block
-        self._ahead.append(self._pool.submit(self._read, span, self._begin))
-
-    def _read(self, span: Span, after: int) -> tuple[Window, int]:
-        """Returns the window of a span, on the devices, and the block after it."""
-        with self._as_here():
-            return self._read_here(span, after)
-
-    def _read_here(self, span: Span, after: int) -> tuple[Window, int]:
-        shape, mesh = self._stream.shape[1:], self._epoch.mesh
-        full, rest = self._cursor.read(span)
-
-        models, axis = self._models, len(self._models) + 1
-
-        def full_places(places: slice) -> np.ndarray:
-            found = full(places)
-            if span.steps == self._capacity:
-                return found
-            whole = np.zeros((*models, self._capacity, *found.shape[axis:]), found.dtype)
-            whole[(*[slice(None)] * len(models), slice(span.steps))] = found
-            return whole
-
-        def rest_places(places: slice) -> np.ndarray:
-            if span.has_rest:
-                return np.squeeze(rest(places), axis=axis - 1)
-            width = len(range(*places.indices(self._rest)))
-            return np.zeros((*models, width, *shape), self._stream.dtype)
-
-        batches = batches_on_devices(
-            full_places, (*models, self._capacity, self._size, *shape), axis, mesh
-        )
-        last = batches_on_devices(rest_places, (*models, self._rest, *shape), axis - 1, mesh)
-        first = copied(np.int32(span.first), mesh)
-        return Window(batches, last, first, self._stream.shape[0]), after
-
-
-class _Shuffled:
-    """Rows of a source in the order of each model's shuffle."""
-
-    def __init__(self, stream: Streamed, key: Array, size: int, steps: int, capacity: int) -> None:
-        self._stream, self._size, self._steps, self._capacity = stream, size, steps, capacity
-        self._key = _on_the_host(key)
-
-    def read(self, span: Span) -> tuple[Read, Read]:
-        n, begin = self._stream.shape[0], span.first * self._size
-        full = np.arange(begin, begin + self._capacity * self._size)
-        rest = np.arange(self._steps * self._size, n)
-        positions = np.minimum(np.concatenate([full, rest]), n - 1).astype(np.int32)
-        order = np.asarray(_order(self._key, np.int32(span.epoch), n, positions))
-        models = self._key.shape
-        cut = span.steps * self._size
-        of_full = order[..., :cut].reshape(*models, span.steps, self._size)
-        of_rest = order[..., len(full) :].reshape(*models, 1, len(rest))
-        return partial(self._rows, of_full), partial(self._rows, of_rest)
-
-    def _rows(self, order: np.ndarray, places: slice) -> np.ndarray:
-        rows = order[..., places]
-        return self._stream.rows(rows.reshape(-1)).reshape(*rows.shape, *self._stream.shape[1:])
-
-
-class _InOrder:
-    """Batches as they come; models that are trained together get the same ones."""
-
-    def __init__(self, stream: StreamedBatches, key: Array, size: int, steps: int) -> None:
-        self._stream, self._size, self._steps = stream, size, steps
-        self._models = key.shape
-        self._coming: Iterator[Any] = iter(())
-        self._next = -1, -1  # epoch and step
-
-    def read(self, span: Span) -> tuple[Read, Read]:
-        if self._next != (span.epoch, span.first):
-            self._coming = iter(self._stream.make(span.epoch, span.first))
-        n, shape = self._stream.shape[0], self._stream.shape[1:]
-        steps = range(span.first, span.first + span.steps)
-        full = [self._batch(span.epoch, step, self._size) for step in steps]
-        rest = n - self._steps * self._size if span.has_rest else 0
-        last = [self._batch(span.epoch, self._steps, rest)] if rest else []
-        self._next = span.epoch, span.first + span.steps
-        of_full = np.stack(full) if full else np.zeros((0, self._size, *shape), self._stream.dtype)
-        return partial(self._places, of_full), partial(self._places, np.asarray(last))
-
-    def _places(self, batches: np.ndarray, places: slice) -> np.ndarray:
-        some = batches[:, places]
-        return np.broadcast_to(some, (*self._models, *some.shape))
-
-    def _batch(self, epoch: int, step: int, size: int) -> np.ndarray:
-        missing = object()
-        found = next(self._coming, missing)
-        where = f"batch {step} of epoch {epoch}"
-        if found is missing:
-            raise ValueError(
-                f"make({epoch}, ...) must yield {self._steps} batches of {self._size} and what is "
-                f"left of {self._stream.shape[0]} examples, but {where} is missing"
-            )
-        shape = (size, *self._stream.shape[1:])
-        return _checked(np.asarray(found), shape, self._stream.dtype, where)
-
-
-@partial(jax.jit, static_argnums=2)
-def _order(key: Array, epoch: Array, n: int, positions: Array) -> Array:
-    """Returns the rows at some positions of an epoch's shuffle, for each key."""
-
-    def of_key(key: PRNGKeyArray) -> Array:
-        return shuffled_order(keys_of_epoch(key, epoch)[0], n, positions=positions)
-
-    return jax.vmap(of_key)(key) if key.ndim else of_key(key)
-
-
-def _contexts() -> Callable[[], contextlib.ExitStack]:
-    """Returns what enters the contexts of JAX that this thread is in; no other thread sees them."""
-    now: Any = jax.config
-    x64, partitionable = now.jax_enable_x64, now.jax_threefry_partitionable
-    device = now.jax_default_device
-
-    def enter() -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(jax.enable_x64(x64))
-        stack.enter_context(jax.threefry_partitionable(partitionable))
-        stack.enter_context(jax.default_device(device))
-        return stack
-
-    return enter
-
-
-def _on_the_host(key: Array) -> Array:
-    """Returns a key on a CPU, where orders are computed beside the training."""
-    try:
-        return jax.device_put(key, jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX was told to have accelerators only
-        return key
-
-
-def _checked(found: np.ndarray, shape: tuple[int, ...], dtype: Any, where: Any) -> np.ndarray:
+def checked(found: np.ndarray, shape: tuple[int, ...], dtype: Any, where: Any) -> np.ndarray:
     """Returns what was read in the dtype of the stream, if it is what it should be."""
     what = where if isinstance(where, str) else f"rows {where[:3].tolist()}... of the source"
     if not np.issubdtype(found.dtype, np.floating) and not jnp.issubdtype(

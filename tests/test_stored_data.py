@@ -244,8 +244,8 @@ def test_the_least_limit_counts(monkeypatch, tmp_path):
 def test_what_fits(monkeypatch):
     monkeypatch.setattr(memory, "on_the_device", lambda: None)
     room = 4.0 * memory.GIB - memory.PROGRAMS
-    assert memory.fits(int(room / 2), 4.0)
-    assert not memory.fits(int(room / 2) + 1, 4.0)
+    assert memory.fits(int(room / memory.COPIES), 4.0)
+    assert not memory.fits(int(room / memory.COPIES) + 1, 4.0)
     monkeypatch.setattr(memory, "on_the_device", lambda: memory.GIB)
     assert memory.fits(memory.GIB // 2, 4.0)
     assert not memory.fits(memory.GIB // 2 + 1, 4.0)

@@ -4,8 +4,8 @@
 
 Writes a file of images, 5 GiB by default, and trains the lecture's denoising autoencoder on it for
 an epoch, twice: in a process whose memory is limited to a quarter of the file (``RLIMIT_DATA``,
-which is ``ulimit -d``), and in one that may have it all. Their numbers must be the same. About five
-minutes on two cores, 5 GiB of disk and 11 GiB of memory. Expected: the table of docs/speed.md,
+which is ``ulimit -d``), and in one that may have it all. Their numbers must be the same. About four
+minutes on two cores, 5 GiB of disk and 15 GiB of memory. Expected: the table of docs/speed.md,
 which is made from ``results/large-<device>.json``.
 """
 

@@ -255,6 +255,7 @@ def test_this_machine_has_memory():
     assert memory.GIB / 4 < memory.limit(None) < 2**60
     assert memory.shown(1.26e9) == "1.2 GiB"
     assert memory.shown(40e9) == "37 GiB"
+    assert memory.shown(460_000) == "0.44 MiB"
 
 
 # A stream of a file larger than the process may be: its numbers are a hole in the file.

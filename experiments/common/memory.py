@@ -59,7 +59,9 @@ def is_exhausted(error: Exception) -> bool:
 
 
 def shown(count: float) -> str:
-    """Returns a number of bytes in GiB."""
+    """Returns a number of bytes in GiB, or in MiB where there are few."""
+    if count < GIB / 10:
+        return f"{count / 2**20:.2g} MiB"
     return f"{count / GIB:.2g} GiB" if count < 10 * GIB else f"{count / GIB:.0f} GiB"
 
 

@@ -429,11 +429,20 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
     ]
 
 
+def network_bytes(plan: Plan) -> int:
+    """Returns the bytes of the weights and Adam's moments that are in memory at a time."""
+    d = plan.dataset.num_features
+    of_one = lambda k: 3 * 4 * (2 * d * k + d + k)
+    jobs = lambda k: plan.num_seeds * (len(plan.levels) if k == plan.swept_dim else 1)
+    return sum(jobs(k) * of_one(k) for k in plan.dims[:2])  # the largest; two train at a time
+
+
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     plan = make_plan(config)
     total = plan.epochs * plan.num_seeds * (len(plan.dims) + len(plan.levels) - 1)
-    with Run("denoising", config, plan.dataset, total=total) as run:
+    networks = network_bytes(plan)
+    with Run("denoising", config, plan.dataset, total=total, networks=networks) as run:
         runner = Runner(plan, run)
         rows = dict(zip(plan.dims, run.in_parallel(runner.rows, plan.dims), strict=True))
         for position, level in enumerate(plan.levels):

@@ -25,6 +25,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from experiments.common import command_line, data, page, records
+from experiments.common import command_line, data, memory, page, records
 from experiments.common.errors import InputError, PartsFailedError
 from experiments.common.progress import Progress
 from jaxae._version import __version__
@@ -173,11 +174,7 @@ class Workers:
     def _run_one(self, job: Job) -> str:
         _, *words = shlex.split(job.command)
         command = [sys.executable, *words, "--out", str(job.folder)]
-        if job.config.compilation_cache is not None:
-            command += ["--compilation-cache", str(job.config.compilation_cache)]
-        if job.config.checkpoint_every is not None:
-            command += ["--checkpoint-every", str(job.config.checkpoint_every)]
-        command += ["--resume"] if job.config.resume else []
+        command += command_line.machine_options(job.config)
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
             subprocess.Popen(
@@ -240,7 +237,8 @@ def run_parts(config: Config, dataset: data.Dataset, out: Path, progress: Progre
 
 def main(config: Config) -> dict[str, Any]:
     """Runs what is not finished, writes the page, and returns what ``metrics.json`` holds."""
-    dataset = data.load(config.dataset, config.data_dir)
+    has_room = partial(memory.fits, given=config.memory)
+    dataset = data.load(config.dataset, config.data_dir, has_room=has_room)
     name = f"{dataset.name}-quick" if config.quick else dataset.name
     out = config.out or records.default_folder("lecture", name)
     started = time.perf_counter()

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxae import _hosts
+from jaxae._contexts import in_these_contexts
 from jaxae._program import Run
 from jaxae._reader import Reader
 from jaxae.sharding import copied
@@ -164,7 +165,8 @@ def in_threads(job: Job, stacked: tuple[TrainState, Array, Any], models: int) ->
     of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
     at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
     with ThreadPoolExecutor(at_a_time) as pool:
-        futures = [pool.submit(alone, model) for model in range(models)]
+        as_here = in_these_contexts(alone)
+        futures = [pool.submit(as_here, model) for model in range(models)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # after an error or an interrupt the others stop at their next call

@@ -1,6 +1,5 @@
 """How a stream is read: a window of batches at a time, ahead of the training that uses it."""
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxae._contexts import in_these_contexts
 from jaxae.generator import shuffled_order
 from jaxae.sharding import batches_on_devices, copied, everywhere, places_like
 from jaxae.streams import Stream, Streamed, StreamedBatches, checked
@@ -68,7 +68,7 @@ class Reader:
         else:
             self._cursor = _InOrder(stream, key, *cut[:2])
         self._pool = ThreadPoolExecutor(1)
-        self._as_here = _contexts()
+        self._read_as_here = in_these_contexts(self._read)
         self._ahead: deque[Future[tuple[Window, int]]] = deque()
         self._now: tuple[Any, int] = None, -1
 
@@ -117,14 +117,10 @@ class Reader:
         has_rest = bool(self._rest) and after == self._per_epoch
         span = Span(epoch, first, end - first, has_rest)
         self._begin += after - block
-        self._ahead.append(self._pool.submit(self._read, span, self._begin))
+        self._ahead.append(self._pool.submit(self._read_as_here, span, self._begin))
 
     def _read(self, span: Span, after: int) -> tuple[Window, int]:
         """Returns the window of a span, on the devices, and the block after it."""
-        with self._as_here():
-            return self._read_here(span, after)
-
-    def _read_here(self, span: Span, after: int) -> tuple[Window, int]:
         shape, mesh = self._stream.shape[1:], self._epoch.mesh
         full, rest = self._cursor.read(span)
 
@@ -222,22 +218,6 @@ def _order(key: Array, epoch: Array, n: int, positions: Array) -> Array:
         return shuffled_order(keys_of_epoch(key, epoch)[0], n, positions=positions)
 
     return jax.vmap(of_key)(key) if key.ndim else of_key(key)
-
-
-def _contexts() -> Callable[[], contextlib.ExitStack]:
-    """Returns what enters the contexts of JAX that this thread is in; no other thread sees them."""
-    now: Any = jax.config
-    x64, partitionable = now.jax_enable_x64, now.jax_threefry_partitionable
-    device = now.jax_default_device
-
-    def enter() -> contextlib.ExitStack:
-        stack = contextlib.ExitStack()
-        stack.enter_context(jax.enable_x64(x64))
-        stack.enter_context(jax.threefry_partitionable(partitionable))
-        stack.enter_context(jax.default_device(device))
-        return stack
-
-    return enter
 
 
 def _on_the_host(key: Array) -> Array:

@@ -11,7 +11,7 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 # A module may import those of the lower rows only.
 ROWS = [
     {"_version"},
-    {"_checks", "_batching", "_products"},
+    {"_checks", "_batching", "_products", "_contexts"},
     {
         "corruption",
         "generator",
@@ -83,7 +83,7 @@ def test_the_library_imports_only_its_hard_dependencies(path):
         "operator",
         "typing",
     }
-    on_the_host = {"_driver", "_program", "runs", "_reader"}
+    on_the_host = {"_driver", "_program", "runs", "_reader", "_contexts"}
     host = {"concurrent", "contextlib", "os", "threading", "time"}
     host = host if path.stem in on_the_host else set()
     assert packages <= allowed | host

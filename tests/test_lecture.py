@@ -253,6 +253,16 @@ def hostile_part(folder):
     return page.Part("evil", evil, evil, folder, lambda metrics: [claim])
 
 
+def test_options_of_the_machine_reach_every_part():
+    given = {"memory": 1.5, "checkpoint_every": 7, "resume": True}
+    config = lecture.Config(dataset="digits", **given)
+    for name in lecture.PARTS:
+        job = lecture.make_job(name, config, Path("out"))
+        words = command_line.machine_options(job.config)
+        assert words == ["--memory", "1.5", "--checkpoint-every", "7", "--resume"]
+        assert "memory" not in job.command
+
+
 def test_every_text_is_escaped(tmp_path):
     parts = page.describe([hostile_part(tmp_path)])
     html = page.render(parts, title="</title><script>", command="<b>", is_quick=True)

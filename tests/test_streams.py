@@ -276,6 +276,27 @@ def test_the_thread_that_reads_is_in_the_contexts_of_its_caller():
         np.testing.assert_array_equal(found, fit(jnp.asarray(wide)))
 
 
+def test_the_threads_of_many_models_are_in_the_contexts_of_their_caller():
+    run = lambda: jaxae.make_run(loss, SGD, batch_size=32)
+    keys = jax.random.split(jax.random.key(3), 2)
+
+    def fit(x, dtype):
+        start = jaxae.create_train_state(jnp.zeros(6, dtype), SGD)
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), start)
+        levels = jnp.array([0.1, 0.3], dtype)
+        many = jaxae.fit_many(run(), states, keys, x, levels, epochs=2, method="threads")
+        return many.params
+
+    with jax.threefry_partitionable(False):
+        found = fit(jaxae.Streamed(X), jnp.float32)
+        np.testing.assert_array_equal(found, fit(jnp.asarray(X), jnp.float32))
+    with jax.enable_x64(True):
+        wide = X.astype(np.float64)
+        found = fit(jaxae.Streamed(wide), jnp.float64)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, fit(jnp.asarray(wide), jnp.float64))
+
+
 FAULTY = {
     "too few": (lambda e, s: [X[:32]] * 3, ValueError, "batch 3 of epoch 0 is missing"),
     "too small": (lambda e, s: [X[:31]] * 13, ValueError, r"batch 0 .* \(32, 6\).* \(31, 6\)"),

@@ -127,19 +127,32 @@ def require_number(
 
 def as_typed(experiment: str, config: CommonConfig) -> str:
     """Returns the command that gives this configuration, without folders of the machine."""
-    words = ["python", "-m", f"experiments.{experiment}"]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in _OF_THE_MACHINE or value == field.default:
+    names = [field.name for field in dataclasses.fields(config)]
+    words = options_of(config, [name for name in names if name not in _OF_THE_MACHINE])
+    return shlex.join(["python", "-m", f"experiments.{experiment}", *words])
+
+
+def machine_options(config: CommonConfig) -> list[str]:
+    """Returns the given options that change no number, but that of the folder for the results."""
+    return options_of(config, [name for name in _OF_THE_MACHINE if name != "out"])
+
+
+def options_of(config: CommonConfig, names: Sequence[str]) -> list[str]:
+    """Returns those options of some names that are not the default, as they are typed."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    words: list[str] = []
+    for name in names:
+        value = getattr(config, name)
+        if value == defaults[name]:
             continue
-        option = "--" + field.name.replace("_", "-")
+        option = "--" + name.replace("_", "-")
         values = value if isinstance(value, tuple) else () if value is True else (value,)
         given = [_number(v) if isinstance(v, float) else str(v) for v in values]
         if given and given[0].startswith("-"):  # only this way it is no option itself
             words.append(f"{option}={given[0]}")
         else:
             words += [option, *given]
-    return shlex.join(words)
+    return words
 
 
 def settings_of(config: CommonConfig) -> dict[str, Any]:

@@ -112,6 +112,8 @@ class Run:
         }
         error = None
         with contextlib.ExitStack() as opened:
+            if self._aside is not None:
+                opened.callback(self._aside.cleanup)
             try:
                 opened.enter_context(self._record)
                 self._checkpoints = self._open_checkpoints(identity)

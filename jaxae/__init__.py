@@ -16,6 +16,9 @@ from jaxae.corruption import gaussian_noise as gaussian_noise
 from jaxae.corruption import masking_noise as masking_noise
 from jaxae.corruption import salt_and_pepper_noise as salt_and_pepper_noise
 from jaxae.corruption import uniform_noise as uniform_noise
+from jaxae.denoising import denoising_loss as denoising_loss
+from jaxae.denoising import noise_conditional_loss as noise_conditional_loss
+from jaxae.denoising import walkback_loss as walkback_loss
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian
@@ -39,7 +42,6 @@ from jaxae.models import DenseAutoencoder as DenseAutoencoder
 from jaxae.models import as_functions as as_functions
 from jaxae.objectives import combined_loss as combined_loss
 from jaxae.objectives import contractive_loss as contractive_loss
-from jaxae.objectives import denoising_loss as denoising_loss
 from jaxae.objectives import reconstruction_loss as reconstruction_loss
 from jaxae.objectives import sparse_loss as sparse_loss
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
@@ -49,8 +51,12 @@ from jaxae.runs import fit as fit
 from jaxae.runs import fit_many as fit_many
 from jaxae.runs import make_run as make_run
 from jaxae.runs import sweep_method as sweep_method
+from jaxae.score import denoising_transition as denoising_transition
+from jaxae.score import langevin_transition as langevin_transition
+from jaxae.score import markov_chain as markov_chain
 from jaxae.score import reconstruction_field as reconstruction_field
 from jaxae.score import score_estimate as score_estimate
+from jaxae.score import tangent_transition as tangent_transition
 from jaxae.second_order import Minimum as Minimum
 from jaxae.second_order import conjugate_gradient as conjugate_gradient
 from jaxae.second_order import lbfgs as lbfgs
@@ -110,6 +116,7 @@ __all__ = [
     "data_mesh",
     "dead_units",
     "denoising_loss",
+    "denoising_transition",
     "evaluate",
     "explained_variance",
     "fit",
@@ -122,13 +129,16 @@ __all__ = [
     "keep_top_k",
     "kl_sparsity_penalty",
     "l1_penalty",
+    "langevin_transition",
     "lbfgs",
     "make_epoch",
     "make_run",
     "make_train_step",
+    "markov_chain",
     "masking_noise",
     "mean_squared_error",
     "minimize",
+    "noise_conditional_loss",
     "pair_moments",
     "psnr",
     "reconstruction_field",
@@ -139,6 +149,8 @@ __all__ = [
     "shuffled_order",
     "sparse_loss",
     "squared_error",
+    "tangent_transition",
     "sweep_method",
     "uniform_noise",
+    "walkback_loss",
 ]

@@ -4,27 +4,23 @@ Contract of this module. ``encode`` and ``decode`` are pure functions of ONE exa
 ONE code ``(k,)``; ``x`` is ``(*batch, *example)``; every objective returns ``(*batch,)``
 and the training step takes the mean. ``reconstruction(x_hat_i, x_i)`` compares one
 decoder output with one example; what it leaves unsummed (an elementwise loss) is summed.
-With weight 0, or a corruption of strength 0, each objective is the plain
-:func:`reconstruction_loss`.
+With weight 0 each objective is the plain :func:`reconstruction_loss`. The denoising ones are in
+``jaxae.denoising``.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import over_batch
+from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs, reconstruct
 from jaxae.contraction import METHODS, code_and_contractive_penalty
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.reconstruction import squared_error
 from jaxae.sparsity import l1_penalty
-
-Encode: TypeAlias = Callable[[Array], Array]
-Decode: TypeAlias = Callable[[Array], Array]
-Reconstruction: TypeAlias = Callable[[Array, Array], Array]
 
 
 def reconstruction_loss(
@@ -61,8 +57,8 @@ def reconstruction_loss(
     References:
       Goodfellow, Bengio, Courville 2016, eq. 14.1. Deviation: none.
     """
-    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
-    return _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)[0]
+    x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim)
+    return reconstruct(encode, decode, x, x, reconstruction, batch_ndim)[0]
 
 
 def sparse_loss(
@@ -108,76 +104,9 @@ def sparse_loss(
       Goodfellow, Bengio, Courville 2016, eq. 14.2. Deviation: none.
     """
     _checks.number("weight", weight, low=0.0)
-    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
-    loss, code = _reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
+    x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim)
+    loss, code = reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
     return loss + jnp.asarray(weight, loss.dtype) * _code_penalty(penalty, code)
-
-
-def denoising_loss(
-    key: PRNGKeyArray,
-    encode: Encode,
-    decode: Decode,
-    x: Float[Array, " *shape"],
-    *,
-    corrupt: Corruption,
-    reconstruction: Reconstruction = squared_error,
-    sample_code: Callable[[PRNGKeyArray, Array], Array] | None = None,
-    example_ndim: int = 1,
-) -> Float[Array, "..."]:
-    r"""Returns the loss of the denoising autoencoder on one draw of the corruption.
-
-    .. math:: L(x, \mathrm{dec}(\mathrm{enc}(\tilde x))), \quad \tilde x \sim C(\cdot | x)
-
-    The target is the clean ``x``. Pass a fresh key at every step: with a fixed one the
-    noise is the same every time and is learned by heart.
-
-    Args:
-      key: PRNG key, consumed here; every example gets a key of its own.
-      encode: pure function of one example ``(*example,)`` to one code ``(k,)``, or to the
-        parameters of p(z | x~) if ``sample_code`` is given.
-      decode: pure function of one code to what ``reconstruction`` takes, ``(*example,)``.
-      x: clean inputs, the targets, ``(*batch, *example)``, floating.
-      corrupt: corruption ``corrupt(key_i, x_i)`` of one example.
-      reconstruction: loss of one decoder output and one clean example.
-      sample_code: stochastic encoder: draws a code from what ``encode`` returned, for
-        example ``Gaussian(stddev=0.1).sample`` or ``DiagonalGaussian().sample``.
-      example_ndim: how many trailing axes one example has.
-
-    Returns:
-      The unit of ``reconstruction``, shape ``(*batch,)``.
-
-    Raises:
-      TypeError: if ``x`` is not floating point, ``key`` no key, or a function no function.
-      ValueError: if a function returns another shape than stated, or ``x`` is not finite.
-
-    Example:
-      >>> from functools import partial
-      >>> from jaxae import masking_noise
-      >>> identity = lambda v: v
-      >>> denoising_loss(jax.random.key(0), identity, identity, jnp.ones((1, 3)),
-      ...                corrupt=partial(masking_noise, rate=1.0)).tolist()
-      [3.0]
-
-    References:
-      Vincent et al. 2008, eq. 5, https://doi.org/10.1145/1390156.1390294.
-      Deviation: none.
-    """
-    _checks.prng_key("key", key)
-    if sample_code is None:
-        x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
-        with jax.named_scope("corruption"):
-            x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
-        return _reconstruct(encode, decode, x_noisy, x, reconstruction, batch_ndim)[0]
-
-    _checks.callable_("sample_code", sample_code)
-    key, code_key = jax.random.split(key)
-    drawn = lambda x_i: sample_code(code_key, encode(x_i))
-    x, batch_ndim = _inputs(drawn, decode, reconstruction, x, example_ndim)
-    with jax.named_scope("corruption"):
-        x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
-    keyed = (jax.random.split(code_key, x.shape[:batch_ndim]), x_noisy)
-    draw_code = lambda keyed_i: sample_code(keyed_i[0], encode(keyed_i[1]))
-    return _reconstruct(draw_code, decode, keyed, x, reconstruction, batch_ndim)[0]
 
 
 def contractive_loss(
@@ -232,7 +161,7 @@ def contractive_loss(
       Rifai et al. 2011, eq. 2, "Contractive Auto-Encoders", ICML. Deviation: none.
     """
     _checks.number("weight", weight, low=0.0)
-    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
+    x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim)
     code, penalty = code_and_contractive_penalty(
         encode,
         x,
@@ -243,7 +172,7 @@ def contractive_loss(
         probes=probes,
         example_ndim=example_ndim,
     )
-    loss = _decoded(decode, code, x, reconstruction, batch_ndim)
+    loss = decoded(decode, code, x, reconstruction, batch_ndim)
     return loss + jnp.asarray(weight, loss.dtype) * penalty
 
 
@@ -307,7 +236,7 @@ def combined_loss(
     _checks.number("contraction_weight", contraction_weight, low=0.0)
     _checks.choice("method", method, METHODS)
     _checks.prng_key("key", key)
-    x, batch_ndim = _inputs(encode, decode, reconstruction, x, example_ndim)
+    x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim)
     noise_key, probe_key = jax.random.split(key)
     with jax.named_scope("corruption"):
         x_noisy = corrupt_batch(noise_key, corrupt, x, batch_ndim=batch_ndim)
@@ -322,52 +251,11 @@ def combined_loss(
             chunk_size=chunk_size,
             example_ndim=example_ndim,
         )
-    loss = _decoded(decode, code, x, reconstruction, batch_ndim)
+    loss = decoded(decode, code, x, reconstruction, batch_ndim)
     loss = loss + jnp.asarray(sparsity_weight, loss.dtype) * _code_penalty(penalty, code)
     if jacobian is None:
         return loss
     return loss + jnp.asarray(contraction_weight, loss.dtype) * jacobian
-
-
-def _inputs(
-    encode: Encode, decode: Decode, reconstruction: Reconstruction, x: Array, example_ndim: int
-) -> tuple[Array, int]:
-    """Returns ``x`` and how many batch axes it has, after checking that the parts fit."""
-    x = _checks.floating("x", x)
-    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
-    example = one_example(x, batch_ndim)
-    output = _checks.output_shape("decode", decode, _checks.code_shape(encode, example))
-    try:
-        _checks.output_shape("reconstruction", reconstruction, output, example)
-    except Exception as error:
-        if output.shape == example.shape:
-            raise
-        raise ValueError(
-            f"decode must return what reconstruction takes, here an example of shape "
-            f"{example.shape}, but it gave {output.shape}"
-        ) from error
-    return x, batch_ndim
-
-
-def _reconstruct(
-    encode: Callable[..., Array],
-    decode: Decode,
-    x_in: Any,
-    x: Array,
-    reconstruction: Reconstruction,
-    batch_ndim: int,
-) -> tuple[Array, Array]:
-    """Returns the loss ``(*batch,)`` of decoding enc(x_in) against x, and the codes."""
-    code = over_batch(encode, batch_ndim)(x_in)
-    return _decoded(decode, code, x, reconstruction, batch_ndim), code
-
-
-def _decoded(
-    decode: Decode, code: Array, x: Array, reconstruction: Reconstruction, batch_ndim: int
-) -> Array:
-    """Returns the loss ``(*batch,)`` of codes decoded, against x."""
-    one = lambda code_i, x_i: jnp.sum(reconstruction(decode(code_i), x_i))
-    return over_batch(one, batch_ndim)(code, x)
 
 
 def _code_penalty(penalty: Callable[[Array], Array], code: Array) -> Array:

@@ -756,6 +756,81 @@ case("data_mesh", lambda: jaxae.data_mesh(devices="all"), TypeError, "devices mu
 case("data_mesh", lambda: jaxae.data_mesh(devices=[]), ValueError, "devices must be devices of JAX")
 case("data_mesh", lambda: jaxae.data_mesh(devices=[3]), ValueError, r"devices of JAX.*it is \[3\]")
 
+STEP = lambda key, x_i: x_i
+chain = partial(jaxae.markov_chain, KEY, STEP, X)
+case("markov_chain", partial(chain, steps=0), ValueError, "steps must be an integer of at least 1")
+case("markov_chain", partial(chain, steps=5, thin=2), ValueError, "thin must divide steps")
+case("markov_chain", partial(chain, steps=5, thin=6), ValueError, "thin .* at most 5")
+case(
+    "markov_chain",
+    partial(chain, steps=5, schedule=jnp.ones(4)),
+    ValueError,
+    r"schedule must be .* leading axis of 5.*\(4,\)",
+)
+case("markov_chain", partial(chain, steps=5, fixed=X), TypeError, "fixed must be a boolean array")
+case(
+    "markov_chain",
+    partial(chain, steps=5, fixed=jnp.ones(2, bool)),
+    ValueError,
+    r"fixed must have the shape \(4, 3\)",
+)
+case(
+    "markov_chain",
+    lambda: jaxae.markov_chain(KEY, lambda key, x_i: x_i[:2], X, steps=1),
+    ValueError,
+    r"transition must keep shape and dtype.*float32\[3\] into float32\[2\]",
+)
+case("markov_chain", lambda: jaxae.markov_chain(KEY, 3, X, steps=1), TypeError, "transition must")
+case("markov_chain", lambda: jaxae.markov_chain(KEY, STEP, NAN, steps=1), ValueError, "x must be f")
+case("markov_chain", lambda: jaxae.markov_chain(1, STEP, X, steps=1), TypeError, "key must be one")
+case(
+    "denoising_transition",
+    lambda: jaxae.denoising_transition(ENCODE, DECODE, corrupt=0.5),
+    TypeError,
+    "corrupt must be a function",
+)
+case(
+    "denoising_transition",
+    lambda: jaxae.denoising_transition(ENCODE, DECODE, corrupt=MASK, sample="mean"),
+    TypeError,
+    "sample must be a function",
+)
+for bad in (0.0, -1.0, np.nan):
+    case(
+        "langevin_transition",
+        partial(jaxae.langevin_transition, ENCODE, step_size=bad),
+        ValueError,
+        "step_size must be a finite number above 0",
+    )
+case("langevin_transition", lambda: jaxae.langevin_transition(X, step_size=1), TypeError, "score")
+case(
+    "tangent_transition",
+    lambda: jaxae.tangent_transition(ENCODE, DECODE, stddev=-1.0),
+    ValueError,
+    "stddev must be a finite number of at least 0",
+)
+case("tangent_transition", lambda: jaxae.tangent_transition(0, DECODE, stddev=1), TypeError, "enc")
+walk = partial(jaxae.walkback_loss, KEY, ENCODE, DECODE, X, corrupt=MASK)
+case("walkback_loss", partial(walk, sample=STEP, steps=0), ValueError, "steps must be an integer")
+case("walkback_loss", partial(walk, sample=None, steps=1), TypeError, "sample must be a function")
+case(
+    "walkback_loss",
+    partial(walk, sample=lambda key, output: output[:2], steps=1),
+    ValueError,
+    r"sample must return an example, float32\[3\], but it gave float32\[2\]",
+)
+levels = partial(jaxae.noise_conditional_loss, KEY, lambda v, s: W @ v, lambda z, s: W.T @ z, X)
+case("noise_conditional_loss", partial(levels, low=0.0, high=1.0), ValueError, "low must be .*ab")
+case("noise_conditional_loss", partial(levels, low=1.0, high=0.5), ValueError, "low must be at mos")
+case("noise_conditional_loss", partial(levels, low=1.0, high="2"), TypeError, "high must be")
+for bad in (1.0, (1.0,), (1.0, -1.0), (np.nan, 1.0)):
+    case(
+        "denoising_loss",
+        partial(jaxae.denoising_loss, KEY, ENCODE, DECODE, X, corrupt=MASK, emphasis=bad),
+        ValueError,
+        "emphasis",
+    )
+
 
 @pytest.mark.parametrize(("call", "error", "match"), CASES)
 def test_bad_input(call, error, match):

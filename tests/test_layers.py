@@ -12,6 +12,7 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 ROWS = [
     {"_version"},
     {"_checks", "_batching", "_products", "_contexts"},
+    {"_objective"},
     {
         "corruption",
         "generator",
@@ -24,7 +25,7 @@ ROWS = [
     },
     {"_orders"},
     {"contraction", "metrics", "distributions", "models", "training"},
-    {"objectives", "snapshots", "streams", "_program", "second_order"},
+    {"objectives", "denoising", "snapshots", "streams", "_program", "second_order"},
     {"_hosts", "_reader"},
     {"_driver"},
     {"runs"},

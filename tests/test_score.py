@@ -59,3 +59,101 @@ def test_score_of_a_mixture_from_the_posterior_mean(float64):
     y = jnp.asarray(RNG.normal(size=(9, 2)) * 2)
     got = jaxae.score_estimate(posterior_mean, lambda z: z, y, stddev=stddev)
     np.testing.assert_allclose(got, jax.vmap(jax.grad(log_density))(y), rtol=1e-9, atol=1e-12)
+
+
+def add_level(key, x_i, level):
+    return x_i + level
+
+
+def test_a_chain_keeps_every_few_states_and_follows_its_schedule(key):
+    x = jnp.zeros((5, 2))
+    schedule = jnp.arange(1.0, 7.0)
+    chain = jaxae.markov_chain(key, add_level, x, steps=6, thin=2, schedule=schedule)
+    assert chain.shape == (3, 5, 2)
+    assert (chain == jnp.array([3.0, 10.0, 21.0])[:, None, None]).all()
+    run = lambda v: jaxae.markov_chain(key, add_level, v, steps=6, thin=2, schedule=schedule)
+    assert (jax.jit(run)(x) == chain).all()
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_every_step_of_every_chain_has_its_own_draw(batch, key):
+    step = lambda key_i, x_i: jax.random.normal(key_i, x_i.shape)
+    states = jaxae.markov_chain(key, step, jnp.zeros((*batch, 3)), steps=7)
+    assert states.shape == (7, *batch, 3)
+    assert len(np.unique(states)) == states.size
+    assert (states == jaxae.markov_chain(key, step, jnp.zeros((*batch, 3)), steps=7)).all()
+    other = jaxae.markov_chain(jax.random.key(1), step, jnp.zeros((*batch, 3)), steps=7)
+    assert not (states == other).any()
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+def test_fixed_entries_stay_and_the_others_move(of_all, key):
+    x = jnp.asarray(RNG.normal(size=(6, 2, 2)), jnp.float32)
+    fixed = jnp.array([[True, False], [False, False]])
+    if of_all:
+        fixed = jnp.broadcast_to(fixed, x.shape)
+    step = lambda key_i, x_i: x_i + jax.random.normal(key_i, x_i.shape)
+    states = jaxae.markov_chain(key, step, x, steps=3, fixed=fixed, example_ndim=2)
+    assert (states[:, :, 0, 0] == x[None, :, 0, 0]).all()
+    assert (states[:, :, 0, 1] != x[None, :, 0, 1]).all()
+
+
+def within_four_errors(variance, truth, count):
+    """Whether the variance of so many normal draws is the true one: its error is a chi-square's."""
+    return abs(variance / truth - 1) < 4 * np.sqrt(2 / count)
+
+
+def test_the_denoising_chain_of_gaussian_data_samples_them(key):
+    # Data N(0, 1), noise N(0, s^2): x given x~ is N(x~ / (1 + s^2), s^2 / (1 + s^2)).
+    stddev, count = 0.7, 20_000
+    shrink = 1 / (1 + stddev**2)
+    spread = stddev * np.sqrt(shrink)
+    corrupt = lambda key_i, x_i: jaxae.gaussian_noise(key_i, x_i, stddev=stddev)
+    common = (lambda x_i: x_i, lambda z: shrink * z)
+    drawn = jaxae.denoising_transition(
+        *common, corrupt=corrupt, sample=jaxae.Gaussian(spread).sample
+    )
+    x = jnp.full((count, 1), 3.0)
+    last = jaxae.markov_chain(key, drawn, x, steps=20, thin=20)[-1]
+    assert within_four_errors(float(jnp.var(last)), 1.0, count)
+    assert abs(float(jnp.mean(last))) < 4 / np.sqrt(count) + 3 * shrink**20
+    # The mean instead of a draw is too narrow: v = shrink^2 (v + s^2).
+    mean = jaxae.denoising_transition(*common, corrupt=corrupt)
+    last = jaxae.markov_chain(key, mean, x, steps=20, thin=20)[-1]
+    narrow = shrink**2 * stddev**2 / (1 - shrink**2)
+    assert narrow < 0.5
+    assert within_four_errors(float(jnp.var(last)), narrow, count)
+
+
+def test_langevin_on_a_gaussian_has_the_variance_of_its_step(key):
+    # x' = (1 - e/2) x + sqrt(e) n is stationary at e / (1 - (1 - e/2)^2) = 1 / (1 - e/4)
+    count, size = 20_000, 0.8
+    step = jaxae.langevin_transition(lambda x_i: -x_i, step_size=size)
+    last = jaxae.markov_chain(key, step, jnp.zeros((count, 1)), steps=30, thin=30)[-1]
+    assert within_four_errors(float(jnp.var(last)), 1 / (1 - size / 4), count)
+
+
+def test_annealed_langevin_steps_with_the_square_of_the_level(key):
+    # Data N(0, 1): the score at noise s is -x / (1 + s^2), and a step is linear in x.
+    count, size = 20_000, 0.5
+    levels = jnp.array([2.0, 1.0, 0.5, 0.25])
+    step = jaxae.langevin_transition(lambda x_i, s: -x_i / (1 + s**2), step_size=size)
+    chain = jaxae.markov_chain(key, step, jnp.zeros((count, 1)), steps=4, schedule=levels)
+    variance = 0.0
+    for state, level in zip(chain, levels.tolist(), strict=True):
+        each = size * level**2
+        variance = (1 - each / 2 / (1 + level**2)) ** 2 * variance + each
+        assert within_four_errors(float(jnp.var(state)), variance, count)
+
+
+def test_the_tangent_step_is_the_one_of_the_full_jacobian(float64, key):
+    w = jnp.asarray(RNG.normal(size=(3, 4)))
+    enc, dec = lambda x_i: jnp.tanh(w @ x_i), lambda z: w.T @ z
+    x_i = jnp.asarray(RNG.normal(size=4))
+    jacobian = jax.jacfwd(enc)(x_i)
+    draw = 0.3 * jax.random.normal(key, (3,), jnp.float64)
+    by_hand = dec(enc(x_i) + jacobian @ jacobian.T @ draw)
+    got = jaxae.tangent_transition(enc, dec, stddev=0.3)(key, x_i)
+    np.testing.assert_allclose(got, by_hand, rtol=1e-12)
+    still = jaxae.tangent_transition(enc, dec, stddev=0.0)(key, x_i)
+    np.testing.assert_allclose(still, dec(enc(x_i)), rtol=1e-12)

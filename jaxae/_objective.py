@@ -1,0 +1,55 @@
+"""What the objectives share: checked inputs, and the loss of a decoded code."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxae import _checks
+from jaxae._batching import one_example, over_batch
+
+Encode: TypeAlias = Callable[[Array], Array]
+Decode: TypeAlias = Callable[[Array], Array]
+Reconstruction: TypeAlias = Callable[[Array, Array], Array]
+
+
+def inputs(
+    encode: Encode, decode: Decode, reconstruction: Reconstruction, x: Array, example_ndim: int
+) -> tuple[Array, int]:
+    """Returns ``x`` and how many batch axes it has, after checking that the parts fit."""
+    x = _checks.floating("x", x)
+    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
+    example = one_example(x, batch_ndim)
+    output = _checks.output_shape("decode", decode, _checks.code_shape(encode, example))
+    try:
+        _checks.output_shape("reconstruction", reconstruction, output, example)
+    except Exception as error:
+        if output.shape == example.shape:
+            raise
+        raise ValueError(
+            f"decode must return what reconstruction takes, here an example of shape "
+            f"{example.shape}, but it gave {output.shape}"
+        ) from error
+    return x, batch_ndim
+
+
+def reconstruct(
+    encode: Callable[..., Array],
+    decode: Decode,
+    x_in: Any,
+    x: Array,
+    reconstruction: Reconstruction,
+    batch_ndim: int,
+) -> tuple[Array, Array]:
+    """Returns the loss ``(*batch,)`` of decoding enc(x_in) against x, and the codes."""
+    code = over_batch(encode, batch_ndim)(x_in)
+    return decoded(decode, code, x, reconstruction, batch_ndim), code
+
+
+def decoded(
+    decode: Decode, code: Array, x: Array, reconstruction: Reconstruction, batch_ndim: int
+) -> Array:
+    """Returns the loss ``(*batch,)`` of codes decoded, against x."""
+    one = lambda code_i, x_i: jnp.sum(reconstruction(decode(code_i), x_i))
+    return over_batch(one, batch_ndim)(code, x)

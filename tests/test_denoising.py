@@ -1,0 +1,151 @@
+"""Denoising objectives beyond the plain one: emphasis, walkback, many noise levels."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import jaxae
+
+RNG = np.random.default_rng(8)
+W = jnp.asarray(RNG.normal(size=(4, 6)))
+X = jnp.asarray(RNG.uniform(size=(5, 6)))
+MASK = partial(jaxae.masking_noise, rate=0.4)
+IDENTITY = lambda v: v
+
+
+def of_width(dtype):
+    w = W.astype(dtype)
+    return (lambda x_i: jax.nn.sigmoid(w @ x_i)), (lambda z: w.T @ z), X.astype(dtype)
+
+
+@pytest.mark.parametrize("reconstruction", [jaxae.squared_error, jaxae.bernoulli_nll])
+def test_equal_emphasis_is_the_plain_loss_and_the_two_parts_add_up(reconstruction, key):
+    encode, decode, x = of_width(jnp.float32)
+    loss = partial(
+        jaxae.denoising_loss, key, encode, decode, x, corrupt=MASK, reconstruction=reconstruction
+    )
+    plain = loss()
+    np.testing.assert_allclose(loss(emphasis=(1.0, 1.0)), plain, rtol=1e-5)
+    parts = [loss(emphasis=pair) for pair in ((1.0, 0.0), (0.0, 1.0))]
+    assert all(float(part.max()) > 0 for part in parts)
+    np.testing.assert_allclose(parts[0] + parts[1], plain, rtol=1e-5)
+    mixed = jax.jit(lambda alpha: loss(emphasis=(alpha, 0.5)))(2.0)
+    np.testing.assert_allclose(mixed, 2 * parts[0] + 0.5 * parts[1], rtol=1e-5)
+
+
+def test_zeros_that_are_masked_count_as_corrupted(key):
+    x = jnp.asarray(RNG.integers(0, 2, size=(200, 6)), jnp.float32)
+    chosen = jaxae.corrupt_batch(key, MASK, jnp.ones_like(x)) == 0
+    assert bool((chosen & (x == 0)).any())
+    far = lambda z: z * 0 + 2  # an error of 1 or 4 everywhere
+    loss = jaxae.denoising_loss(key, IDENTITY, far, x, corrupt=MASK, emphasis=(1.0, 0.0))
+    np.testing.assert_allclose(loss, jnp.sum(jnp.where(chosen, (2 - x) ** 2, 0), -1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "share"),
+    [
+        (partial(jaxae.salt_and_pepper_noise, rate=0.3), 0.3),
+        (partial(jaxae.gaussian_noise, stddev=0.1), 1.0),
+        (partial(jaxae.uniform_noise, scale=0.5, low=0.0, high=1.0), 1.0),
+        (jaxae.compose(), 0.0),
+    ],
+    ids=["salt-and-pepper", "gaussian", "uniform", "none"],
+)
+def test_the_share_of_corrupted_entries_is_that_of_the_noise(corrupt, share, key):
+    x = jnp.asarray(RNG.integers(0, 2, size=(500, 20)), jnp.float32)
+    opposite = lambda z: z * 0 + 2
+    loss = jaxae.denoising_loss(
+        key,
+        IDENTITY,
+        opposite,
+        x,
+        corrupt=corrupt,
+        emphasis=(1.0, 0.0),
+        reconstruction=lambda x_hat, x: jnp.ones_like(x),  # counts
+    )
+    found = float(loss.mean()) / 20
+    assert abs(found - share) <= 4 * np.sqrt(share * (1 - share) / x.size)
+
+
+def test_emphasis_works_with_a_stochastic_encoder_and_images(key):
+    images = jnp.asarray(RNG.uniform(size=(2, 3, 3, 1)), jnp.float32)
+    loss = jaxae.denoising_loss(
+        key,
+        lambda image: image.reshape(-1),
+        lambda z: z.reshape(3, 3, 1),
+        images,
+        corrupt=MASK,
+        sample_code=jaxae.Gaussian(stddev=0.1).sample,
+        emphasis=(1.0, 0.0),
+        example_ndim=3,
+    )
+    assert loss.shape == (2,)
+    assert bool((loss > 0).all())
+
+
+def test_one_step_of_walkback_is_the_denoising_loss(key):
+    encode, decode, x = of_width(jnp.float32)
+    sample = jaxae.Gaussian(stddev=0.1).sample
+    got = jaxae.walkback_loss(key, encode, decode, x, corrupt=MASK, sample=sample, steps=1)
+    noise_key = jax.random.split(jax.random.split(key, 1)[0])[0]
+    want = jaxae.denoising_loss(noise_key, encode, decode, x, corrupt=MASK)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_walkback_corrects_where_the_chain_went_and_not_through_it(float64, key):
+    # r(x) = a x from x = 1 without noise: a, a * a against 1; the second a is only where it went
+    def loss(a):
+        decode = lambda z: a * z
+        mean = lambda key, output: output
+        common = {"corrupt": jaxae.compose(), "sample": mean, "steps": 2}
+        return jaxae.walkback_loss(key, IDENTITY, decode, jnp.ones((1, 1)), **common)[0]
+
+    a = 0.3
+    value, slope = jax.value_and_grad(loss)(a)
+    np.testing.assert_allclose(value, ((1 - a) ** 2 + (1 - a * a) ** 2) / 2, rtol=1e-12)
+    np.testing.assert_allclose(slope, -(1 - a) - a * (1 - a * a), rtol=1e-12)
+
+
+def test_noise_conditional_loss_of_gaussian_data_in_closed_form(key):
+    # Data N(0, 1): r(x, s) = x / (1 + s^2) loses s^2 / (1 + s^2), over s^2 and log-uniform s:
+    # [log s - log(1 + s^2) / 2] from low to high, over log(high / low).
+    low, high, count = 0.2, 3.0, 40_000
+    x = jax.random.normal(jax.random.key(3), (count, 2))
+    shrink = lambda z, stddev: z / (1 + stddev**2)
+    keep = lambda x_i, stddev: x_i
+    loss = jaxae.noise_conditional_loss(key, keep, shrink, x, low=low, high=high)
+    antiderivative = lambda s: np.log(s) - np.log(1 + s**2) / 2
+    want = 2 * (antiderivative(high) - antiderivative(low)) / np.log(high / low)
+    assert loss.shape == (count,)
+    assert abs(float(loss.mean()) - want) < 4 * float(loss.std()) / np.sqrt(count)
+    other = jaxae.noise_conditional_loss(key, shrink, keep, x, low=low, high=high)
+    np.testing.assert_allclose(other, loss, rtol=1e-5)  # both are told the level
+
+
+def test_gradients_of_the_new_losses(float64, key):
+    encode, _, x = of_width(jnp.float64)
+    weights = W.astype(jnp.float64)
+    sample = lambda key, output: jax.lax.stop_gradient(output)
+
+    def walkback(w):
+        decode = lambda z: w.T @ z
+        common = {"corrupt": MASK, "sample": sample, "steps": 1}
+        return jaxae.walkback_loss(key, encode, decode, x, **common).sum()
+
+    def conditional(w):
+        at_level = lambda x_i, stddev: jnp.tanh(w @ x_i + stddev)
+        decode = lambda z, stddev: w.T @ z
+        return jaxae.noise_conditional_loss(key, at_level, decode, x, low=0.1, high=1.0).sum()
+
+    def emphasised(w):
+        decode = lambda z: w.T @ z
+        options = {"corrupt": MASK, "emphasis": (1.0, 0.3)}
+        return jaxae.denoising_loss(key, encode, decode, x, **options).sum()
+
+    for loss in (walkback, conditional, emphasised):
+        check_grads(loss, (weights,), order=1, modes=("rev",))

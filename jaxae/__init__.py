@@ -29,6 +29,7 @@ from jaxae.linear import PairMoments as PairMoments
 from jaxae.linear import fit_linear_denoiser as fit_linear_denoiser
 from jaxae.linear import pair_moments as pair_moments
 from jaxae.metrics import active_units as active_units
+from jaxae.metrics import best_cosines as best_cosines
 from jaxae.metrics import contraction_curve as contraction_curve
 from jaxae.metrics import dead_units as dead_units
 from jaxae.metrics import explained_variance as explained_variance
@@ -44,6 +45,7 @@ from jaxae.objectives import combined_loss as combined_loss
 from jaxae.objectives import contractive_loss as contractive_loss
 from jaxae.objectives import reconstruction_loss as reconstruction_loss
 from jaxae.objectives import sparse_loss as sparse_loss
+from jaxae.projection import unit_norm as unit_norm
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
@@ -66,6 +68,8 @@ from jaxae.snapshots import Checkpoints as Checkpoints
 from jaxae.snapshots import LostProcessError as LostProcessError
 from jaxae.snapshots import Snapshot as Snapshot
 from jaxae.snapshots import StoppedError as StoppedError
+from jaxae.sparsity import dead_unit_loss as dead_unit_loss
+from jaxae.sparsity import decoder_weighted_l1_penalty as decoder_weighted_l1_penalty
 from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
@@ -100,6 +104,7 @@ __all__ = [
     "active_units",
     "as_functions",
     "bernoulli_nll",
+    "best_cosines",
     "combined_loss",
     "compose",
     "conjugate_gradient",
@@ -114,7 +119,9 @@ __all__ = [
     "corrupt_batch",
     "create_train_state",
     "data_mesh",
+    "dead_unit_loss",
     "dead_units",
+    "decoder_weighted_l1_penalty",
     "denoising_loss",
     "denoising_transition",
     "evaluate",
@@ -152,5 +159,6 @@ __all__ = [
     "tangent_transition",
     "sweep_method",
     "uniform_noise",
+    "unit_norm",
     "walkback_loss",
 ]

@@ -303,3 +303,46 @@ def contraction_curve(
 def _active(code: Array, threshold: ScalarLike) -> Array:
     code = _checks.codes(code)
     return jnp.abs(code) > _checks.number("threshold", threshold, code.dtype, low=0.0)
+
+
+def best_cosines(filters: Float[Array, "k d"], atoms: Float[Array, "m d"]) -> Float[Array, " m"]:
+    r"""Returns for each atom its cosine with the filter that is nearest to it.
+
+    .. math:: c_i = \max_j \frac{\langle W_j, a_i \rangle}{\|W_j\| \, \|a_i\|}
+
+    Its mean is the mean max cosine similarity; the share above 0.9 is that of the atoms that
+    were recovered. Signs count, since a relu code cannot turn a filter around, and one filter
+    may be the nearest of several atoms.
+
+    Args:
+      filters: learned dictionary ``(k, d)``, one row for each unit; a row of 0 has cosine 0.
+      atoms: true dictionary ``(m, d)``, no row 0.
+
+    Returns:
+      Cosines ``(m,)`` in [-1, 1].
+
+    Raises:
+      TypeError: if an array is not floating point.
+      ValueError: if they are no matrices of the same d, empty or not finite.
+
+    Example:
+      >>> best_cosines(jnp.array([[2.0, 0.0], [0.0, -1.0]]), jnp.eye(2)).tolist()
+      [1.0, 0.0]
+
+    References:
+      Sharkey, Braun and Millidge 2022, "Taking features out of superposition with sparse
+      autoencoders". Deviation: none.
+    """
+    filters, atoms = _checks.floating("filters", filters), _checks.floating("atoms", atoms)
+    shapes = [filters.shape, atoms.shape]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            f"filters and atoms must be (k, d) and (m, d), but their shapes are {shapes}"
+        )
+    along = jnp.inner(_of_unit_norm(atoms), _of_unit_norm(filters))
+    return jnp.max(along, axis=1)
+
+
+def _of_unit_norm(rows: Array) -> Array:
+    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return jnp.where(norms > 0, rows / norms, 0)

@@ -1,4 +1,4 @@
-r"""Sparsity of a code: penalties on it, and the k-sparse projection.
+r"""Sparsity of a code: penalties on it, the k-sparse projection, and its dead units.
 
 Contract of this module. ``code`` is ``(*batch, k)``; units (the last axis) are summed,
 the batch is kept, weights are left to the objective. The KL penalty is the exception: it
@@ -6,12 +6,14 @@ is about batch means, so it returns a scalar.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxae import _checks
+from jaxae._batching import one_example, over_batch
 
 
 def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
@@ -40,6 +42,49 @@ def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
     """
     code = _checks.codes(code)
     return jnp.sum(jnp.sign(code) * code, axis=-1)  # jnp.abs has gradient 1 at 0
+
+
+def decoder_weighted_l1_penalty(
+    code: Float[Array, "*batch k"], decoder: Float[Array, "k d"]
+) -> Float[Array, "*batch"]:
+    r"""Returns the L1 norm of each code, units weighted by the norms of their filters.
+
+    .. math:: \Omega(z, W) = \sum_j |z_j| \, \|W_j\|_2
+
+    What a unit adds to the reconstruction has length :math:`|z_j| \|W_j\|`, so the penalty does
+    not change if filters are longer and codes smaller, and the filters may be free. Pass the
+    decoder without ``stop_gradient``: its gradient is what keeps the filters short.
+
+    Args:
+      code: codes ``(*batch, k)``, floating, any unit.
+      decoder: filters ``(k, d)``, one row for each unit (the kernel of a Flax layer).
+
+    Returns:
+      Unit of ``code`` times that of ``decoder``, at least 0, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an argument is not floating point.
+      ValueError: if ``decoder`` is not ``(k, d)`` or an argument not finite.
+
+    Example:
+      >>> filters = jnp.array([[3.0, 4.0], [0.0, 1.0]])
+      >>> float(decoder_weighted_l1_penalty(jnp.array([1.0, -2.0]), filters))
+      7.0
+
+    References:
+      Conerly et al. 2024, "Update on how we train SAEs", https://transformer-circuits.pub.
+      Deviation: none.
+    """
+    code, decoder = _checks.codes(code), _checks.floating("decoder", decoder)
+    if decoder.ndim != 2 or decoder.shape[0] != code.shape[-1]:
+        raise ValueError(
+            f"decoder must be filters (k, d) with k = {code.shape[-1]} as in code, "
+            f"but its shape is {decoder.shape}"
+        )
+    squared = jnp.sum(decoder * decoder, axis=-1)
+    is_zero = squared == 0  # where the square root has no derivative
+    norms = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return jnp.inner(jnp.sign(code) * code, norms)
 
 
 def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -> Float[Array, ""]:
@@ -117,3 +162,75 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
     values, units = jax.lax.top_k(code, k)
     return jnp.put_along_axis(jnp.zeros_like(code), units, values, axis=-1, inplace=False)
+
+
+def dead_unit_loss(
+    code: Float[Array, "*batch units"],
+    decode: Callable[[Array], Array],
+    residual: Float[Array, " *shape"],
+    *,
+    is_dead: Bool[Array, " units"],
+    k: int,
+) -> Float[Array, "*batch"]:
+    r"""Returns what dead units leave of the error of the others: the auxiliary loss of top-k.
+
+    .. math:: \| e - \mathrm{dec}(\mathrm{relu}(\mathrm{top}_k(z_\mathrm{dead}))) \|^2,
+              \quad e = x - \hat x
+
+    A unit that is never among the k largest has no gradient and stays dead. Here the ``k``
+    largest of the dead ones alone explain the residual e, through which no gradient passes, so
+    they move to where the dictionary fails. 0 where no unit is dead. Add it with a small weight.
+
+    Args:
+      code: codes before the choice of units ``(*batch, units)``, floating.
+      decode: decoder of ONE code ``(units,)`` to ``(*example,)``, without its bias.
+      residual: x minus its reconstruction, ``(*batch, *example)``.
+      is_dead: which units are dead, boolean ``(units,)``.
+      k: static number of dead units that may explain one example, between 1 and ``units``.
+
+    Returns:
+      Squared unit of ``residual``, summed over the features, shape ``(*batch,)``.
+
+    Raises:
+      TypeError: if an array has the wrong type or ``decode`` is no function.
+      ValueError: if the shapes do not fit or ``k`` is not between 1 and units.
+
+    Example:
+      >>> code, residual = jnp.array([3.0, 2.0, 1.0]), jnp.array([0.0, 0.0, 5.0])
+      >>> is_dead = jnp.array([False, True, True])
+      >>> float(dead_unit_loss(code, lambda z: z, residual, is_dead=is_dead, k=1))
+      29.0
+
+    References:
+      Gao et al. 2024, appendix A.2, https://arxiv.org/abs/2406.04093. Deviation: a sum of
+      squares, not divided by the size of the residual.
+    """
+    code, residual = _checks.codes(code), _checks.floating("residual", residual)
+    k = _checks.integer("k", k, low=1, high=code.shape[-1])
+    if not hasattr(is_dead, "dtype") or is_dead.dtype != bool:
+        raise TypeError("is_dead must be a boolean array, one entry for each unit")
+    if is_dead.shape != code.shape[-1:]:
+        raise ValueError(
+            f"is_dead must have one entry for each of {code.shape[-1]} units, "
+            f"but its shape is {is_dead.shape}"
+        )
+    batch_ndim = code.ndim - 1
+    if residual.shape[:batch_ndim] != code.shape[:-1]:
+        raise ValueError(
+            f"residual must have the batch axes {code.shape[:-1]} of code, "
+            f"but its shape is {residual.shape}"
+        )
+    example = one_example(residual, batch_ndim)
+    output = _checks.output_shape("decode", decode, one_example(code, batch_ndim))
+    if output.shape != example.shape:
+        raise ValueError(
+            f"decode must return an example of shape {example.shape}, but it gave {output.shape}"
+        )
+
+    def one(code_i: Array, residual_i: Array) -> Array:
+        active = jnp.where(is_dead & (code_i > 0), code_i, 0)
+        error = residual_i - decode(keep_top_k(active, k=k))
+        return jnp.sum(error * error)
+
+    losses = over_batch(one, batch_ndim)(code, jax.lax.stop_gradient(residual))
+    return jnp.where(jnp.any(is_dead), losses, 0)

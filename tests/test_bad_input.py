@@ -831,6 +831,42 @@ for bad in (1.0, (1.0,), (1.0, -1.0), (np.nan, 1.0)):
         "emphasis",
     )
 
+case("unit_norm", lambda: jaxae.unit_norm("adam"), TypeError, "optimizer must be an optax optimis")
+case("unit_norm", lambda: jaxae.unit_norm(SGD, axis=0.5), TypeError, "axis must be an integer")
+case(
+    "unit_norm",
+    lambda: jaxae.unit_norm(SGD).update(X, jaxae.unit_norm(SGD).init(X)),
+    ValueError,
+    "params must be passed to update",
+)
+weighted = jaxae.decoder_weighted_l1_penalty
+case("decoder_weighted_l1_penalty", lambda: weighted(X, W), ValueError, r"with k = 3.*\(2, 3\)")
+case("decoder_weighted_l1_penalty", lambda: weighted(X, X[0]), ValueError, r"shape is \(3,\)")
+case("decoder_weighted_l1_penalty", lambda: weighted(X, INT), TypeError, "decoder must be floating")
+case("decoder_weighted_l1_penalty", lambda: weighted(NAN, W.T), ValueError, "code must be finite")
+DEAD = jnp.array([True, False, True])
+dead = partial(jaxae.dead_unit_loss, X, IDENTITY, X)
+case("dead_unit_loss", partial(dead, is_dead=DEAD, k=4), ValueError, "k must be .* at most 3")
+case("dead_unit_loss", partial(dead, is_dead=X[0], k=1), TypeError, "is_dead must be a boolean")
+case("dead_unit_loss", partial(dead, is_dead=DEAD[:2], k=1), ValueError, "is_dead .* 3 units")
+case(
+    "dead_unit_loss",
+    lambda: jaxae.dead_unit_loss(X, IDENTITY, X[:2], is_dead=DEAD, k=1),
+    ValueError,
+    r"residual must have the batch axes \(4,\)",
+)
+case(
+    "dead_unit_loss",
+    lambda: jaxae.dead_unit_loss(X, lambda z: z[:2], X, is_dead=DEAD, k=1),
+    ValueError,
+    r"decode must return an example of shape \(3,\)",
+)
+case("best_cosines", lambda: jaxae.best_cosines(X, W.T), ValueError, "filters and atoms must be")
+case(
+    "best_cosines", lambda: jaxae.best_cosines(X[0], X[0]), ValueError, "filters and atoms must be"
+)
+case("best_cosines", lambda: jaxae.best_cosines(X, NAN), ValueError, "atoms must be finite")
+
 
 @pytest.mark.parametrize(("call", "error", "match"), CASES)
 def test_bad_input(call, error, match):

@@ -20,6 +20,7 @@ ROWS = [
         "sparsity",
         "score",
         "linear",
+        "projection",
         "_structure",
         "sharding",
     },

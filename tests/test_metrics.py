@@ -114,3 +114,15 @@ def test_metrics_work_under_jit():
 @pytest.mark.parametrize("metric", [jaxae.mean_squared_error, jaxae.psnr])
 def test_metrics_of_one_example_are_scalars(metric):
     assert metric(jnp.ones(4), jnp.zeros(4)).shape == ()
+
+
+def test_best_cosines_are_those_of_scikit_learn():
+    filters, atoms = (RNG.normal(size=(n, 5)).astype(np.float32) for n in (9, 4))
+    filters[3] = 0
+    got = jax.jit(jaxae.best_cosines)(jnp.asarray(filters), jnp.asarray(atoms))
+    table = sklearn.metrics.pairwise.cosine_similarity(filters, atoms)
+    np.testing.assert_allclose(got, table.max(axis=0), rtol=1e-5)
+    same = jaxae.best_cosines(jnp.asarray(7 * atoms), jnp.asarray(atoms))
+    np.testing.assert_allclose(same, 1, rtol=1e-6)
+    opposite = jaxae.best_cosines(jnp.asarray(-atoms[:1]), jnp.asarray(atoms[:1]))
+    np.testing.assert_allclose(opposite, -1, rtol=1e-6)

@@ -105,3 +105,62 @@ def test_dtype_is_kept(dtype):
     assert jaxae.l1_penalty(code).dtype == jnp.dtype(dtype)
     assert jaxae.keep_top_k(code, k=2).dtype == jnp.dtype(dtype)
     assert jaxae.kl_sparsity_penalty(code, target=0.1).dtype == jnp.dtype(dtype)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_weighted_l1_is_the_length_that_each_unit_adds(batch):
+    code = jnp.asarray(RNG.normal(size=(*batch, 5)), jnp.float32)
+    filters = jnp.asarray(RNG.normal(size=(5, 7)), jnp.float32)
+    got = jaxae.decoder_weighted_l1_penalty(code, filters)
+    lengths = np.linalg.norm(np.asarray(code)[..., None] * np.asarray(filters), axis=-1)
+    np.testing.assert_allclose(got, lengths.sum(-1), rtol=1e-5)
+    # longer filters and smaller codes cost the same, and filters of norm 1 are the plain L1
+    scale = jnp.exp(jnp.asarray(RNG.normal(size=5), jnp.float32))
+    moved = jaxae.decoder_weighted_l1_penalty(
+        code / scale.reshape((1,) * len(batch) + (5,)), filters * scale[:, None]
+    )
+    np.testing.assert_allclose(moved, got, rtol=1e-5)
+    unit = filters / jnp.linalg.norm(filters, axis=1, keepdims=True)
+    plain = jaxae.decoder_weighted_l1_penalty(code, unit)
+    np.testing.assert_allclose(plain, jaxae.l1_penalty(code), rtol=1e-5)
+
+
+def test_weighted_l1_gradients_also_at_a_filter_of_zero(float64):
+    code, filters = jnp.asarray(RNG.normal(size=(3, 4))), jnp.asarray(RNG.normal(size=(4, 6)))
+    penalty = jax.jit(jaxae.decoder_weighted_l1_penalty)
+    check_grads(penalty, (code, filters), order=1, modes=("rev",))
+    of_filters = jax.grad(lambda w: penalty(code, w).sum())(filters.at[1].set(0))
+    assert np.isfinite(of_filters).all()
+    assert not of_filters[1].any()
+
+
+def test_dead_units_explain_what_is_left_by_hand():
+    # residual (1, 2, 3); units 1, 2, 3 are dead, the two largest of them are 3 (4.0) and 1 (2.0),
+    # unit 2 is below 0; filters 1: (1, 0, 0), 3: (0, 0, 0.5): left (1 - 2, 2, 3 - 2)
+    filters = jnp.array([[9.0, 9.0, 9.0], [1.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    code = jnp.array([[7.0, 2.0, -1.0, 4.0], [7.0, -2.0, -1.0, -4.0]])
+    is_dead = jnp.array([False, True, True, True])
+    residual = jnp.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    loss = lambda z, w, e, k, dead: jaxae.dead_unit_loss(z, lambda c: c @ w, e, is_dead=dead, k=k)
+    np.testing.assert_allclose(loss(code, filters, residual, 2, is_dead), [6.0, 14.0])
+    np.testing.assert_allclose(loss(code, filters, residual, 1, is_dead), [6.0 + 1 - 1, 14.0])
+    nobody = loss(code, filters, residual, 2, jnp.zeros(4, bool))
+    assert nobody.tolist() == [0.0, 0.0]
+    total = lambda *arrays: loss(*arrays, 1, is_dead).sum()
+    of_code, of_filters, of_residual = jax.grad(total, argnums=(0, 1, 2))(code, filters, residual)
+    assert not of_residual.any()
+    assert of_code.astype(bool).tolist() == [[False, False, False, True], [False] * 4]
+    assert of_filters.any(axis=1).tolist() == [False, False, False, True]
+
+
+def test_dead_unit_loss_takes_images_and_any_batch():
+    filters = jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32)
+    decode = lambda z: (z @ filters).reshape(2, 2)
+    code = jnp.asarray(RNG.normal(size=(2, 3, 5)), jnp.float32)
+    images = jnp.asarray(RNG.normal(size=(2, 3, 2, 2)), jnp.float32)
+    is_dead = jnp.array([True, False, True, True, False])
+    run = jax.jit(lambda z, e: jaxae.dead_unit_loss(z, decode, e, is_dead=is_dead, k=5))
+    got = run(code, images)
+    by_hand = np.maximum(np.asarray(code), 0) * np.asarray(is_dead)
+    error = np.asarray(images).reshape(2, 3, 4) - by_hand @ np.asarray(filters)
+    np.testing.assert_allclose(got, (error**2).sum(-1), rtol=1e-4)

@@ -1,0 +1,72 @@
+r"""Optimisers that stay on a constraint: the filters of a dictionary at unit norm.
+
+Contract of this module. An ``optax`` transformation around another one. The constraint holds for
+the parameters that it is given to; :func:`optax.partition` gives it some of a pytree.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxae import _checks
+
+
+def unit_norm(optimizer: optax.GradientTransformation, *, axis: int = -1) -> Any:
+    r"""Returns an optimiser under which vectors along an axis keep a Euclidean norm of 1.
+
+    .. math:: g \leftarrow g - \langle g, w \rangle w, \quad
+              w \leftarrow \frac{w + u(g)}{\|w + u(g)\|}
+
+    with w one vector, g its gradient and u(g) the update of ``optimizer``. The part of the
+    gradient along w, which would only lengthen w, is taken away before the moments of Adam see
+    it. An L1 norm of the code then cannot be lowered by longer filters and smaller codes.
+
+    Args:
+      optimizer: any ``optax`` optimiser.
+      axis: axis of every parameter along which the vectors lie; -1 for the atoms of a Flax
+        kernel ``(k, d)`` of a decoder.
+
+    Returns:
+      An ``optax.GradientTransformationExtraArgs`` whose ``update`` needs ``params``. Vectors
+      of another norm than 1 are brought to it by the first update, those of norm 0 stay.
+
+    Raises:
+      TypeError: if ``optimizer`` is no ``optax`` optimiser or ``axis`` no integer; ``update``
+        raises ValueError without ``params``.
+
+    Example:
+      >>> optimizer = unit_norm(optax.sgd(0.1))
+      >>> w = jnp.array([[1.0, 0.0]])
+      >>> update, _ = optimizer.update(jnp.array([[5.0, 0.0]]), optimizer.init(w), w)
+      >>> update.tolist()  # a gradient along w changes nothing
+      [[0.0, 0.0]]
+
+    References:
+      Bricken et al. 2023, "Towards Monosemanticity", appendix, https://transformer-circuits.pub.
+      Deviation: none.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    axis = _checks.integer("axis", axis, low=-(2**31))
+    inner = optax.with_extra_args_support(optimizer)
+
+    def tangential(gradient: Any, w: Any) -> Any:
+        squared = jnp.sum(w * w, axis=axis, keepdims=True)
+        along = jnp.sum(gradient * w, axis=axis, keepdims=True)
+        return gradient - jnp.where(squared > 0, along / squared, 0) * w
+
+    def back(update: Any, w: Any) -> Any:
+        moved = w + update
+        length = jnp.linalg.norm(moved, axis=axis, keepdims=True)
+        return jnp.where(length > 0, moved / length, w) - w
+
+    def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if params is None:
+            raise ValueError("params must be passed to update, because their norm is kept")
+        gradients = jax.tree.map(tangential, gradients, params)
+        updates, state = inner.update(gradients, state, params, **extra)
+        return jax.tree.map(back, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

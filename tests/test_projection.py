@@ -1,0 +1,82 @@
+"""Filters at unit norm under any optimiser."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxae
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Adam needs it."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def unit(w, axis):
+    return w / jnp.linalg.norm(w, axis=axis, keepdims=True)
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("inner", [optax.adam(0.1), optax.sgd(0.5, momentum=0.9)])
+def test_norms_stay_at_one(axis, inner, float64):
+    target = jnp.asarray(RNG.normal(size=(4, 6)))
+    optimizer = jaxae.unit_norm(inner, axis=axis)
+    w = unit(jnp.asarray(RNG.normal(size=(4, 6))), axis)
+    state = optimizer.init(w)
+    for _ in range(20):
+        gradient = w - target
+        updates, state = optimizer.update(gradient, state, w)
+        w = optax.apply_updates(w, updates)
+        np.testing.assert_allclose(jnp.linalg.norm(w, axis=axis), 1, rtol=1e-12)
+
+
+def test_it_finds_the_nearest_point_of_the_sphere(float64):
+    target = jnp.asarray(RNG.normal(size=(4, 6)))
+    optimizer = jaxae.unit_norm(optax.sgd(0.3))
+    w = unit(jnp.asarray(RNG.normal(size=(4, 6))), -1)
+    state = optimizer.init(w)
+    for _ in range(300):
+        updates, state = optimizer.update(w - target, state, w)
+        w = optax.apply_updates(w, updates)
+    np.testing.assert_allclose(w, unit(target, -1), atol=1e-9)
+
+
+def test_moments_never_see_the_gradient_along_the_filter(float64):
+    w = unit(jnp.asarray(RNG.normal(size=(3, 5))), -1)
+    optimizer = jaxae.unit_norm(optax.trace(decay=0.0))
+    gradient = jnp.asarray(RNG.normal(size=(3, 5)))
+    _, state = optimizer.update(gradient, optimizer.init(w), w)
+    np.testing.assert_allclose(jnp.sum(state.trace * w, -1), 0, atol=1e-12)
+    by_hand = gradient - jnp.sum(gradient * w, -1, keepdims=True) * w
+    np.testing.assert_allclose(state.trace, by_hand, rtol=1e-10, atol=1e-12)
+
+
+def test_a_filter_of_zero_stays_and_one_of_another_norm_is_brought_to_one():
+    w = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    optimizer = jaxae.unit_norm(optax.sgd(0.0))
+    updates, _ = optimizer.update(jnp.ones_like(w), optimizer.init(w), w)
+    np.testing.assert_allclose(w + updates, [[0.0, 0.0], [0.6, 0.8]], rtol=1e-6)
+
+
+def test_some_parameters_of_a_compiled_run_are_kept_at_norm_one(key):
+    free = optax.adam(0.05)
+    label = lambda params: {name: name for name in params}
+    optimizer = optax.partition({"atoms": jaxae.unit_norm(free), "bias": free}, label)
+
+    def loss(params, key, x):
+        return jnp.sum((x - x @ params["atoms"].T @ params["atoms"] - params["bias"][None]) ** 2, 1)
+
+    x = jnp.asarray(RNG.normal(size=(40, 6)), jnp.float32) + 1
+    atoms = unit(jnp.asarray(RNG.normal(size=(3, 6)), jnp.float32), -1)
+    state = jaxae.create_train_state({"atoms": atoms, "bias": jnp.zeros(6)}, optimizer)
+    run = jaxae.make_run(loss, optimizer, batch_size=10)
+    trained = jaxae.fit(run, state, key, x, epochs=3).params
+    np.testing.assert_allclose(jnp.linalg.norm(trained["atoms"], axis=1), 1, rtol=1e-5)
+    assert float(jnp.linalg.norm(trained["bias"])) > 0.1
+    assert float(jnp.abs(trained["atoms"] - atoms).max()) > 0.05

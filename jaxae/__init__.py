@@ -63,6 +63,8 @@ from jaxae.second_order import Minimum as Minimum
 from jaxae.second_order import conjugate_gradient as conjugate_gradient
 from jaxae.second_order import lbfgs as lbfgs
 from jaxae.second_order import minimize as minimize
+from jaxae.selection import BestState as BestState
+from jaxae.selection import keep_best as keep_best
 from jaxae.sharding import data_mesh as data_mesh
 from jaxae.snapshots import Checkpoints as Checkpoints
 from jaxae.snapshots import LostProcessError as LostProcessError
@@ -85,6 +87,7 @@ from jaxae.training import make_train_step as make_train_step
 __all__ = [
     "AutoencoderFunctions",
     "Bernoulli",
+    "BestState",
     "Checkpoints",
     "ConvAutoencoder",
     "DenseAutoencoder",
@@ -133,6 +136,7 @@ __all__ = [
     "gaussian_nll",
     "hash_key",
     "jacobian_singular_values",
+    "keep_best",
     "keep_top_k",
     "kl_sparsity_penalty",
     "l1_penalty",

@@ -867,6 +867,18 @@ case(
 )
 case("best_cosines", lambda: jaxae.best_cosines(X, NAN), ValueError, "atoms must be finite")
 
+case("keep_best", lambda: jaxae.keep_best("sgd", jnp.sum, every=1), TypeError, "optimizer must be")
+case("keep_best", lambda: jaxae.keep_best(SGD, 0.1, every=1), TypeError, "score must be a function")
+case("keep_best", lambda: jaxae.keep_best(SGD, jnp.sum, every=0), ValueError, "every must be .* 1")
+case(
+    "keep_best",
+    lambda: jaxae.keep_best(SGD, IDENTITY, every=1).init(X),
+    ValueError,
+    "score must return a scalar",
+)
+keeper = jaxae.keep_best(SGD, jnp.sum, every=1)
+case("keep_best", lambda: keeper.update(X, keeper.init(X)), ValueError, "params must be passed")
+
 
 @pytest.mark.parametrize(("call", "error", "match"), CASES)
 def test_bad_input(call, error, match):
@@ -878,7 +890,7 @@ def test_every_public_function_is_in_the_table():
     covered = {param.id.split("-", 1)[1] for param in CASES}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum", "PairMoments"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
-    exempt |= {"Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
+    exempt |= {"BestState", "Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)
 
 

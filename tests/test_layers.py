@@ -21,6 +21,7 @@ ROWS = [
         "score",
         "linear",
         "projection",
+        "selection",
         "_structure",
         "sharding",
     },

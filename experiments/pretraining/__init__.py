@@ -1,0 +1,1 @@
+"""The parts of ``experiments.feature_learning``: unsupervised layers, then a classifier on them."""

@@ -46,7 +46,7 @@ class Config(command_line.CommonConfig):
     """Examples per step."""
     learning_rate: float = 1e-3
     """Step size of Adam for the layers, at most 10."""
-    fine_tuning_rates: tuple[float, ...] = (3e-3, 1e-2)
+    fine_tuning_rates: tuple[float, ...] = (3e-3, 6e-3)
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
     """Units of every layer."""

@@ -118,7 +118,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "AE + wd": Method(
             decayed,
             "weight of ||W||^2",
-            (1e-3, 1e-2),
+            (1e-3, 3e-3),
             Published(1.68, 5.00, 13),
             LOOKS[2],
         ),

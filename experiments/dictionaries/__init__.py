@@ -1,0 +1,1 @@
+"""The parts of ``experiments.dictionary``: networks whose filters are a dictionary."""

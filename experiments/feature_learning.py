@@ -23,14 +23,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from experiments.common import command_line, data, running
 from experiments.common.errors import InputError
 from experiments.common.running import Run
 from experiments.pretraining import methods, pictures, verdicts, workshop
-from experiments.pretraining.classifiers import Examples, Split
+from experiments.pretraining.classifiers import split_of
 from experiments.pretraining.methods import METHODS
 
 
@@ -72,30 +69,6 @@ class Config(command_line.CommonConfig):
                 raise InputError(f"--methods must be of {', '.join(METHODS)}, but has {name!r}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise InputError("--methods must name at least one method, and none twice")
-
-
-def split_of(dataset: data.Dataset) -> Split:
-    """Returns the last sixth of the training images for validation, and the others to train on.
-
-    Raises:
-      InputError: if there are no labels, or too few images.
-    """
-    if dataset.train_labels is None or dataset.test_labels is None:
-        raise InputError("--dataset must have labels, which the classifiers are trained on")
-    classes = np.unique(np.concatenate([dataset.train_labels, dataset.test_labels]))
-    train = np.searchsorted(classes, dataset.train_labels)
-    test = np.searchsorted(classes, dataset.test_labels)
-    x_train, x_test = map(jnp.asarray, dataset.flat())
-    held_out = len(x_train) // 6
-    if held_out < 1 or len(classes) < 2:
-        raise InputError("--dataset must have 6 training images at least, and of two classes")
-    cut = len(x_train) - held_out
-    return Split(
-        Examples(x_train[:cut], jnp.asarray(train[:cut])),
-        Examples(x_train[cut:], jnp.asarray(train[cut:])),
-        Examples(x_test, jnp.asarray(test)),
-        len(classes),
-    )
 
 
 def make_plan(config: Config, dataset: data.Dataset) -> workshop.Plan:

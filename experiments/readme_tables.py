@@ -59,6 +59,52 @@ def lecture_table(dataset: str) -> str:
     return _markdown([[cell.replace("|", "\\|") for cell in line] for line in lines])
 
 
+def provenance(name: str, dataset: str) -> str:
+    """Returns where numbers come from: command, seeds, time and device."""
+    metrics, config = (read(name, dataset, kind) for kind in ("metrics", "config"))
+    device, seeds = config["environment"]["device"], config["settings"]["num_seeds"]
+    cores = f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
+    minutes = f"{metrics['seconds'] / 60:.0f} minutes on {cores}"
+    return f"`{config['command']}`: {seeds} seeds, mean ± standard deviation, {minutes}."
+
+
+def recovery_table() -> str:
+    """Returns the Markdown table of the known atoms that dictionaries find again."""
+    header = ["", "atoms per example", "recovered (%)", "mean max cosine", "active units"]
+    header += ["dead units (%)"]
+    lines = [header, ["---", *["---:"] * 5]]
+    for row in read("dictionary", "mnist", "metrics")["recovery"]:
+        percent = lambda name, row=row: _with_spread(_scaled(row[name], 100), ".1f")
+        lines.append(
+            [
+                row["method"],
+                str(row["active_atoms"]),
+                percent("recovered_share"),
+                _with_spread(row["mean_max_cosine"], ".3f"),
+                _with_spread(row["active_units"], ".1f"),
+                percent("dead_share"),
+            ]
+        )
+    return f"{provenance('dictionary', 'mnist')}\n\n{_markdown(lines)}"
+
+
+def frontier_table() -> str:
+    """Returns the Markdown table of dictionaries of patches."""
+    header = ["", "lambda or k", "explained variance (%)", "active units", "dead units (%)"]
+    lines = [header, ["---", *["---:"] * 4]]
+    for row in read("dictionary", "mnist", "metrics")["frontier"]:
+        lines.append(
+            [
+                row["method"],
+                f"{row['setting']:g}",
+                _with_spread(_scaled(row["explained_variance"], 100), ".1f"),
+                _with_spread(row["active_units"], ".1f"),
+                _with_spread(_scaled(row["dead_share"], 100), ".1f"),
+            ]
+        )
+    return f"{provenance('dictionary', 'mnist')}\n\n{_markdown(lines)}"
+
+
 def contraction_table(device: str) -> str:
     """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
     cases = benchmark("contraction", device)["cases"].values()
@@ -234,6 +280,11 @@ def _ratio(spread: dict[str, float], *, is_first: bool = False) -> str:
     return "1" if is_first else "{} ({} to {})".format(*values)
 
 
+def _scaled(number: dict[str, Any], factor: float) -> dict[str, Any]:
+    std = None if number["std"] is None else factor * number["std"]
+    return {"mean": factor * number["mean"], "std": std}
+
+
 def _with_spread(number: dict[str, Any], style: str) -> str:
     spread = "" if number["std"] is None else f" ± {number['std']:{style}}"
     return f"{number['mean']:{style}}{spread}"
@@ -244,6 +295,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "lecture mnist": partial(lecture_table, "mnist"),
         "denoising mnist": partial(denoising_table, "mnist"),
         "denoising digits": partial(denoising_table, "digits"),
+        "recovery": recovery_table,
+        "frontier": frontier_table,
         "training cpu-2-cores": partial(training_table, "cpu-2-cores"),
         "contraction cpu-2-cores": partial(contraction_table, "cpu-2-cores"),
     },

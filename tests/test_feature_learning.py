@@ -94,16 +94,16 @@ def dataset(n=60, *, labels=True):
 
 
 def test_the_last_sixth_validates_and_classes_count_from_zero():
-    split = feature_learning.split_of(dataset())
+    split = classifiers.split_of(dataset())
     assert [len(part.x) for part in split[:3]] == [50, 10, 10]
     assert split.num_classes == 3
     np.testing.assert_array_equal(split.validation.y, np.arange(50, 60) % 3)
     trained_on, held_out = (np.asarray(part.x) for part in split[:2])
     assert not (trained_on[:, None] == held_out[None]).all(-1).any()
     with pytest.raises(InputError, match="must have labels"):
-        feature_learning.split_of(dataset(labels=False))
+        classifiers.split_of(dataset(labels=False))
     with pytest.raises(InputError, match="6 training images"):
-        feature_learning.split_of(dataset(5))
+        classifiers.split_of(dataset(5))
 
 
 def row(error, jacobian):

@@ -12,6 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import jaxae
 from experiments.common import fitting, interrupts
+from experiments.common.data import Dataset
+from experiments.common.errors import InputError
 
 Layers = tuple[tuple[Array, Array], ...]  # kernel (inputs, units) and bias of each, from below
 NEIGHBOURS = 5
@@ -31,6 +33,30 @@ class Split(NamedTuple):
     validation: Examples
     test: Examples
     num_classes: int
+
+
+def split_of(dataset: Dataset) -> Split:
+    """Returns the last sixth of the training images for validation, and the others to train on.
+
+    Raises:
+      InputError: if there are no labels, or too few images.
+    """
+    if dataset.train_labels is None or dataset.test_labels is None:
+        raise InputError("--dataset must have labels, which the classifiers are trained on")
+    classes = np.unique(np.concatenate([dataset.train_labels, dataset.test_labels]))
+    train = np.searchsorted(classes, dataset.train_labels)
+    test = np.searchsorted(classes, dataset.test_labels)
+    x_train, x_test = map(jnp.asarray, dataset.flat())
+    held_out = len(x_train) // 6
+    if held_out < 1 or len(classes) < 2:
+        raise InputError("--dataset must have 6 training images at least, and of two classes")
+    cut = len(x_train) - held_out
+    return Split(
+        Examples(x_train[:cut], jnp.asarray(train[:cut])),
+        Examples(x_train[cut:], jnp.asarray(train[cut:])),
+        Examples(x_test, jnp.asarray(test)),
+        len(classes),
+    )
 
 
 class Outcome(NamedTuple):

@@ -7,9 +7,7 @@ with labels. The squared Jacobian of the code, its saturated units, a softmax an
 on the frozen code stand beside; so do a k-sparse code, a network without pretraining, and a second
 layer, trained greedily on the clean codes of the first one.
 
-    python -m experiments.feature_learning --dataset mnist      TIME, 2 cores
-
-Expected on MNIST, test error after fine-tuning: NUMBERS.
+    python -m experiments.feature_learning --dataset mnist      more than an hour, 2 cores
 
 Training: Adam at 1e-3, batches of 100, 30 epochs, on the first 50,000 training images (in the order
 of this project); fine-tuning with Adam, cosine decay, 20 epochs, of which the one with the least

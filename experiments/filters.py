@@ -40,7 +40,8 @@ UNITS = {
     "test_nll": "nats per test image, from clean inputs",
     "probe_error": "percent of the test images, softmax on the frozen code",
 }
-SHOWN = 40  # filters of each network in the picture
+SHOWN = 40  # filters of each network in its own picture
+COMPARED = 16  # units that are compared over all networks
 PROBE_RATE, PROBE_EPOCHS = 6e-3, 10
 
 
@@ -236,6 +237,14 @@ def draw(
 ) -> None:
     """Writes the filters of the first seed, the same units of every network, and the numbers."""
     first = {setting: filters_of(own[0], shape) for setting, own in trained.items()}
+    compared = {
+        f"{config.corruption} {setting.level:g}"
+        + (f", beta {setting.beta:g}" if setting.beta != 1 else ""): filters[:COMPARED]
+        for setting, filters in first.items()
+    }
+    title = "The same units, from the same start, under rising corruption"
+    path = run.path("compared.png")
+    plots.image_rows(path, compared, title=title, signed=compared.keys())
     for setting, filters in first.items():
         name = f"filters_noise-{setting.level:g}_beta-{setting.beta:g}.png"
         title = f"{config.corruption} {setting.level:g}, beta {setting.beta:g}"

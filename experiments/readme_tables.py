@@ -105,6 +105,23 @@ def frontier_table() -> str:
     return f"{provenance('dictionary', 'mnist')}\n\n{_markdown(lines)}"
 
 
+def filters_table() -> str:
+    """Returns the Markdown table of filters against the corruption level."""
+    header = ["masked", "beta", "roughness", "effective pixels", "softmax on the code, error (%)"]
+    lines = [header, ["---:"] * 5]
+    for row in read("filters", "mnist", "metrics")["networks"]:
+        lines.append(
+            [
+                f"{row['level']:g}",
+                f"{row['beta']:g}",
+                _with_spread(row["roughness"], ".3f"),
+                _with_spread(row["extent"], ".0f"),
+                _with_spread(row["probe_error"], ".2f"),
+            ]
+        )
+    return f"{provenance('filters', 'mnist')}\n\n{_markdown(lines)}"
+
+
 def contraction_table(device: str) -> str:
     """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
     cases = benchmark("contraction", device)["cases"].values()
@@ -297,6 +314,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "denoising digits": partial(denoising_table, "digits"),
         "recovery": recovery_table,
         "frontier": frontier_table,
+        "filters": filters_table,
         "training cpu-2-cores": partial(training_table, "cpu-2-cores"),
         "contraction cpu-2-cores": partial(contraction_table, "cpu-2-cores"),
     },

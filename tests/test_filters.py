@@ -70,7 +70,7 @@ def tiny_run(tmp_path_factory):
 def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     grids = {"0_beta-1", "0.5_beta-1", "0.5_beta-0"}
-    figures = {"filters.png", *(f"filters_noise-{grid}.png" for grid in grids)}
+    figures = {"filters.png", "compared.png", *(f"filters_noise-{grid}.png" for grid in grids)}
     assert names == figures | {"metrics.json", "config.json", "log.jsonl", ".files.json"}
     metrics = json.loads((tiny_run / "metrics.json").read_text())
     rows = metrics["networks"]

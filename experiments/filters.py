@@ -71,8 +71,7 @@ class Config(command_line.CommonConfig):
         highest = noises.BY_NAME[self.corruption].highest
         for level in self.noise_levels:
             command_line.require_number("--noise-levels", level, low=0.0, high=highest)
-        if not self.noise_levels or list(self.noise_levels) != sorted(set(self.noise_levels)):
-            raise InputError("--noise-levels must be values that rise")
+        command_line.require_rising("--noise-levels", self.noise_levels)
         command_line.require_number(
             "--emphasis-level", self.emphasis_level, above=0.0, high=highest
         )

@@ -68,6 +68,20 @@ def provenance(name: str, dataset: str) -> str:
     return f"`{config['command']}`: {seeds} seeds, mean ± standard deviation, {minutes}."
 
 
+def sampling_table() -> str:
+    """Returns the Markdown table of the distances of samples to the truth."""
+    found = read("sampling", "synthetic", "metrics")["mixture"]
+    lines = [["", "", "learned score", "exact score"], ["---", "---:", "---:", "---:"]]
+    for name, learned in found["learned"].items():
+        what = "noise" if name.endswith("by noise") else "steps"
+        for i, (at, number) in enumerate(learned.items()):
+            numbers = [number, found["exact"][name][at]]
+            shown_at = f"{at} {what}" if what == "steps" else f"noise {at}"
+            cells = [_with_spread(one, ".2f") for one in numbers]
+            lines.append(["" if i else name.split(",")[0], shown_at, *cells])
+    return f"{provenance('sampling', 'synthetic')}\n\n{_markdown(lines)}"
+
+
 def recovery_table() -> str:
     """Returns the Markdown table of the known atoms that dictionaries find again."""
     header = ["", "atoms per example", "recovered (%)", "mean max cosine", "active units"]
@@ -312,6 +326,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "lecture mnist": partial(lecture_table, "mnist"),
         "denoising mnist": partial(denoising_table, "mnist"),
         "denoising digits": partial(denoising_table, "digits"),
+        "sampling": sampling_table,
         "recovery": recovery_table,
         "frontier": frontier_table,
         "filters": filters_table,

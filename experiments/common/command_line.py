@@ -125,6 +125,12 @@ def require_number(
         raise InputError(f"{option} must be a finite number {allowed}, but it is {value:g}")
 
 
+def require_rising(option: str, values: Sequence[float]) -> None:
+    """Raises InputError if there is no value, or one is not above that before it."""
+    if not values or list(values) != sorted(set(values)):
+        raise InputError(f"{option} must be values that rise, but they are {list(values)}")
+
+
 def as_typed(experiment: str, config: CommonConfig) -> str:
     """Returns the command that gives this configuration, without folders of the machine."""
     names = [field.name for field in dataclasses.fields(config)]

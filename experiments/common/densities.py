@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 
 class Density(NamedTuple):
@@ -34,14 +34,14 @@ class Density(NamedTuple):
         centres = jax.random.choice(node_key, self.nodes, (count,))
         return centres + self.spread * jax.random.normal(noise_key, (count, 2))
 
-    def log_noisy_density(self, y: Float[Array, "2"], stddev: float) -> Float[Array, ""]:
+    def log_noisy_density(self, y: Float[Array, "2"], stddev: ScalarLike) -> Float[Array, ""]:
         """Returns the log density, in nats, of a point plus noise N(0, stddev^2 I)."""
         variance = self.spread**2 + stddev**2
         exponents = -jnp.sum((self.nodes - y[None]) ** 2, -1) / (2 * variance)
         constant = jnp.log(2 * jnp.pi * variance) + jnp.log(len(self.nodes))
         return jax.nn.logsumexp(exponents) - constant
 
-    def posterior_mean(self, y: Float[Array, "2"], stddev: float) -> Float[Array, "2"]:
+    def posterior_mean(self, y: Float[Array, "2"], stddev: ScalarLike) -> Float[Array, "2"]:
         """Returns E[x | y], the reconstruction of the perfect denoising autoencoder."""
         variance = self.spread**2 + stddev**2
         weights = jax.nn.softmax(-jnp.sum((self.nodes - y[None]) ** 2, -1) / (2 * variance))

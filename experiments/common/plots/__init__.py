@@ -2,6 +2,7 @@
 
 from experiments.common.plots.fields import corruption_ring as corruption_ring
 from experiments.common.plots.fields import paths as paths
+from experiments.common.plots.fields import scatters as scatters
 from experiments.common.plots.fields import vector_fields as vector_fields
 from experiments.common.plots.images import flow_chart as flow_chart
 from experiments.common.plots.images import image_grid as image_grid

@@ -135,3 +135,27 @@ def paths(
         film = animation.FuncAnimation(figure, show_until, frames=len(positions))
         film.save(path.with_suffix(".gif"), writer=animation.PillowWriter(fps=8))
         plt.close(figure)
+
+
+def scatters(
+    path: Path, panels: Mapping[str, np.ndarray], *, half_width: float, title: str
+) -> None:
+    """Writes points ``(n, 2)``, one panel per sample, side by side.
+
+    Args:
+      path: PNG file.
+      panels: label and points of each sample.
+      half_width: half of the side of the drawn square.
+      title: headline.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(3.2 * len(panels), 3.7), layout="constrained", squeeze=False
+        )
+        for ax, (label, points) in zip(axes[0], panels.items(), strict=True):
+            ax.plot(*points.T, ".", color=ACCENT, markersize=2, alpha=0.5)
+            ax.set(aspect="equal", xlim=(-half_width, half_width), ylim=(-half_width, half_width))
+            ax.set_title(label, fontsize=10)
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)
+        plt.close(figure)

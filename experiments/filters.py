@@ -32,7 +32,7 @@ import jaxae
 from experiments.common import command_line, data, fitting, noises, plots, records, running
 from experiments.common.errors import InputError
 from experiments.common.running import Run
-from experiments.pretraining.classifiers import Classifier, Layers, split_of
+from experiments.pretraining.classifiers import Classifier, Layers, labelled, split_of
 
 UNITS = {
     "roughness": "squared difference of neighbouring pixels over twice their variance, mean",
@@ -177,9 +177,11 @@ def probe_errors(
     if dataset.train_labels is None or dataset.test_labels is None:
         return {}
     jobs = [(setting, seed) for setting, own in trained.items() for seed in range(len(own))]
+    split = split_of(dataset)
     classifier = Classifier(
         nn.sigmoid,
-        split_of(dataset),
+        labelled(split.train),
+        split,
         is_frozen=True,
         learning_rate=PROBE_RATE,
         batch_size=config.batch_size,

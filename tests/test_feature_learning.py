@@ -57,7 +57,8 @@ def split():
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_the_epoch_with_the_least_validation_error_counts(split, is_frozen):
     options = {"learning_rate": 0.3, "batch_size": 50, "epochs": 4, "devices": 1}
-    classifier = Classifier(jax.nn.sigmoid, split, is_frozen=is_frozen, **options)
+    rows = classifiers.labelled(split.train)
+    classifier = Classifier(jax.nn.sigmoid, rows, split, is_frozen=is_frozen, **options)
     layer = (jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32), jnp.zeros(6))
     encoders = [(layer,), ((2 * layer[0], layer[1]),)]
     keys = [jax.random.key(0), jax.random.key(1)]

@@ -59,6 +59,12 @@ def split_of(dataset: Dataset) -> Split:
     )
 
 
+def labelled(examples: Examples) -> Array:
+    """Returns the images ``(n, d + 1)`` with their classes as one more feature, to be shuffled."""
+    x, y = examples
+    return jnp.concatenate([x, y[:, None].astype(x.dtype)], axis=1)
+
+
 class Outcome(NamedTuple):
     """One trained classifier; errors are in percent."""
 
@@ -82,7 +88,8 @@ class Classifier:
 
     Args:
       activation: of every layer.
-      split: data.
+      rows: training images with their classes, from :func:`labelled`; classifiers share them.
+      split: the data of which these are.
       is_frozen: whether the layers below stay as they are: a linear probe.
       learning_rate: step size of Adam at the start.
       batch_size: examples per step.
@@ -93,6 +100,7 @@ class Classifier:
     def __init__(
         self,
         activation: Callable[[Array], Array],
+        rows: Array,
         split: Split,
         *,
         is_frozen: bool,
@@ -102,9 +110,8 @@ class Classifier:
         devices: int,
     ) -> None:
         self._split, self._epochs = split, epochs
-        x, y = split.train
-        self._train = jnp.concatenate([x, y[:, None].astype(x.dtype)], axis=1)
-        self._steps = -(-len(x) // batch_size)
+        self._train = rows
+        self._steps = -(-len(rows) // batch_size)
 
         def logits(params: Any, x_i: Array) -> Array:
             layers = jax.lax.stop_gradient(params["layers"]) if is_frozen else params["layers"]

@@ -66,6 +66,7 @@ class Pool:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._rows = classifiers.labelled(plan.split.train)
         self._known: dict[Any, Classifier] = {}
 
     def get(self, name: str, rate: float, is_frozen: bool) -> Classifier:
@@ -75,6 +76,7 @@ class Pool:
         if (kind, rate, is_frozen) not in self._known:
             self._known[kind, rate, is_frozen] = Classifier(
                 apply,
+                self._rows,
                 plan.split,
                 is_frozen=is_frozen,
                 learning_rate=rate,

@@ -13,7 +13,9 @@ import optax
 from jaxae import _checks
 
 
-def unit_norm(optimizer: optax.GradientTransformation, *, axis: int = -1) -> Any:
+def unit_norm(
+    optimizer: optax.GradientTransformation, *, axis: int = -1
+) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser under which vectors along an axis keep a Euclidean norm of 1.
 
     .. math:: g \leftarrow g - \langle g, w \rangle w, \quad

@@ -35,7 +35,7 @@ class BestState(NamedTuple):
 
 def keep_best(
     optimizer: optax.GradientTransformation, score: Callable[[Any], Array], *, every: int
-) -> Any:
+) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser that remembers the parameters with the least score.
 
     The score, an error on validation data, is computed after every ``every`` updates, inside

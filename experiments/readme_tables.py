@@ -326,12 +326,14 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "lecture mnist": partial(lecture_table, "mnist"),
         "denoising mnist": partial(denoising_table, "mnist"),
         "denoising digits": partial(denoising_table, "digits"),
+        "training cpu-2-cores": partial(training_table, "cpu-2-cores"),
+        "contraction cpu-2-cores": partial(contraction_table, "cpu-2-cores"),
+    },
+    "docs/papers.md": {
         "sampling": sampling_table,
         "recovery": recovery_table,
         "frontier": frontier_table,
         "filters": filters_table,
-        "training cpu-2-cores": partial(training_table, "cpu-2-cores"),
-        "contraction cpu-2-cores": partial(contraction_table, "cpu-2-cores"),
     },
     "docs/speed.md": {
         "profile cpu-2-cores": partial(profile_table, "cpu-2-cores"),

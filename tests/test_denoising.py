@@ -148,4 +148,4 @@ def test_gradients_of_the_new_losses(float64, key):
         return jaxae.denoising_loss(key, encode, decode, x, **options).sum()
 
     for loss in (walkback, conditional, emphasised):
-        check_grads(loss, (weights,), order=1, modes=("rev",))
+        check_grads(jax.jit(loss), (weights,), order=1, modes=("rev",))

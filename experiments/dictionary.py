@@ -7,9 +7,9 @@ the k largest units, with an auxiliary loss by which dead units explain the erro
 again, as cosines with the nearest filter. Then on patches of images: explained variance against
 active units, and dead units beside.
 
-    python -m experiments.dictionary --dataset mnist     about 9 minutes, 2 cores
+    python -m experiments.dictionary --dataset mnist     about 8 minutes, 2 cores
 
-Expected: 98 % of the atoms with an L1 norm and 99 % with top-k, but 76 to 87 % with nothing for
+Expected: 98 % of the atoms with an L1 norm, over 99 % with top-k, but 76 to 87 % with nothing for
 dead units; on patches of MNIST top-k explains 96 % of the variance with 16 units, L1 with 37.
 
 Model: relu((x - b) E + c) and a linear decoder, squared error, Adam with cosine decay from 3e-3.

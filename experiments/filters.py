@@ -19,6 +19,7 @@ Model: one layer of 500 sigmoid units, tied weights, cross-entropy, Adam at 1e-3
 it trains by plain gradient descent.
 """
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def settings_of(config: Config) -> list[Setting]:
 
 
 def roughness(filters: np.ndarray) -> float:
-    """Returns how rough filters ``(n, h, w, c)`` are: 1 for white noise, 0 for a plane.
+    """Returns how rough filters ``(n, h, w, c)`` are: 1 for white noise, near 0 for a slope.
 
     Mean squared difference of neighbours over twice the variance of the pixels of a filter; a
     filter that is all equal is left out.
@@ -253,6 +254,7 @@ def draw(
         title = f"{config.corruption} {setting.level:g}, beta {setting.beta:g}"
         plots.image_grid(run.path(name), filters[:SHOWN], columns=10, title=title)
     plain = [row for row in rows if row["beta"] == 1 and row["level"] in config.noise_levels]
+    emphasised = [row for row in rows if row["beta"] != 1]
     label = noises.BY_NAME[config.corruption].meaning
     panels = []
     for key, y_label in (
@@ -264,10 +266,7 @@ def draw(
             continue
         at = [row["level"] for row in plain]
         lines = [plots.line("DAE", at, [row[key] for row in plain], plots.METHODS["DAE"])]
-        emphasised = [row for row in rows if row["level"] == config.emphasis_level]
-        for row, look in zip(
-            [row for row in emphasised if row["beta"] != 1], plots.OTHERS, strict=False
-        ):
+        for row, look in zip(emphasised, itertools.cycle(plots.OTHERS), strict=False):
             point = plots.Look(look.color, look.style[0])
             lines.append(plots.line(f"beta {row['beta']:g}", [row["level"]], [row[key]], point))
         panels.append(plots.Panel(label, y_label, lines))

@@ -96,6 +96,13 @@ def number(
     return jnp.asarray(value, dtype)
 
 
+def ordered(low: Any, high: Any) -> None:
+    """Checks that ``low`` is at most ``high``, where both are given and known."""
+    is_known = not any(value is None or _is_traced(value) for value in (low, high))
+    if is_known and float(low) > float(high):
+        raise ValueError(f"low must be at most high, but low={low} and high={high}")
+
+
 def wide(dtype: Any) -> Any:
     """Returns ``dtype``, or float32 for a narrower one: for random draws and sums."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32

@@ -291,6 +291,4 @@ def _check_bounds(low: Any, high: Any) -> None:
     for name, bound in (("low", low), ("high", high)):
         if bound is not None:
             _checks.number(name, bound)
-    is_known = not any(v is None or isinstance(v, jax.core.Tracer) for v in (low, high))
-    if is_known and float(low) > float(high):
-        raise ValueError(f"low must be at most high, but low={low} and high={high}")
+    _checks.ordered(low, high)

@@ -239,7 +239,7 @@ def noise_conditional_loss(
     x = _checks.floating("x", x)
     bounds = [_checks.number("low", low, x.dtype, low=0.0, strict=True)]
     bounds.append(_checks.number("high", high, x.dtype, low=0.0, strict=True))
-    _check_order(low, high)
+    _checks.ordered(low, high)
     at_low = (lambda x_i: encode(x_i, bounds[0])), (lambda code: decode(code, bounds[0]))
     x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
@@ -267,9 +267,3 @@ def _check_emphasis(emphasis: Any) -> tuple[ScalarLike, ScalarLike]:
     for name, weight in zip(("alpha", "beta"), emphasis, strict=True):
         _checks.number(f"emphasis {name}", weight, low=0.0)
     return emphasis[0], emphasis[1]
-
-
-def _check_order(low: Any, high: Any) -> None:
-    is_known = not any(isinstance(value, jax.core.Tracer) for value in (low, high))
-    if is_known and float(low) > float(high):
-        raise ValueError(f"low must be at most high, but low={low} and high={high}")

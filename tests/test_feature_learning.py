@@ -37,7 +37,7 @@ def test_weight_decay_is_the_squared_norm_of_the_tied_weights(key):
     decayed = methods.decayed(key, *bound, x, 0.25)
     squared = float(jnp.sum(params["encoder_kernel_0"] ** 2))
     np.testing.assert_allclose(decayed - plain, 0.25 * squared, rtol=1e-4)
-    for loss in (methods.contracted, methods.masked, methods.blurred, methods.decayed):
+    for loss in (methods.contractive, methods.masked, methods.denoising, methods.decayed):
         np.testing.assert_allclose(loss(key, *bound, x, 0.0), plain, rtol=1e-5)
         assert float(loss(key, *bound, x, 0.5).sum()) != float(plain.sum())
 

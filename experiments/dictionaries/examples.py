@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from experiments.sparse_codes.units import unit_rows
+
 
 class Sums(NamedTuple):
     """Sparse sums of known atoms.
@@ -28,8 +30,7 @@ def sums(key: Array, *, atoms: int, inputs: int, active: int, count: int) -> Sum
     The atoms are uniform on the sphere, and so are the choices of them.
     """
     atom_key, train_key, test_key = jax.random.split(key, 3)
-    dictionary = jax.random.normal(atom_key, (atoms, inputs))
-    dictionary = dictionary / jnp.linalg.norm(dictionary, axis=1, keepdims=True)
+    dictionary = unit_rows(jax.random.normal(atom_key, (atoms, inputs)))
 
     def draw(key: Array, n: int) -> Array:
         choice_key, weight_key = jax.random.split(key)

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from experiments.common import plots, records
 from experiments.common.running import Run
 from experiments.dictionaries.networks import KINDS, Family, Schedule
+from experiments.sparse_codes.units import unit_rows
 
 FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
 TOP_K = (4, 8, 16, 32)
@@ -88,9 +89,8 @@ def _most_used(family: Family, params: Any, setting: float, data: Patches) -> np
     code = jax.vmap(family.code, (None, None, 0))(params, jnp.float32(setting), data.test)
     use = np.asarray((code > 0).mean(axis=0))
     order = np.argsort(-use, kind="stable")[:64]
-    atoms = np.asarray(params["atoms"])[order]
-    norms = np.linalg.norm(atoms, axis=1, keepdims=True)
-    return (atoms / np.where(norms > 0, norms, 1)).reshape(len(order), *data.shape)
+    atoms = np.asarray(unit_rows(params["atoms"][order]))
+    return atoms.reshape(len(order), *data.shape)
 
 
 def draw(run: Run, found: Found) -> None:

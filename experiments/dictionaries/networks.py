@@ -19,6 +19,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import fitting, interrupts, plots
 from experiments.common.running import Run
+from experiments.sparse_codes.units import unit_rows
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches
@@ -62,8 +63,7 @@ class Schedule(NamedTuple):
 
 def initial(key: Array, inputs: int, units: int) -> dict[str, Array]:
     """Returns the parameters at the start: random atoms of norm 1, the encoder their transpose."""
-    atoms = jax.random.normal(key, (units, inputs))
-    atoms = atoms / jnp.linalg.norm(atoms, axis=1, keepdims=True)
+    atoms = unit_rows(jax.random.normal(key, (units, inputs)))
     return {
         "atoms": atoms,
         "encoder": atoms.T,

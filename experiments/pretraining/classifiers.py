@@ -1,6 +1,7 @@
 """Supervised training on top of a pretrained encoder, stopped early on validation data."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +79,12 @@ def encode(layers: Layers, activation: Callable[[Array], Array], x_i: Array) -> 
     for kernel, bias in layers:
         x_i = activation(x_i @ kernel + bias)
     return x_i
+
+
+@partial(jax.jit, static_argnums=1)
+def codes(layers: Layers, activation: Callable[[Array], Array], x: Array) -> Array:
+    """Returns the codes ``(n, units)`` of some examples; encoders of one shape share a program."""
+    return jax.vmap(lambda x_i: encode(layers, activation, x_i))(x)
 
 
 class Classifier:
@@ -165,8 +172,7 @@ class Classifier:
 
 def neighbours_error(layers: Layers, activation: Callable[[Array], Array], split: Split) -> float:
     """Returns the test error, in percent, of the nearest neighbours among the codes."""
-    codes = jax.jit(jax.vmap(lambda x_i: encode(layers, activation, x_i)))
     vote = KNeighborsClassifier(min(NEIGHBOURS, len(split.train.x)))
-    vote.fit(np.asarray(codes(split.train.x)), np.asarray(split.train.y))
-    found = vote.predict(np.asarray(codes(split.test.x)))
+    vote.fit(np.asarray(codes(layers, activation, split.train.x)), np.asarray(split.train.y))
+    found = vote.predict(np.asarray(codes(layers, activation, split.test.x)))
     return 100 * float(np.mean(found != np.asarray(split.test.y)))

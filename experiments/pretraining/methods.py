@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
+from experiments.contraction.networks import contractive, denoising
 
 
 class Published(NamedTuple):
@@ -62,24 +63,9 @@ def decayed(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> 
     return plain(key, encode, decode, x, strength) + strength * squared_norm
 
 
-def contracted(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
-    """Returns the loss of the contractive autoencoder."""
-    likelihood = jaxae.bernoulli_nll
-    return jaxae.contractive_loss(encode, decode, x, weight=strength, reconstruction=likelihood)
-
-
 def masked(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
     """Returns the loss of the denoising autoencoder with binary masking noise."""
-    return _denoised(key, encode, decode, x, partial(jaxae.masking_noise, rate=strength))
-
-
-def blurred(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
-    """Returns the loss of the denoising autoencoder with Gaussian noise."""
-    return _denoised(key, encode, decode, x, partial(jaxae.gaussian_noise, stddev=strength))
-
-
-def _denoised(key: Array, encode: Any, decode: Any, x: Array, corrupt: Any) -> Array:
-    likelihood = jaxae.bernoulli_nll
+    corrupt, likelihood = partial(jaxae.masking_noise, rate=strength), jaxae.bernoulli_nll
     return jaxae.denoising_loss(key, encode, decode, x, corrupt=corrupt, reconstruction=likelihood)
 
 
@@ -92,7 +78,7 @@ LOOKS = plots.OTHERS
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "CAE": Method(
-            contracted,
+            contractive,
             "lambda",
             (0.1, 0.3),
             Published(1.14, 0.73, 86),
@@ -100,7 +86,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             is_stacked=True,
         ),
         "DAE-g": Method(
-            blurred,
+            denoising,
             "standard deviation of the noise",
             (0.5, 0.8),
             Published(1.18, 0.86, 18),

@@ -210,21 +210,7 @@ class Workshop:
     def of_the_code(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns Jacobian norms and saturation of the pretrained codes on the test images."""
         test = self._plan.split.test.x
-
-        @jax.jit
-        def measure(layers: Layers) -> dict[str, Array]:
-            code = functools.partial(classifiers.encode, layers, self._activation)
-
-            def of_example(x_i: Array) -> dict[str, Array]:
-                return {
-                    "jacobian_norm": jaxae.contractive_penalty(code, x_i),
-                    "saturated": 100 * jaxae.saturated_share(code(x_i)),
-                }
-
-            with jax.default_matmul_precision("highest"):
-                return jaxae.evaluate(of_example, test, batch_size=500)
-
-        found = [measure(layers) for layers in encoders]
+        found = [_code_means(layers, self._activation, test) for layers in encoders]
         entries = test.shape[1] * self._plan.code_dim
         norms = [float(one["jacobian_norm"]) for one in found]
         return {
@@ -237,19 +223,15 @@ class Workshop:
         self, jobs: Sequence[tuple[int, float]], encoders: Sequence[Layers], rate: float
     ) -> dict[str, list[float]]:
         """Returns the errors with a second layer, trained greedily on the clean codes."""
-        codes = jax.jit(jax.vmap(self._code, (None, 0)))
         deep = []
         for job, layers in zip(jobs, encoders, strict=True):
-            x = codes(layers, self._plan.split.train.x)
+            x = classifiers.codes(layers, self._activation, self._plan.split.train.x)
             deep.append((*layers, *self._layers([job], x, 2)[0]))
         outcomes = self.fine_tune(jobs, deep, rate)
         return {
             "stacked_test_error": [outcome.test_error for outcome in outcomes],
             "stacked_validation_error": [outcome.validation_error for outcome in outcomes],
         }
-
-    def _code(self, layers: Layers, x_i: Array) -> Array:
-        return classifiers.encode(layers, self._activation, x_i)
 
     def _named(self, what: str, seed: int, strength: float) -> str:
         return f"{self.name}-{strength:g}_{what}_seed-{seed}"
@@ -262,8 +244,22 @@ class Workshop:
             about = {"method": self.name, "strength": strength, "seed": seed, "training": what}
             self._run.log(f"{self.name}, {what}", **about, epoch=epoch, train_loss=loss)
 
-        on: Callable[[int, int, float], None] = on_epoch
-        return {"on_epoch": on, "checkpoints": self._run.checkpoints(names)}
+        return {"on_epoch": on_epoch, "checkpoints": self._run.checkpoints(names)}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) -> dict[str, Array]:
+    """Returns the means over examples of what every sigmoid code is measured by."""
+    code = functools.partial(classifiers.encode, layers, activation)
+
+    def of_example(x_i: Array) -> dict[str, Array]:
+        return {
+            "jacobian_norm": jaxae.contractive_penalty(code, x_i),
+            "saturated": 100 * jaxae.saturated_share(code(x_i)),
+        }
+
+    with jax.default_matmul_precision("highest"):
+        return jaxae.evaluate(of_example, x, batch_size=500)
 
 
 def epochs_of(name: str, plan: Plan) -> int:

@@ -113,7 +113,8 @@ class Denoiser:
 
     def score(self, params: Any, x_i: Array, stddev: Array) -> Array:
         """Returns (r(x, s) - x) / s^2."""
-        return (self.reconstruct(params, x_i, stddev) - x_i) / stddev**2
+        encode, decode = (partial(_told, function, stddev) for function in self.bound(params))
+        return jaxae.score_estimate(encode, decode, x_i, stddev=stddev)
 
     def fit_many(
         self, keys: Sequence[Array], x: Array, *, epochs: int, on_epoch: Any, checkpoints: Any
@@ -132,6 +133,10 @@ class Denoiser:
         with interrupts.deferred():
             trained = jaxae.fit_many(self._run, states, train_keys, x, **options)
         return fitting.unstacked(trained.params, len(keys))
+
+
+def _told(function: Any, stddev: Array, value: Array) -> Array:
+    return function(value, stddev)
 
 
 def _of(apply: Any, method: str, value: Array, stddev: Array) -> Array:

@@ -61,7 +61,8 @@ def denoiser(sizes: Sizes) -> Denoiser:
 
 def exact_score(x_i: Array, stddev: Array) -> Array:
     """Returns the gradient of the log density of the noisy points."""
-    return (DENSITY.posterior_mean(x_i, stddev) - x_i) / stddev**2
+    decode = lambda code: DENSITY.posterior_mean(code, stddev)
+    return jaxae.score_estimate(lambda v: v, decode, x_i, stddev=stddev)
 
 
 class Truth:
@@ -212,7 +213,7 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
                 x = [float(value) for value in own[key]]
                 style = look if not kind else plots.Look(look.color, look.style[0] + ":")
                 lines.append(plots.line(name + kind, x, list(own[key].values()), style))
-        x = [float(value) for value in (found["learned"][key] if lines else ())]
+        x = [float(value) for value in found["learned"][key]]
         lines.append(plots.plain("two true samples", x, [1.0] * len(x), plots.EXACT))
         panels.append(plots.Panel(label, "distance to the truth (ratio)", lines, ("log", "log")))
     title = "Samples of a known mixture: distance to the truth"

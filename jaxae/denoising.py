@@ -191,18 +191,20 @@ def noise_conditional_loss(
     low: ScalarLike,
     high: ScalarLike,
     reconstruction: Reconstruction = squared_error,
+    weight: Callable[[Array], Array] | None = None,
     example_ndim: int = 1,
 ) -> Float[Array, "..."]:
     r"""Returns the loss of a denoising autoencoder that knows how strong the noise is.
 
-    .. math:: \frac{1}{\sigma^2} L(x, \mathrm{dec}(\mathrm{enc}(x + \sigma n, \sigma),
+    .. math:: w(\sigma) L(x, \mathrm{dec}(\mathrm{enc}(x + \sigma n, \sigma),
               \sigma)), \quad n \sim N(0, I), \; \log \sigma \sim
               U(\log \sigma_0, \log \sigma_1)
 
     with :math:`\sigma_0` = ``low`` and :math:`\sigma_1` = ``high``: one network for the scores
     :math:`(r(x, \sigma) - x) / \sigma^2` of a whole range of noise levels, for annealed
-    sampling with :func:`jaxae.langevin_transition`. Divided by :math:`\sigma^2` the loss is of
-    one size at all levels.
+    sampling with :func:`jaxae.langevin_transition`. With :math:`w = 1 / \sigma^2` the squared
+    error is of one size at all levels; pixels whose size is bounded, with the cross-entropy, are
+    better served by w = 1, which lets the strong noise count, that decides what is drawn.
 
     Args:
       key: PRNG key, consumed here; every example gets a level and noise of its own.
@@ -211,11 +213,14 @@ def noise_conditional_loss(
       x: clean inputs, the targets, ``(*batch, *example)``, floating.
       low: smallest standard deviation, above 0, in the unit of ``x``.
       high: largest standard deviation, at least ``low``.
-      reconstruction: loss of one decoder output and one clean example.
+      reconstruction: loss of one decoder output and one clean example; the estimate of the
+        clean example is its mean if this is the squared error or, of pixels in [0, 1] from
+        logits, :func:`jaxae.bernoulli_nll`.
+      weight: ``weight(stddev)``, what a level counts, a scalar; None for 1 / stddev^2.
       example_ndim: how many trailing axes one example has.
 
     Returns:
-      The unit of ``reconstruction`` over the squared unit of ``x``, shape ``(*batch,)``.
+      The unit of ``reconstruction`` times that of the weight, shape ``(*batch,)``.
 
     Raises:
       TypeError: if ``x`` is not floating point, ``key`` no key, or a function no function.
@@ -231,7 +236,7 @@ def noise_conditional_loss(
 
     References:
       Song and Ermon 2019, eq. 5 and 6, https://arxiv.org/abs/1907.05600. Deviation: levels are
-      drawn from a range instead of a list.
+      drawn from a range instead of a list; the weight is free.
     """
     _checks.prng_key("key", key)
     for name, function in (("encode", encode), ("decode", decode)):
@@ -240,6 +245,10 @@ def noise_conditional_loss(
     bounds = [_checks.number("low", low, x.dtype, low=0.0, strict=True)]
     bounds.append(_checks.number("high", high, x.dtype, low=0.0, strict=True))
     _checks.ordered(low, high)
+    weight = (lambda stddev: 1 / stddev**2) if weight is None else weight
+    _checks.callable_("weight", weight)
+    if (shape := _checks.output_shape("weight", weight, bounds[0]).shape) != ():
+        raise ValueError(f"weight must return a scalar, but it returned {list(shape)}")
     at_low = (lambda x_i: encode(x_i, bounds[0])), (lambda code: decode(code, bounds[0]))
     x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
@@ -250,7 +259,7 @@ def noise_conditional_loss(
     def one(x_i: Array, share_i: Array, noise_i: Array) -> Array:
         stddev = jnp.exp(log_low + share_i * (log_high - log_low))
         output = decode(encode(x_i + stddev * noise_i, stddev), stddev)
-        return jnp.sum(reconstruction(output, x_i)) / stddev**2
+        return jnp.sum(reconstruction(output, x_i)) * weight(stddev)
 
     return over_batch(one, batch_ndim)(x, share, noise)
 

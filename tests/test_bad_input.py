@@ -823,6 +823,9 @@ levels = partial(jaxae.noise_conditional_loss, KEY, lambda v, s: W @ v, lambda z
 case("noise_conditional_loss", partial(levels, low=0.0, high=1.0), ValueError, "low must be .*ab")
 case("noise_conditional_loss", partial(levels, low=1.0, high=0.5), ValueError, "low must be at mos")
 case("noise_conditional_loss", partial(levels, low=1.0, high="2"), TypeError, "high must be")
+levels = partial(levels, low=0.5, high=1.0)
+case("noise_conditional_loss", partial(levels, weight=2.0), TypeError, "weight must be")
+case("noise_conditional_loss", partial(levels, weight=lambda s: X), ValueError, "weight must.*scal")
 for bad in (1.0, (1.0,), (1.0, -1.0), (np.nan, 1.0)):
     case(
         "denoising_loss",

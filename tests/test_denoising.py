@@ -125,6 +125,12 @@ def test_noise_conditional_loss_of_gaussian_data_in_closed_form(key):
     assert abs(float(loss.mean()) - want) < 4 * float(loss.std()) / np.sqrt(count)
     other = jaxae.noise_conditional_loss(key, shrink, keep, x, low=low, high=high)
     np.testing.assert_allclose(other, loss, rtol=1e-5)  # both are told the level
+    # with weight s^2 it is s^4 / (1 + s^2): [s^2 - log(1 + s^2)] / 2 over log(high / low)
+    squares = {"low": low, "high": high, "weight": lambda stddev: stddev**2}
+    weighted = jaxae.noise_conditional_loss(key, keep, shrink, x, **squares)
+    antiderivative = lambda s: (s**2 - np.log(1 + s**2)) / 2
+    want = 2 * (antiderivative(high) - antiderivative(low)) / np.log(high / low)
+    assert abs(float(weighted.mean()) - want) < 4 * float(weighted.std()) / np.sqrt(count)
 
 
 def test_gradients_of_the_new_losses(float64, key):

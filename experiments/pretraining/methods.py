@@ -80,7 +80,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "CAE": Method(
             contractive,
             "lambda",
-            (0.1, 0.3),
+            (0.3, 0.6),
             Published(1.14, 0.73, 86),
             plots.METHODS["CAE"],
             is_stacked=True,
@@ -88,7 +88,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "DAE-g": Method(
             denoising,
             "standard deviation of the noise",
-            (0.5, 0.8),
+            (0.8, 1.2),
             Published(1.18, 0.86, 18),
             plots.METHODS["DAE"],
             is_stacked=True,

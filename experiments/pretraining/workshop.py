@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import optax
 from jaxtyping import Array
 
 import jaxae
@@ -35,7 +36,7 @@ class Plan(NamedTuple):
     split: Split
     code_dim: int
     k: int  # units that the k-sparse code keeps
-    learning_rate: float  # of the layers
+    learning_rate: float  # of the layers, at the start
     fine_tuning_rates: tuple[float, ...]  # of the classifiers; validation chooses
     batch_size: int
     epochs: int
@@ -167,13 +168,14 @@ class Workshop:
     @functools.cache  # noqa: B019 - a workshop lives as long as its row
     def _trainer(self, inputs: int) -> fitting.Trainer:
         plan = self._plan
+        steps = plan.epochs * -(-len(plan.split.train.x) // plan.batch_size)
         model = jaxae.DenseAutoencoder(
             (inputs,), plan.code_dim, code_activation=self._activation, tied=True
         )
         return fitting.Trainer(
             model,
             self.method.loss or methods.plain,
-            learning_rate=plan.learning_rate,
+            learning_rate=optax.cosine_decay_schedule(plan.learning_rate, steps),
             batch_size=plan.batch_size,
             epochs=plan.epochs,
             devices=plan.devices,

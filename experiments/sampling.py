@@ -1,72 +1,124 @@
-"""Autoencoders as generative models: samples by chains, and their distance to the truth.
+"""Autoencoders as generative models: samples by chains, and how good they are.
 
 A denoising autoencoder knows the score of the noisy data, and so can be sampled from: by Langevin
 dynamics at one noise level, by its own chain of corruption and reconstruction (Bengio et al. 2013),
 and by annealed Langevin dynamics with an autoencoder that is told how strong the noise is (Song and
-Ermon 2019). On a mixture of five Gaussians in the plane the distance of the samples to the truth is
-a number, against the length of the chains and against the noise: the sliced Wasserstein distance,
-over that of two true samples of the same size. The same chains with the exact score stand beside.
+Ermon 2019). A contractive one can walk along its tangents (Rifai et al. 2012).
 
-    python -m experiments.sampling      about 3 minutes, 2 cores
+On a mixture of five Gaussians in the plane the distance of the samples to the truth is a number,
+against the length of the chains and against the noise: the sliced Wasserstein distance, over that
+of two true samples of the same size. On images a classifier looks at the samples: how sure it is of
+them, and how many classes there are; beside it stands the distance to the nearest training image.
 
-Expected: 1.2 with annealing over 1,000 steps, 17 over 30 steps; at one noise level of 0.2 Langevin
-dynamics stay at 3, because they sample the noisy points, and the denoising chain comes to 1.4.
+    python -m experiments.sampling                      MNIST and the mixture
+    python -m experiments.sampling --parts mixture      about 3 minutes, 2 cores
 
-Model: three hidden layers of 128 units, told the noise level, 20,000 steps of 256 fresh points,
-Adam with cosine decay from 3e-3; chains of 5,000 points.
+Models: for the mixture three hidden layers of 128 units, told the noise level, 20,000 steps of
+fresh points, Adam with cosine decay from 3e-3. For images two hidden layers of 1000 units, told the
+noise level, with the cross-entropy; and one layer of 500 sigmoid units, tied, as denoising
+autoencoder with salt and pepper on 40 % of the pixels, with and without walkback, and as CAE.
 """
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
-from experiments.common import command_line
+from experiments.common import command_line, running
+from experiments.common.errors import InputError
 from experiments.common.running import Run
-from experiments.samplers import plane
+from experiments.samplers import chains, images, plane
+
+Part = Literal["mixture", "images"]
 
 
 @dataclass(frozen=True)
 class Config(command_line.CommonConfig):
-    """Options of the sampling experiment. Its data are synthetic: --dataset is not used."""
+    """Options of the sampling experiment."""
 
+    parts: tuple[Part, ...] = ("mixture", "images")
+    """What is sampled; the mixture alone needs no data set."""
     epochs: int | None = None
-    """Times 20 steps, each on fresh points; by default 1000."""
-    batch_size: int = plane.BATCH
-    """Points per step."""
-    learning_rate: float = 3e-3
-    """Step size of Adam at the start; it falls to 0 along a cosine."""
+    """Passes over the images; by default 20, on digits 200."""
+    mixture_epochs: int | None = None
+    """Times 20 steps of the mixture, each on fresh points; by default 1000."""
+    batch_size: int = 128
+    """Images per step; of the mixture it is twice as many points."""
+    code_dim: int = 500
+    """Units of the code of the autoencoders that are not told the noise level."""
+    hidden: int = 1000
+    """Units of each of the two hidden layers of the one that is."""
     samples: int = 5000
-    """Chains, and points of every true sample."""
+    """Chains on the mixture, and points of every true sample."""
     steps: tuple[int, ...] = (3, 10, 30, 100, 300, 1000)
-    """Rising lengths of the chains."""
+    """Rising lengths of the chains on the mixture."""
+    pictures: int = 1000
+    """Chains on the images of every kind."""
+    picture_steps: tuple[int, ...] = (10, 30, 100, 300)
+    """Rising lengths of the annealed chains on the images."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
         super().check()
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise InputError("--parts must name at least one part, and none twice")
+        command_line.require_integer("--mixture-epochs", self.mixture_epochs, low=1, high=10**6)
+        command_line.require_integer("--code-dim", self.code_dim, low=2, high=2**14)
+        command_line.require_integer("--hidden", self.hidden, low=1, high=2**14)
         command_line.require_integer("--samples", self.samples, low=2, high=10**6)
-        for steps in self.steps:
-            command_line.require_integer("--steps", steps, low=1, high=10**5)
-        command_line.require_rising("--steps", self.steps)
+        command_line.require_integer("--pictures", self.pictures, low=2, high=10**4)
+        for option, steps in (("--steps", self.steps), ("--picture-steps", self.picture_steps)):
+            for one in steps:
+                command_line.require_integer(option, one, low=1, high=10**5)
+            command_line.require_rising(option, steps)
+
+
+def plane_sizes(config: Config, seeds: int) -> plane.Sizes:
+    """Returns how much is done on the mixture."""
+    return plane.Sizes(
+        epochs=config.mixture_epochs or (2 if config.quick else 1000),
+        batch_size=2 * config.batch_size,
+        samples=min(config.samples, 200) if config.quick else config.samples,
+        lengths=config.steps,
+        seeds=seeds,
+        devices=config.devices,
+    )
+
+
+def image_sizes(config: Config, epochs: int, num_seeds: int) -> chains.Sizes:
+    """Returns how much is done on the images."""
+    return chains.Sizes(
+        epochs=epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        code_dim=config.code_dim,
+        hidden=config.hidden,
+        pictures=min(config.pictures, 50) if config.quick else config.pictures,
+        lengths=config.picture_steps[:1] if config.quick else config.picture_steps,
+        seeds=num_seeds,
+        devices=config.devices,
+    )
 
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    sizes = plane.Sizes(
-        epochs=config.epochs or (2 if config.quick else 1000),
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        samples=min(config.samples, 200) if config.quick else config.samples,
-        lengths=config.steps,
-        seeds=config.num_seeds or (1 if config.quick else 3),
-        devices=config.devices,
-    )
-    with Run("sampling", config, None, total=sizes.epochs * sizes.seeds) as run:
-        found = plane.measure(jax.random.key(config.seed), sizes, run)
-        plane.draw(run, found)
-        resolved = {"epochs": sizes.epochs, "num_seeds": sizes.seeds, "samples": sizes.samples}
-        return run.finish(resolved, mixture=found)
+    has_images = "images" in config.parts
+    dataset = running.load(config).head(train=60_000, test=10_000) if has_images else None
+    resolved = running.defaults(config, digits=200, others=20)
+    seeds = resolved["num_seeds"]
+    of_plane, of_images = plane_sizes(config, seeds), image_sizes(config, **resolved)
+    total = of_plane.epochs * seeds if "mixture" in config.parts else 0
+    total += images.epochs_of(of_images) if has_images else 0
+    with Run("sampling", config, dataset, total=total) as run:
+        key, found = jax.random.key(config.seed), dict[str, Any]()
+        if "mixture" in config.parts:
+            found["mixture"] = plane.measure(key, of_plane, run)
+            plane.draw(run, found["mixture"])
+        if dataset is not None:
+            found["images"] = images.measure(key, dataset, of_images, run)
+        resolved |= {"mixture_epochs": of_plane.epochs, "samples": of_plane.samples}
+        return run.finish(resolved | {"pictures": of_images.pictures}, **found)
 
 
 if __name__ == "__main__":

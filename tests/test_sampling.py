@@ -34,11 +34,11 @@ def test_sliced_distance_of_shifted_and_of_scaled_points():
 
 
 def test_an_untrained_denoiser_is_that_of_gaussian_data(key):
-    levels = conditional.Levels(0.1, 2.0, 0.5)
-    network = conditional.Network(hidden=(8, 8), outputs=3)
+    levels = conditional.Levels(0.1, 2.0)
+    network = conditional.Scaled(hidden=(8, 8), outputs=3, of_data=0.5)
     options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5}
-    denoiser = conditional.Denoiser(network, levels, 3, **options)
-    params = network.init(key, jnp.zeros(3), jnp.ones(()), 0.5)["params"]
+    denoiser = conditional.Denoiser(network, conditional.POINTS, levels, **options)
+    params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]
     x_i = jnp.array([1.0, -2.0, 0.5])
     for stddev in (0.1, 0.5, 2.0):
         shrink = 0.25 / (0.25 + stddev**2)

@@ -102,6 +102,9 @@ class Classifier:
       batch_size: examples per step.
       epochs: passes over the training data.
       devices: devices over which a batch is divided.
+
+    Attributes:
+      logits: ``logits(params, x_i)`` of the classes, of one example.
     """
 
     def __init__(
@@ -123,6 +126,8 @@ class Classifier:
         def logits(params: Any, x_i: Array) -> Array:
             layers = jax.lax.stop_gradient(params["layers"]) if is_frozen else params["layers"]
             return encode(layers, activation, x_i) @ params["kernel"] + params["bias"]
+
+        self.logits = logits
 
         def loss(params: Any, key: Array, x: Array) -> Array:
             labels = x[:, -1].astype(jnp.int32)
@@ -150,6 +155,18 @@ class Classifier:
         checkpoints: jaxae.Checkpoints,
     ) -> list[Outcome]:
         """Returns what a classifier on each encoder reached."""
+        options: Any = {"on_epoch": on_epoch, "checkpoints": checkpoints}
+        return [self.outcome(best) for best in self.best_of_many(keys, encoders, **options)]
+
+    def best_of_many(
+        self,
+        keys: Sequence[Array],
+        encoders: Sequence[Layers],
+        *,
+        on_epoch: Callable[[int, int, float], None],
+        checkpoints: jaxae.Checkpoints,
+    ) -> list[jaxae.BestState]:
+        """Returns a classifier on each encoder, at its best."""
         width, classes = encoders[0][-1][1].shape[0], self._split.num_classes
         head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
         params = [{"layers": layers, **head} for layers in encoders]
@@ -161,9 +178,10 @@ class Classifier:
             trained = jaxae.fit_many(
                 self._run, states, cheap, self._train, epochs=self._epochs, **options
             )
-        return [self._outcome(best) for best in fitting.unstacked(trained.opt_state, len(keys))]
+        return fitting.unstacked(trained.opt_state, len(keys))
 
-    def _outcome(self, best: jaxae.BestState) -> Outcome:
+    def outcome(self, best: jaxae.BestState) -> Outcome:
+        """Returns the errors of a classifier."""
         with jax.default_matmul_precision("highest"):
             validation = self._error(best.params, self._split.validation)
             test = self._error(best.params, self._split.test)

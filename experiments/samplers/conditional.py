@@ -1,12 +1,15 @@
 """A denoising autoencoder that is told how strong the noise is, for annealed sampling.
 
+Two networks. :class:`Scaled`, for points of any size, makes the reconstruction
+
 .. math:: r(x, s) = c_1(s) x + c_2(s) F(c_3(s) x, \\log s)
 
-F is the network, and the scales are those of Karras et al. 2022 (table 1): F has inputs and targets
-of size 1 at every noise level, and r is almost x at small noise, almost the mean at large noise.
+with the scales of Karras et al. 2022 (table 1): F has inputs and targets of size 1 at every noise
+level, and r is almost x at small noise, almost the mean at large noise. :class:`OfPixels` makes the
+logits of pixels in [0, 1]: what it makes is a picture of the right contrast at any input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,54 +24,103 @@ from experiments.common import fitting, interrupts
 
 
 class Levels(NamedTuple):
-    """Noise of training: standard deviations, and that of a feature of the data."""
+    """Standard deviations of the noise of training."""
 
     low: float
     high: float
-    of_data: float
 
     def ladder(self, steps: int) -> Array:
         """Returns falling levels for the steps of a chain, geometric from high to low."""
         return jnp.geomspace(self.high, self.low, steps)
 
 
-class Network(nn.Module):
-    """F as one hidden stack; the code of the autoencoder is its last layer, and x beside it."""
+class Told(nn.Module):
+    """Hidden layers over a noisy example and its noise level.
+
+    Attributes:
+      hidden: widths of the layers.
+      outputs: features of an example.
+      of_data: standard deviation of a feature of the data, for the scale of the inputs.
+    """
 
     hidden: Sequence[int]
     outputs: int
+    of_data: float
 
     def setup(self) -> None:
         self.layers = [nn.Dense(width, name=f"hidden_{i}") for i, width in enumerate(self.hidden)]
         self.out = nn.Dense(self.outputs, name="out", kernel_init=nn.initializers.zeros_init())
 
-    def encode(self, x_i: Array, stddev: Array, of_data: float) -> Array:
-        """Returns the code of one noisy example: features, and the example itself."""
+    def features(self, x_i: Array, stddev: Array) -> Array:
+        """Returns the last hidden layer."""
         log = jnp.log(stddev)
         known = jnp.stack([log / 4, jnp.sin(log), jnp.cos(log), jnp.sin(2 * log), jnp.cos(2 * log)])
-        h = jnp.concatenate([x_i / jnp.sqrt(stddev**2 + of_data**2), known])
+        h = jnp.concatenate([x_i / jnp.sqrt(stddev**2 + self.of_data**2), known])
         for layer in self.layers:
             h = nn.silu(layer(h))
-        return jnp.concatenate([h, x_i])
+        return h
 
-    def decode(self, code: Array, stddev: Array, of_data: float) -> Array:
+
+class Scaled(Told):
+    """Estimates clean points of any size; its code holds the features, and the point itself."""
+
+    def encode(self, x_i: Array, stddev: Array) -> Array:
+        """Returns the code of one noisy example."""
+        return jnp.concatenate([self.features(x_i, stddev), x_i])
+
+    def decode(self, code: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
         h, x_i = code[: self.hidden[-1]], code[self.hidden[-1] :]
-        total = stddev**2 + of_data**2
-        return of_data**2 / total * x_i + stddev * of_data / jnp.sqrt(total) * self.out(h)
+        total = stddev**2 + self.of_data**2
+        of_network = stddev * self.of_data / jnp.sqrt(total) * self.out(h)
+        return self.of_data**2 / total * x_i + of_network
 
-    def __call__(self, x_i: Array, stddev: Array, of_data: float) -> Array:
+    def __call__(self, x_i: Array, stddev: Array) -> Array:
         """Returns decode(encode(x_i))."""
-        return self.decode(self.encode(x_i, stddev, of_data), stddev, of_data)
+        return self.decode(self.encode(x_i, stddev), stddev)
+
+
+class OfPixels(Told):
+    """Estimates clean pixels in [0, 1], as logits."""
+
+    def encode(self, x_i: Array, stddev: Array) -> Array:
+        """Returns the code of one noisy example."""
+        return self.features(x_i, stddev)
+
+    def decode(self, code: Array, stddev: Array) -> Array:
+        """Returns the logits of the clean example."""
+        return self.out(code)
+
+    def __call__(self, x_i: Array, stddev: Array) -> Array:
+        """Returns decode(encode(x_i))."""
+        return self.decode(self.encode(x_i, stddev), stddev)
+
+
+class Kind(NamedTuple):
+    """What the output of a network is.
+
+    Attributes:
+      reconstruction: its loss against the clean example.
+      mean: the estimate of the clean example, from the output.
+      weight: what a noise level counts.
+    """
+
+    reconstruction: Callable[[Array, Array], Array]
+    mean: Callable[[Array], Array]
+    weight: Callable[[Array], Array] | None
+
+
+POINTS = Kind(jaxae.squared_error, lambda output: output, None)
+PIXELS = Kind(jaxae.bernoulli_nll, nn.sigmoid, jnp.ones_like)
 
 
 class Denoiser:
     """Trains such a network, and makes its reconstruction and its score.
 
     Args:
-      network: F.
+      network: told the noise level.
+      kind: what its output is.
       levels: noise of training.
-      inputs: features of an example.
       learning_rate: step size of Adam at the start; it falls to 0 along a cosine.
       steps: of the whole training, for the cosine.
       batch_size: examples per step.
@@ -78,9 +130,9 @@ class Denoiser:
 
     def __init__(
         self,
-        network: Network,
+        network: Scaled | OfPixels,
+        kind: Kind,
         levels: Levels,
-        inputs: int,
         *,
         learning_rate: float,
         steps: int,
@@ -88,33 +140,35 @@ class Denoiser:
         draw: Any = None,
         devices: int = 1,
     ) -> None:
-        self._network, self._levels, self._inputs = network, levels, inputs
+        self._network, self._mean = network, kind.mean
         self._optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
         def loss(params: Any, key: Array, x: Array) -> Array:
             draw_key, noise_key = jax.random.split(key)
             x = x if draw is None else draw(draw_key, x)
             functions = self.bound(params)
-            bounds: Any = {"low": levels.low, "high": levels.high}
-            return jaxae.noise_conditional_loss(noise_key, *functions, x, **bounds)
+            options: Any = {"reconstruction": kind.reconstruction, "weight": kind.weight}
+            options |= levels._asdict()
+            return jaxae.noise_conditional_loss(noise_key, *functions, x, **options)
 
         mesh = fitting.mesh_of(devices)
         self._run = jaxae.make_run(loss, self._optimizer, batch_size=batch_size, mesh=mesh)
 
     def bound(self, params: Any) -> tuple[Any, Any]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""
-        apply = partial(self._network.apply, {"params": params}, of_data=self._levels.of_data)
+        apply = partial(self._network.apply, {"params": params})
         return partial(_of, apply, "encode"), partial(_of, apply, "decode")
 
     def reconstruct(self, params: Any, x_i: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
         encode, decode = self.bound(params)
-        return decode(encode(x_i, stddev), stddev)
+        return self._mean(decode(encode(x_i, stddev), stddev))
 
     def score(self, params: Any, x_i: Array, stddev: Array) -> Array:
         """Returns (r(x, s) - x) / s^2."""
         encode, decode = (partial(_told, function, stddev) for function in self.bound(params))
-        return jaxae.score_estimate(encode, decode, x_i, stddev=stddev)
+        estimate = lambda code: self._mean(decode(code))
+        return jaxae.score_estimate(encode, estimate, x_i, stddev=stddev)
 
     def fit_many(
         self, keys: Sequence[Array], x: Array, *, epochs: int, on_epoch: Any, checkpoints: Any
@@ -123,8 +177,8 @@ class Denoiser:
 
         def start(key: Array) -> tuple[jaxae.TrainState, Array]:
             init_key, train_key = jax.random.split(key)
-            example = jnp.zeros(self._inputs), jnp.ones(())
-            params = self._network.init(init_key, *example, self._levels.of_data)["params"]
+            example = jnp.zeros(self._network.outputs), jnp.ones(())
+            params = self._network.init(init_key, *example)["params"]
             state = jaxae.create_train_state(params, self._optimizer)
             return state, jaxae.hash_key(train_key)
 
@@ -151,9 +205,10 @@ def anneal(
     score: Any,
     reconstruct: Any,
     step_size: float,
-    **chain: Any,
+    fixed: Array | None = None,
+    keep: int = 1,
 ) -> Array:
-    """Returns samples by annealed Langevin dynamics, and one reconstruction from the noise left.
+    """Returns reconstructions along chains of annealed Langevin dynamics.
 
     Args:
       key: PRNG key.
@@ -162,9 +217,23 @@ def anneal(
       score: ``score(x_i, stddev)``.
       reconstruct: ``reconstruct(x_i, stddev)``.
       step_size: of the dynamics, relative to the squared level.
-      **chain: of ``jaxae.markov_chain``.
+      fixed: which features of ``x`` are known ``(d,)``, and are completed by the others; the
+        chain sees them with the noise of its level, as in training (Song and Ermon 2019, app. B.3).
+      keep: how many states are kept, a divisor of the steps.
+
+    Returns:
+      Clean examples ``(keep, n, d)``, the last of which are the samples.
     """
     step = jaxae.langevin_transition(score, step_size=step_size)
-    options = {"steps": len(ladder), "thin": len(ladder), "schedule": ladder, **chain}
-    last = jaxae.markov_chain(key, step, x, **options)[-1]
-    return jax.vmap(reconstruct, (0, None))(last, ladder[-1])
+    known = jnp.zeros(x.shape[1:], bool) if fixed is None else fixed
+
+    def completing(key: Array, x_i: Array, level: Array) -> Array:
+        noise_key, step_key = jax.random.split(key)
+        noisy = x_i + level * jax.random.normal(noise_key, x_i.shape, x_i.dtype)
+        return step(step_key, jnp.where(known, noisy, x_i), level)
+
+    thin = len(ladder) // keep
+    options: Any = {"steps": len(ladder), "thin": thin, "schedule": ladder, "fixed": known}
+    states = jaxae.markov_chain(key, step if fixed is None else completing, x, **options)
+    clean = jax.vmap(jax.vmap(reconstruct, (0, None)))(states, ladder[thin - 1 :: thin])
+    return jnp.where(known, x, clean)

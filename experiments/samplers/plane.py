@@ -17,17 +17,17 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import densities, plots, records
 from experiments.common.running import Run
-from experiments.samplers.conditional import Denoiser, Levels, Network, anneal
+from experiments.samplers.conditional import POINTS, Denoiser, Levels, Scaled, anneal
 from experiments.samplers.distances import sliced_wasserstein
 
 DENSITY = densities.mixture()
-LEVELS = Levels(low=0.02, high=3.0, of_data=0.75)
+LEVELS = Levels(low=0.02, high=3.0)
 NOISES = (0.8, 0.4, 0.2, 0.1, 0.05)  # of the chains at one level
 STEP_SIZE = 0.3  # of the Langevin dynamics, relative to the squared noise level
 START = 1.5  # standard deviation of where the chains at one level start
 PAIRS = 10  # of true samples, whose mean distance is the unit
 STEPS_PER_EPOCH = 20
-BATCH = 256
+LEARNING_RATE = 3e-3  # at the start
 RATIO = "sliced Wasserstein distance to a true sample, over that of two true samples"
 
 Step = Callable[[Array, Array], Array]
@@ -38,7 +38,6 @@ class Sizes(NamedTuple):
 
     epochs: int
     batch_size: int
-    learning_rate: float
     samples: int
     lengths: tuple[int, ...]
     seeds: int
@@ -48,10 +47,10 @@ class Sizes(NamedTuple):
 def denoiser(sizes: Sizes) -> Denoiser:
     """Returns the trainer of the network; every step has fresh points."""
     return Denoiser(
-        Network(hidden=(128, 128, 128), outputs=2),
+        Scaled(hidden=(128, 128, 128), outputs=2, of_data=0.75),
+        POINTS,
         LEVELS,
-        2,
-        learning_rate=sizes.learning_rate,
+        learning_rate=LEARNING_RATE,
         steps=sizes.epochs * STEPS_PER_EPOCH,
         batch_size=sizes.batch_size,
         draw=lambda key, rows: DENSITY.sample(key, rows.shape[0]),
@@ -121,7 +120,7 @@ def of_functions(
     functions: Any = {"score": score, "reconstruct": reconstruct, "step_size": STEP_SIZE}
     by_ladder = jax.jit(partial(anneal, **functions))
     annealed = {
-        f"{length}": truth.ratio(by_ladder(key, LEVELS.high * noise, LEVELS.ladder(length)))
+        f"{length}": truth.ratio(by_ladder(key, LEVELS.high * noise, LEVELS.ladder(length))[-1])
         for length in sizes.lengths
     }
     found = {"annealed Langevin": annealed}
@@ -180,7 +179,7 @@ def draw_samples(run: Run, key: Array, learned: tuple[Any, Any], sizes: Sizes) -
     functions: Any = {"score": score, "reconstruct": reconstruct, "step_size": STEP_SIZE}
     panels = {
         "true samples": DENSITY.sample(key, count),
-        "annealed Langevin": anneal(key, start, ladder, **functions),
+        "annealed Langevin": anneal(key, start, ladder, **functions)[-1],
     }
     single = {"Langevin, noise 0.2": langevin, "denoising chain, noise 0.2": chain}
     for name, at_level in single.items():

@@ -1,0 +1,172 @@
+"""The autoencoders of images that are sampled, how they are trained, and their chains.
+
+One is told the noise level, and its annealed Langevin dynamics start from noise. A plain denoising
+autoencoder runs its own chain, corrupt and reconstruct, trained by one step of it or by several
+(walkback). A contractive one walks along its tangents.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+import jaxae
+from experiments.common import fitting
+from experiments.common.running import Run
+from experiments.contraction import networks
+from experiments.samplers.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
+
+LEVELS = Levels(low=0.3, high=3.0)
+STEP_SIZE = 0.5  # of the annealed dynamics, relative to the squared noise level
+RATE = 0.4  # of the salt-and-pepper noise of the chains
+WALK = 3  # steps of a walkback
+WEIGHT = 0.1  # lambda of the CAE
+TANGENT = 1.0  # standard deviation of the noise of the CAE's walk
+LENGTH = 100  # steps of the chains and of the walk
+KINDS = 4  # of autoencoders
+
+
+class Sizes(NamedTuple):
+    """How much is trained and sampled."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    code_dim: int
+    hidden: int
+    pictures: int  # of every kind
+    lengths: tuple[int, ...]  # of the annealed chains
+    seeds: int
+    devices: int
+
+
+class Networks(NamedTuple):
+    """The trainers and, by seed, the parameters of the four autoencoders."""
+
+    denoiser: Denoiser
+    shallow: fitting.Trainer  # the functions of the three others
+    params: dict[str, list[Any]]
+
+
+def walked(key: Array, encode: Any, decode: Any, x: Array, *, steps: int) -> Array:
+    """Returns the walkback loss of the chain; with one step it is the denoising loss."""
+    options: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
+    likelihood = jaxae.bernoulli_nll
+    return jaxae.walkback_loss(
+        key, encode, decode, x, steps=steps, reconstruction=likelihood, **options
+    )
+
+
+def corrupt(key: Array, x_i: Array) -> Array:
+    """Returns one image with salt and pepper."""
+    return jaxae.salt_and_pepper_noise(key, x_i, rate=RATE)
+
+
+def contracted(key: Array, encode: Any, decode: Any, x: Array) -> Array:
+    """Returns the loss of the CAE."""
+    return networks.contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
+
+
+def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
+    """Returns the four autoencoders, trained on images ``(n, d)`` once for each seed."""
+    inputs = x.shape[1]
+    denoiser = Denoiser(
+        OfPixels((sizes.hidden, sizes.hidden), inputs, float(jnp.sqrt(jnp.mean(jnp.var(x, 0))))),
+        PIXELS,
+        LEVELS,
+        learning_rate=sizes.learning_rate,
+        steps=sizes.epochs * -(-len(x) // sizes.batch_size),
+        batch_size=sizes.batch_size,
+        devices=sizes.devices,
+    )
+
+    def shallow(loss: Any) -> fitting.Trainer:
+        return fitting.Trainer(
+            networks.model(inputs, sizes.code_dim, tied=True),
+            loss,
+            learning_rate=sizes.learning_rate,
+            batch_size=sizes.batch_size,
+            epochs=sizes.epochs,
+            devices=sizes.devices,
+        )
+
+    keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
+
+    def options(name: str) -> dict[str, Any]:
+        def on_epoch(seed: int, epoch: int, loss: float) -> None:
+            about = {"part": "images", "model": name, "seed": seed}
+            run.log(f"{name}, seed {seed}", **about, epoch=epoch, train_loss=loss)
+
+        names = [f"{name.replace(' ', '-')}_seed-{seed}" for seed in range(sizes.seeds)]
+        return {"on_epoch": on_epoch, "checkpoints": run.checkpoints(names)}
+
+    params = {"annealed": denoiser.fit_many(keys, x, epochs=sizes.epochs, **options("annealed"))}
+    losses = {
+        "denoising chain": partial(walked, steps=1),
+        "walkback": partial(walked, steps=WALK),
+        "CAE": contracted,
+    }
+    for name, loss in losses.items():
+        trainer = shallow(loss)
+        params[name] = trainer.fit_many(keys, x, **options(name))
+    return Networks(denoiser, trainer, params)
+
+
+class Samplers:
+    """The chains of one seed.
+
+    Args:
+      found: trained networks.
+      seed: which of them.
+    """
+
+    def __init__(self, found: Networks, seed: int) -> None:
+        self.params = {name: of_seeds[seed] for name, of_seeds in found.params.items()}
+        self._denoiser, self._shallow = found.denoiser, found.shallow
+        self._compiled: dict[Any, Any] = {}
+
+    def annealed(
+        self, key: Array, x: Array, steps: int, *, keep: int = 1, fixed: Array | None = None
+    ) -> Array:
+        """Returns pictures ``(keep, n, d)`` along annealed chains from ``x``, with known pixels."""
+
+        def run(params: Any, key: Array, x: Array) -> Array:
+            functions: Any = {
+                "score": partial(self._denoiser.score, params),
+                "reconstruct": partial(self._denoiser.reconstruct, params),
+            }
+            options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": fixed}
+            return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
+
+        return jax.jit(run)(self.params["annealed"], key, x)
+
+    def chain(self, name: str, key: Array, x: Array, *, keep: int = 1) -> Array:
+        """Returns pictures ``(keep, n, d)`` along the chain of a network from ``x``."""
+        return self._program(name, keep)(self.params[name], key, x)
+
+    def _program(self, name: str, keep: int) -> Any:
+        """Returns the compiled chain of a network; the two denoising ones share it."""
+        is_walk = name == "CAE"
+
+        def run(params: Any, key: Array, x: Array) -> Array:
+            encode, logits = self._shallow.bound(params)
+            decode = lambda code: nn.sigmoid(logits(code))
+            if is_walk:
+                step = jaxae.tangent_transition(encode, decode, stddev=TANGENT)
+            else:
+                draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
+                step = jaxae.denoising_transition(encode, logits, **draw)
+            states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
+            return states if is_walk else jax.vmap(jax.vmap(lambda v: decode(encode(v))))(states)
+
+        if (is_walk, keep) not in self._compiled:
+            self._compiled[is_walk, keep] = jax.jit(run)
+        return self._compiled[is_walk, keep]
+
+
+def upper_half(inputs: int) -> Array:
+    """Returns which pixels ``(d,)`` are the upper half of a picture."""
+    return jnp.arange(inputs) < inputs // 2

@@ -1,0 +1,79 @@
+"""Samples of images: what a classifier sees in them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from experiments.common.data import Dataset
+from experiments.common.running import Run
+from experiments.contraction.networks import over_seeds
+from experiments.pretraining.classifiers import Split, split_of
+from experiments.samplers import chains, gallery, judge
+from experiments.samplers.chains import LEVELS, Samplers, Sizes
+
+
+def epochs_of(sizes: Sizes) -> int:
+    """Returns how many epochs are trained in all, for the progress bar."""
+    return (chains.KINDS * sizes.seeds + 1) * sizes.epochs
+
+
+def measure(key: Array, dataset: Dataset, sizes: Sizes, run: Run) -> dict[str, Any]:
+    """Returns all numbers of the images; draws the pictures of the first seed."""
+    split = split_of(dataset)
+    judge_key, train_key, chain_key = jax.random.split(jax.random.fold_in(key, 1000), 3)
+    options: Any = {"batch_size": sizes.batch_size, "devices": sizes.devices}
+    viewer = judge.Judge(judge_key, split, run, epochs=sizes.epochs, **options)
+    found = chains.train(train_key, split.train.x, sizes, run)
+    rows = []
+    for seed in range(sizes.seeds):
+        samplers, own = Samplers(found, seed), jax.random.fold_in(chain_key, seed)
+        rows.append(of_seed(own, samplers, viewer, split, sizes))
+        if seed == 0:
+            gallery.draw(run, own, samplers, split, dataset.example_shape, sizes.lengths[-1])
+        last = rows[-1][annealed_name(sizes.lengths[-1])]
+        run.say(
+            f"images, seed {seed}: annealed samples have {last['classes']:.1f} classes, "
+            f"seen with {last['confidence']:.1f} % confidence"
+        )
+    count = min(sizes.pictures, len(split.test.x))
+    of_test = over_seeds([viewer.view(split.test.x[:count])], judge.UNITS)
+    samples = {name: over_seeds([row[name] for row in rows], judge.UNITS) for name in rows[0]}
+    gallery.draw_shares(run, {"test images": of_test} | samples)
+    return {"classifier_test_error": viewer.test_error, "test images": of_test, **samples}
+
+
+def annealed_name(steps: int) -> str:
+    """Returns what the row of annealed chains is called."""
+    return f"annealed Langevin, {steps} steps"
+
+
+def of_seed(
+    key: Array, samplers: Samplers, viewer: judge.Judge, split: Split, sizes: Sizes
+) -> dict[str, dict[str, Any]]:
+    """Returns what the classifier sees in every kind of samples of one seed."""
+    noise_key, chain_key, complete_key = jax.random.split(key, 3)
+    test = split.test.x[: sizes.pictures]
+    noise = jax.random.normal(noise_key, test.shape)
+    rows: dict[str, dict[str, Any]] = {}
+    for steps in sizes.lengths:
+        samples = samplers.annealed(chain_key, LEVELS.high * noise, steps)[-1]
+        rows[annealed_name(steps)] = viewer.view(samples)
+    uniform = jax.random.uniform(noise_key, test.shape)
+    for name in ("denoising chain", "walkback"):
+        from_noise = samplers.chain(name, chain_key, uniform)[-1]
+        rows[f"{name}, from noise"] = viewer.view(from_noise)
+        from_digits = samplers.chain(name, chain_key, test)[-1]
+        rows[f"{name}, from digits"] = viewer.view(from_digits, test)
+    walked_to = samplers.chain("CAE", chain_key, test)[-1]
+    rows["tangent walk, from digits"] = viewer.view(walked_to, test)
+    known = chains.upper_half(split.test.x.shape[1])
+    half = jnp.where(known, test, LEVELS.high * noise)
+    complete = samplers.annealed(complete_key, half, sizes.lengths[-1], fixed=known)[-1]
+    labels = split.test.y[: sizes.pictures]
+    rows["completion"] = {
+        "completed": viewer.share(complete, labels),
+        "half": viewer.share(jnp.where(known, test, 0.0), labels),
+    }
+    return rows

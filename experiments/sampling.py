@@ -40,7 +40,7 @@ class Config(command_line.CommonConfig):
     parts: tuple[Part, ...] = ("mixture", "images")
     """What is sampled; the mixture alone needs no data set."""
     epochs: int | None = None
-    """Passes over the images; by default 20, on digits 200."""
+    """Passes over the images; by default 15, on digits 200."""
     mixture_epochs: int | None = None
     """Times 20 steps of the mixture, each on fresh points; by default 1000."""
     batch_size: int = 128
@@ -105,7 +105,7 @@ def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     has_images = "images" in config.parts
     dataset = running.load(config).head(train=60_000, test=10_000) if has_images else None
-    resolved = running.defaults(config, digits=200, others=20)
+    resolved = running.defaults(config, digits=200, others=15)
     seeds = resolved["num_seeds"]
     of_plane, of_images = plane_sizes(config, seeds), image_sizes(config, **resolved)
     total = of_plane.epochs * seeds if "mixture" in config.parts else 0

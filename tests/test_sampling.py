@@ -11,7 +11,7 @@ from jax_settings import as_on_the_command_line
 from experiments import sampling
 from experiments.common import command_line
 from experiments.common.plots import style
-from experiments.samplers import conditional, distances, plane
+from experiments.samplers import chains, conditional, distances, judge, plane
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_the_exact_score_is_the_gradient_of_the_log_density():
 
 @pytest.fixture(scope="module")
 def exact_ratios():
-    sizes = plane.Sizes(1, 1, 1e-3, 800, (10, 200), 1, 1)
+    sizes = plane.Sizes(1, 1, 800, (10, 200), 1, 1)
     with as_on_the_command_line():
         truth = plane.Truth(jax.random.key(1), sizes.samples)
         functions = plane.DENSITY.posterior_mean, plane.exact_score
@@ -84,21 +84,97 @@ def test_the_unit_is_the_distance_of_true_samples():
     assert truth.ratio(other + 0.2) > 3
 
 
+def test_completion_keeps_what_is_known_and_shows_it_with_noise(key):
+    # The "network" returns what it is shown: reconstructions are the states, and its score is 0.
+    known, x = jnp.array([True, False, False]), jnp.array([[0.25, 1.0, -1.0]] * 400)
+    seen = []
+
+    def score(x_i, stddev):
+        seen.append(jnp.shape(x_i))
+        return jnp.array([0.0, 0.0, 1.0]) * (x_i[0] - 0.25) / stddev
+
+    options = {"score": score, "reconstruct": lambda x_i, stddev: x_i, "step_size": 2.0}
+    levels = jnp.full(2, 0.5)
+    clean = conditional.anneal(key, x, levels, fixed=known, keep=2, **options)
+    assert clean.shape == (2, 400, 3)
+    np.testing.assert_array_equal(clean[..., 0], 0.25)
+    # a step adds N(0, 2 level^2), and what the score says of the known entry: N(0, level^2)
+    np.testing.assert_allclose(np.std(clean[1], axis=0)[1:], [1.0, np.sqrt(1.125)], rtol=0.12)
+    free = conditional.anneal(key, x, levels, **options)
+    assert free.shape == (1, 400, 3)
+    assert np.std(free[0, :, 0]) > 0.9
+
+
+def test_pixels_are_between_0_and_1_and_every_level_counts_the_same(key):
+    network = conditional.OfPixels(hidden=(8, 8), outputs=3, of_data=0.3)
+    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5}
+    levels = conditional.Levels(0.1, 2.0)
+    denoiser = conditional.Denoiser(network, conditional.PIXELS, levels, **options)
+    params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]
+    x_i = jnp.array([5.0, -2.0, 0.5])
+    for stddev in (0.1, 2.0):  # before training the logits are 0
+        np.testing.assert_allclose(denoiser.reconstruct(params, x_i, jnp.float32(stddev)), 0.5)
+        score = denoiser.score(params, x_i, jnp.float32(stddev))
+        np.testing.assert_allclose(score, (0.5 - x_i) / stddev**2, rtol=1e-5)
+    assert float(conditional.PIXELS.weight(jnp.float32(0.1))) == 1.0
+
+
+def test_confidence_and_balance_in_closed_form():
+    sure = np.eye(4)[[0, 1, 2, 3]]
+    found = judge.view_of(sure)
+    assert (found["confidence"], found["class_shares"]) == (100, [25, 25, 25, 25])
+    np.testing.assert_allclose(found["classes"], 4)
+    same = judge.view_of(np.array([[0.7, 0.3, 0, 0]] * 5))
+    np.testing.assert_allclose(same["confidence"], 70)
+    assert same["class_shares"] == [100, 0, 0, 0]
+    np.testing.assert_allclose(np.log(same["classes"]), -0.7 * np.log(0.7) - 0.3 * np.log(0.3))
+
+
+def test_the_chain_of_a_perfect_autoencoder_is_its_corruption(key):
+    # What it has learned is to write one picture whatever it sees; it must be found at once.
+    picture = jnp.array([0.0, 1.0, 1.0, 0.0])
+
+    class Shallow:
+        def bound(self, params):
+            return (lambda x_i: x_i[:2]), (lambda code: 60 * params - 30 + 0 * code.sum())
+
+    found = chains.Networks(None, Shallow(), {name: [picture] for name in ("walkback", "CAE")})
+    (samplers,) = chains.samplers_of(found)
+    start = jax.random.uniform(key, (3, 4))
+    for name in ("walkback", "CAE"):
+        states = samplers.chain(name, key, start, keep=2)
+        np.testing.assert_allclose(states, jnp.broadcast_to(picture, (2, 3, 4)), atol=1e-6)
+
+
+def test_upper_half_of_pictures_with_channels():
+    known = chains.upper_half(4 * 3 * 2).reshape(4, 3, 2)
+    assert known[:2].all()
+    assert not known[2:].any()
+
+
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory):
     """One run of very few steps; its folder."""
     out = tmp_path_factory.mktemp("sampling") / "out"
-    args = ["--quick", "--steps", "2", "5", "--samples", "50", "--out", str(out)]
+    args = ["--quick", "--dataset", "digits", "--steps", "2", "5", "--samples", "50"]
+    args += ["--code-dim", "8", "--hidden", "8", "--pictures", "20", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setitem(style.STYLE, "savefig.dpi", 30)
+        patch.setattr(chains, "LENGTH", 20)
         assert command_line.run(sampling.main, sampling.Config, args) == 0
     return out
 
 
+FIGURES = {
+    "mixture": {"mixture.png", "mixture_distances.png"},
+    "images": {"samples.png", "strips.png", "completions.png", "classes.png"},
+}
+
+
 def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
-    figures = {"mixture.png", "mixture_distances.png"}
-    assert names == figures | {"metrics.json", "config.json", "log.jsonl", ".files.json"}
+    files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
+    assert names == FIGURES["mixture"] | FIGURES["images"] | files
     found = json.loads((tiny_run / "metrics.json").read_text())["mixture"]
     assert found.keys() == {"learned", "exact"}
     for kind in found.values():
@@ -109,11 +185,46 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
             assert all(len(n["values"]) == 1 for n in kind[f"{name}, by noise"].values())
 
 
+def test_images_have_the_numbers_of_every_sampler(tiny_run):
+    found = json.loads((tiny_run / "metrics.json").read_text())["images"]
+    seen = {"confidence", "classes", "class_shares", "nearest"}
+    assert found["test images"].keys() == found["annealed Langevin, 10 steps"].keys() == seen
+    for name in ("denoising chain", "walkback"):
+        assert found[f"{name}, from noise"].keys() == seen
+        assert found[f"{name}, from digits"].keys() == seen | {"left"}
+    assert found["tangent walk, from digits"].keys() == seen | {"left"}
+    assert found["completion"].keys() == {"completed", "half"}
+    for row in found.values():
+        for name, numbers in row.items() if isinstance(row, dict) else ():
+            values = [numbers] if isinstance(numbers, dict) else numbers
+            assert len(values) == (10 if name == "class_shares" else 1)
+            assert all(np.isfinite(one["mean"]) for one in values)
+    shares = [one["mean"] for one in found["walkback, from noise"]["class_shares"]]
+    np.testing.assert_allclose(sum(shares), 100)
+    assert abs(found["test images"]["nearest"]["mean"] - 1) < 0.5
+
+
+def test_the_mixture_alone_needs_no_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling.plane, "measure", lambda key, sizes, run: {"seeds": sizes.seeds})
+    monkeypatch.setattr(sampling.plane, "draw", lambda run, found: None)
+    args = ["--parts", "mixture", "--data-dir", "missing", "--num-seeds", "2"]
+    out = tmp_path / "out"
+    assert command_line.run(sampling.main, sampling.Config, [*args, "--out", str(out)]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    assert (found["dataset"], found["mixture"]) == ("synthetic", {"seeds": 2})
+    assert "images" not in found
+
+
 BAD = {
     "falling": (["--steps", "5", "2"], "--steps must be values that rise, but they are [5, 2]"),
     "none": (["--steps"], "--steps must be values that rise"),
     "no step": (["--steps", "0"], "--steps must be at least 1"),
+    "no picture step": (["--picture-steps", "0"], "--picture-steps must be at least 1"),
     "one sample": (["--samples", "1"], "--samples must be at least 2"),
+    "one picture": (["--pictures", "1"], "--pictures must be at least 2"),
+    "no part": (["--parts"], "--parts must name at least one part"),
+    "twice": (["--parts", "images", "images"], "none twice"),
+    "no unit": (["--hidden", "0"], "--hidden must be at least 1"),
 }
 
 

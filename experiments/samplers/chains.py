@@ -23,8 +23,8 @@ LEVELS = Levels(low=0.3, high=3.0)
 STEP_SIZE = 0.5  # of the annealed dynamics, relative to the squared noise level
 RATE = 0.4  # of the salt-and-pepper noise of the chains
 WALK = 3  # steps of a walkback
-WEIGHT = 0.1  # lambda of the CAE
-TANGENT = 1.0  # standard deviation of the noise of the CAE's walk
+WEIGHT = 1.0  # lambda of the CAE
+TANGENT = 0.7  # standard deviation of the noise of the CAE's walk
 LENGTH = 100  # steps of the chains and of the walk
 KINDS = 4  # of autoencoders
 
@@ -115,56 +115,70 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
     return Networks(denoiser, trainer, params)
 
 
-class Samplers:
-    """The chains of one seed.
+class Programs:
+    """The compiled chains, which the seeds share.
 
     Args:
       found: trained networks.
-      seed: which of them.
     """
 
-    def __init__(self, found: Networks, seed: int) -> None:
-        self.params = {name: of_seeds[seed] for name, of_seeds in found.params.items()}
+    def __init__(self, found: Networks) -> None:
         self._denoiser, self._shallow = found.denoiser, found.shallow
-        self._compiled: dict[Any, Any] = {}
+        self.annealed = jax.jit(self._annealed, static_argnames=("steps", "keep"))
+        self.chain = jax.jit(self._chain, static_argnames=("is_walk", "keep"))
+
+    def _annealed(
+        self, params: Any, key: Array, x: Array, known: Array, *, steps: int, keep: int
+    ) -> Array:
+        functions: Any = {
+            "score": partial(self._denoiser.score, params),
+            "reconstruct": partial(self._denoiser.reconstruct, params),
+        }
+        options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": known}
+        return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
+
+    def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
+        encode, logits = self._shallow.bound(params)
+        decode = lambda code: nn.sigmoid(logits(code))
+        if is_walk:
+            step = jaxae.tangent_transition(encode, decode, stddev=TANGENT)
+        else:
+            draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
+            step = jaxae.denoising_transition(encode, logits, **draw)
+        states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
+        return states if is_walk else jax.vmap(jax.vmap(lambda v: decode(encode(v))))(states)
+
+
+class Samplers(NamedTuple):
+    """The chains of one seed.
+
+    Attributes:
+      programs: of all seeds.
+      params: of the networks of this one, by their names.
+    """
+
+    programs: Programs
+    params: dict[str, Any]
 
     def annealed(
-        self, key: Array, x: Array, steps: int, *, keep: int = 1, fixed: Array | None = None
+        self, key: Array, x: Array, steps: int, *, keep: int = 1, known: Array | None = None
     ) -> Array:
         """Returns pictures ``(keep, n, d)`` along annealed chains from ``x``, with known pixels."""
-
-        def run(params: Any, key: Array, x: Array) -> Array:
-            functions: Any = {
-                "score": partial(self._denoiser.score, params),
-                "reconstruct": partial(self._denoiser.reconstruct, params),
-            }
-            options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": fixed}
-            return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
-
-        return jax.jit(run)(self.params["annealed"], key, x)
+        stays = jnp.zeros(x.shape[1:], bool) if known is None else known
+        annealed = self.programs.annealed
+        return annealed(self.params["annealed"], key, x, stays, steps=steps, keep=keep)
 
     def chain(self, name: str, key: Array, x: Array, *, keep: int = 1) -> Array:
         """Returns pictures ``(keep, n, d)`` along the chain of a network from ``x``."""
-        return self._program(name, keep)(self.params[name], key, x)
+        params, is_walk = self.params[name], name == "CAE"
+        return self.programs.chain(params, key, x, is_walk=is_walk, keep=keep)
 
-    def _program(self, name: str, keep: int) -> Any:
-        """Returns the compiled chain of a network; the two denoising ones share it."""
-        is_walk = name == "CAE"
 
-        def run(params: Any, key: Array, x: Array) -> Array:
-            encode, logits = self._shallow.bound(params)
-            decode = lambda code: nn.sigmoid(logits(code))
-            if is_walk:
-                step = jaxae.tangent_transition(encode, decode, stddev=TANGENT)
-            else:
-                draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
-                step = jaxae.denoising_transition(encode, logits, **draw)
-            states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
-            return states if is_walk else jax.vmap(jax.vmap(lambda v: decode(encode(v))))(states)
-
-        if (is_walk, keep) not in self._compiled:
-            self._compiled[is_walk, keep] = jax.jit(run)
-        return self._compiled[is_walk, keep]
+def samplers_of(found: Networks) -> list[Samplers]:
+    """Returns the chains of every seed."""
+    programs, names = Programs(found), list(found.params)
+    of_seeds = zip(*found.params.values(), strict=True)
+    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in of_seeds]
 
 
 def upper_half(inputs: int) -> Array:

@@ -18,72 +18,57 @@ SHOWN = 16  # pictures in a row
 KEPT = 20  # states of a chain in a strip
 COMPLETED = 10  # pictures that are completed
 TRIES = 3  # completions of each
+STARTS = ("noise", "a digit")
 LOOKS = (plots.METHODS["DAE"], plots.OTHERS[0], plots.OTHERS[2], plots.METHODS["CAE"])
 
 
 def draw(
-    run: Run, key: Array, samplers: Samplers, split: Split, shape: tuple[int, ...], steps: int
+    run: Run,
+    key: Array,
+    samplers: Samplers,
+    samples: Mapping[str, Array],
+    split: Split,
+    shape: tuple[int, ...],
 ) -> None:
-    """Writes samples, strips and completions of the networks of one seed."""
-    pictures = lambda x: np.asarray(x).reshape(-1, *shape)
-    test, width = split.test.x[:SHOWN], split.test.x.shape[1]
-    noise = LEVELS.high * jax.random.normal(key, (SHOWN, width))
-    uniform = jax.random.uniform(key, (SHOWN, width))
-    rows = {"test images": test, "annealed Langevin": samplers.annealed(key, noise, steps)[-1]}
-    for name in ("denoising chain", "walkback"):
-        rows[f"{name}, from noise"] = samplers.chain(name, key, uniform)[-1]
-        rows[f"{name}, from the test images"] = samplers.chain(name, key, test)[-1]
-    rows["CAE, from the test images"] = samplers.chain("CAE", key, test)[-1]
-    title = f"Samples: {steps} annealed steps, {chains.LENGTH} of the other chains"
-    shown = {name: pictures(x) for name, x in rows.items()}
+    """Writes the samples, single chains and completions of the networks of one seed."""
+    rows = {"test images": split.test.x} | dict(samples)
+    shown = {name: np.asarray(x[:SHOWN]).reshape(-1, *shape) for name, x in rows.items()}
+    title = f"Samples; of all but the annealed chains after {chains.LENGTH} steps"
     plots.image_rows(run.path("samples.png"), shown, title=title, gaps=(1,))
-    draw_strips(run, key, samplers, (noise[:1], uniform[:1], test[:1]), shape, steps)
-    draw_completions(run, key, samplers, split, shape, steps)
+    draw_strips(run, key, samplers, split.test.x[:1], shape)
+    draw_completions(run, key, samplers, split, shape)
 
 
 def draw_strips(
-    run: Run,
-    key: Array,
-    samplers: Samplers,
-    starts: tuple[Array, Array, Array],
-    shape: tuple[int, ...],
-    steps: int,
+    run: Run, key: Array, samplers: Samplers, digit: Array, shape: tuple[int, ...]
 ) -> None:
     """Writes single chains: from noise of the highest level, from uniform noise, from a digit."""
-    noise, uniform, digit = starts
-    strips = {}
-    keep = max(n for n in range(1, KEPT + 1) if steps % n == 0)
-    strips[f"annealed, every {steps // keep} steps"] = samplers.annealed(
-        key, noise, steps, keep=keep
-    )
-    every = f"every {chains.LENGTH // KEPT} steps"
+    noise = LEVELS.high * jax.random.normal(key, digit.shape)
+    steps = chains.LENGTH
+    strips = {"annealed, from noise": samplers.annealed(key, noise, steps, keep=KEPT)[:, 0]}
+    starts = jnp.concatenate([jax.random.uniform(key, digit.shape), digit])
     for name in ("denoising chain", "walkback"):
-        strips[f"{name} from noise, {every}"] = samplers.chain(name, key, uniform, keep=KEPT)
-        strips[f"{name} from a digit, {every}"] = samplers.chain(name, key, digit, keep=KEPT)
-    strips[f"CAE from a digit, {every}"] = samplers.chain("CAE", key, digit, keep=KEPT)
+        states = samplers.chain(name, key, starts, keep=KEPT)
+        strips |= {f"{name}, from {kind}": states[:, i] for i, kind in enumerate(STARTS)}
+    strips["tangent walk, from a digit"] = samplers.chain("CAE", key, digit, keep=KEPT)[:, 0]
     shown = {name: np.asarray(x).reshape(-1, *shape) for name, x in strips.items()}
-    plots.image_rows(run.path("strips.png"), shown, title="Single chains", gaps=(1,))
+    title = f"Single chains, every {steps // KEPT} steps of {steps}"
+    plots.image_rows(run.path("strips.png"), shown, title=title, gaps=(1,))
 
 
 def draw_completions(
-    run: Run,
-    key: Array,
-    samplers: Samplers,
-    split: Split,
-    shape: tuple[int, ...],
-    steps: int,
+    run: Run, key: Array, samplers: Samplers, split: Split, shape: tuple[int, ...]
 ) -> None:
     """Writes test images of every class, their upper halves, and what annealing makes of these."""
-    labels = np.asarray(split.test.y)
-    at = np.unique(labels, return_index=True)[1][:COMPLETED]
+    at = np.unique(np.asarray(split.test.y), return_index=True)[1][:COMPLETED]
     x, known = split.test.x[at], chains.upper_half(split.test.x.shape[1])
+    tried = jnp.tile(x, (TRIES, 1))
+    start = jnp.where(known, tried, LEVELS.high * jax.random.normal(key, tried.shape))
+    complete = samplers.annealed(key, start, chains.LENGTH, known=known)[-1]
     rows = {"test image": x, "known": jnp.where(known, x, 0.5)}
-    for attempt in range(TRIES):
-        own = jax.random.fold_in(key, attempt)
-        start = jnp.where(known, x, LEVELS.high * jax.random.normal(own, x.shape))
-        rows[f"completion {attempt + 1}"] = samplers.annealed(own, start, steps, fixed=known)[-1]
+    rows |= {f"completion {i + 1}": own for i, own in enumerate(jnp.split(complete, TRIES))}
     shown = {name: np.asarray(pictures).reshape(-1, *shape) for name, pictures in rows.items()}
-    title = f"Lower halves by {steps} annealed steps"
+    title = f"Lower halves by {chains.LENGTH} annealed steps"
     plots.image_rows(run.path("completions.png"), shown, title=title, gaps=(2,))
 
 

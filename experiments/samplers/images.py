@@ -27,21 +27,22 @@ def measure(key: Array, dataset: Dataset, sizes: Sizes, run: Run) -> dict[str, A
     viewer = judge.Judge(judge_key, split, run, epochs=sizes.epochs, **options)
     found = chains.train(train_key, split.train.x, sizes, run)
     rows = []
-    for seed in range(sizes.seeds):
-        samplers, own = Samplers(found, seed), jax.random.fold_in(chain_key, seed)
-        rows.append(of_seed(own, samplers, viewer, split, sizes))
+    for seed, samplers in enumerate(chains.samplers_of(found)):
+        own = jax.random.fold_in(chain_key, seed)
+        row, samples = of_seed(own, samplers, viewer, split, sizes)
+        rows.append(row)
         if seed == 0:
-            gallery.draw(run, own, samplers, split, dataset.example_shape, sizes.lengths[-1])
-        last = rows[-1][annealed_name(sizes.lengths[-1])]
+            gallery.draw(run, own, samplers, samples, split, dataset.example_shape)
+        last = row[annealed_name(sizes.lengths[-1])]
         run.say(
             f"images, seed {seed}: annealed samples have {last['classes']:.1f} classes, "
             f"seen with {last['confidence']:.1f} % confidence"
         )
     count = min(sizes.pictures, len(split.test.x))
     of_test = over_seeds([viewer.view(split.test.x[:count])], judge.UNITS)
-    samples = {name: over_seeds([row[name] for row in rows], judge.UNITS) for name in rows[0]}
-    gallery.draw_shares(run, {"test images": of_test} | samples)
-    return {"classifier_test_error": viewer.test_error, "test images": of_test, **samples}
+    numbers = {name: over_seeds([row[name] for row in rows], judge.UNITS) for name in rows[0]}
+    gallery.draw_shares(run, {"test images": of_test} | numbers)
+    return {"classifier_test_error": viewer.test_error, "test images": of_test, **numbers}
 
 
 def annealed_name(steps: int) -> str:
@@ -51,29 +52,29 @@ def annealed_name(steps: int) -> str:
 
 def of_seed(
     key: Array, samplers: Samplers, viewer: judge.Judge, split: Split, sizes: Sizes
-) -> dict[str, dict[str, Any]]:
-    """Returns what the classifier sees in every kind of samples of one seed."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, Array]]:
+    """Returns what the classifier sees in every kind of samples of one seed, and the samples."""
     noise_key, chain_key, complete_key = jax.random.split(key, 3)
     test = split.test.x[: sizes.pictures]
-    noise = jax.random.normal(noise_key, test.shape)
-    rows: dict[str, dict[str, Any]] = {}
-    for steps in sizes.lengths:
-        samples = samplers.annealed(chain_key, LEVELS.high * noise, steps)[-1]
-        rows[annealed_name(steps)] = viewer.view(samples)
+    noise = LEVELS.high * jax.random.normal(noise_key, test.shape)
     uniform = jax.random.uniform(noise_key, test.shape)
+    samples = {
+        annealed_name(steps): samplers.annealed(chain_key, noise, steps)[-1]
+        for steps in sizes.lengths
+    }
     for name in ("denoising chain", "walkback"):
-        from_noise = samplers.chain(name, chain_key, uniform)[-1]
-        rows[f"{name}, from noise"] = viewer.view(from_noise)
-        from_digits = samplers.chain(name, chain_key, test)[-1]
-        rows[f"{name}, from digits"] = viewer.view(from_digits, test)
-    walked_to = samplers.chain("CAE", chain_key, test)[-1]
-    rows["tangent walk, from digits"] = viewer.view(walked_to, test)
-    known = chains.upper_half(split.test.x.shape[1])
-    half = jnp.where(known, test, LEVELS.high * noise)
-    complete = samplers.annealed(complete_key, half, sizes.lengths[-1], fixed=known)[-1]
-    labels = split.test.y[: sizes.pictures]
+        samples[f"{name}, from noise"] = samplers.chain(name, chain_key, uniform)[-1]
+        samples[f"{name}, from digits"] = samplers.chain(name, chain_key, test)[-1]
+    samples["tangent walk, from digits"] = samplers.chain("CAE", chain_key, test)[-1]
+    rows = {
+        name: viewer.view(x, test if name.endswith("from digits") else None)
+        for name, x in samples.items()
+    }
+    known, labels = chains.upper_half(test.shape[1]), split.test.y[: sizes.pictures]
+    half = jnp.where(known, test, noise)
+    complete = samplers.annealed(complete_key, half, sizes.lengths[-1], known=known)[-1]
     rows["completion"] = {
         "completed": viewer.share(complete, labels),
         "half": viewer.share(jnp.where(known, test, 0.0), labels),
     }
-    return rows
+    return rows, samples

@@ -1,0 +1,39 @@
+"""What all tables share: result files, rows in Markdown, numbers with their spread."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def read(name: str, folder: str, kind: str) -> dict[str, Any]:
+    """Returns a committed result file."""
+    path = RESULTS / name / folder / f"{kind}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def provenance(name: str, dataset: str) -> str:
+    """Returns where numbers come from: command, seeds, time and device."""
+    metrics, config = (read(name, dataset, kind) for kind in ("metrics", "config"))
+    device, seeds = config["environment"]["device"], config["settings"]["num_seeds"]
+    cores = f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
+    minutes = f"{metrics['seconds'] / 60:.0f} minutes on {cores}"
+    return f"`{config['command']}`: {seeds} seeds, mean ± standard deviation, {minutes}."
+
+
+def table_of(lines: list[list[str]]) -> str:
+    """Returns a table from its lines: header, alignment, rows."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def with_spread(number: dict[str, Any], style: str) -> str:
+    """Returns mean and, over several seeds, standard deviation."""
+    spread = "" if number["std"] is None else f" ± {number['std']:{style}}"
+    return f"{number['mean']:{style}}{spread}"
+
+
+def scaled(number: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Returns a number in another unit."""
+    std = None if number["std"] is None else factor * number["std"]
+    return {"mean": factor * number["mean"], "std": std}

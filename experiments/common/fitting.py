@@ -53,7 +53,7 @@ class Trainer:
         self._run = jaxae.make_run(
             of_params, self._optimizer, batch_size=batch_size, mesh=mesh_of(devices)
         )
-        self._start = jax.jit(self._start_of)
+        self._start = jax.jit(partial(fresh, self._functions.init, self._optimizer))
 
     def fit_many(
         self,
@@ -96,12 +96,6 @@ class Trainer:
             before = epoch
             yield epoch, jax.tree.map(of_one_device, state.params)
 
-    def _start_of(self, key: Array) -> tuple[jaxae.TrainState, Array]:
-        """Returns a fresh state and the key of its training, of the cheap generator."""
-        init_key, train_key = jax.random.split(key)
-        state = jaxae.create_train_state(self._functions.init(init_key), self._optimizer)
-        return state, jaxae.hash_key(train_key)
-
     def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Returns encoder and decoder with these parameters."""
         return partial(self._functions.encode, params), partial(self._functions.decode, params)
@@ -110,6 +104,15 @@ class Trainer:
         """Returns decode(encode(x_i))."""
         encode, decode = self.bound(params)
         return decode(encode(x_i))
+
+
+def fresh(
+    init: Callable[[Array], Any], optimizer: optax.GradientTransformation, key: Array
+) -> tuple[jaxae.TrainState, Array]:
+    """Returns a fresh state and the key of its training, of the cheap generator."""
+    init_key, train_key = jax.random.split(key)
+    state = jaxae.create_train_state(init(init_key), optimizer)
+    return state, jaxae.hash_key(train_key)
 
 
 def mesh_of(devices: int) -> Mesh | None:

@@ -168,13 +168,9 @@ class Family:
         def on_epoch(job: int, epoch: int, loss: float) -> None:
             run.log(names[job], network=names[job], epoch=epoch, train_loss=loss)
 
-        def start(key: Array) -> tuple[jaxae.TrainState, Array]:
-            init_key, train_key = jax.random.split(key)
-            params = initial(init_key, self._inputs, self._schedule.units)
-            state = jaxae.create_train_state(params, self._optimizer)
-            return state, jaxae.hash_key(train_key)
-
-        states, train_keys = jax.jit(jax.vmap(start))(jnp.stack(list(keys)))
+        init = partial(initial, inputs=self._inputs, units=self._schedule.units)
+        start = jax.jit(jax.vmap(partial(fitting.fresh, init, self._optimizer)))
+        states, train_keys = start(jnp.stack(list(keys)))
         options: Any = {"epochs": self._schedule.epochs, "on_epoch": on_epoch}
         options["checkpoints"] = run.checkpoints(names)
         values = jnp.asarray(np.asarray(settings, np.float32))

@@ -174,15 +174,10 @@ class Denoiser:
         self, keys: Sequence[Array], x: Array, *, epochs: int, on_epoch: Any, checkpoints: Any
     ) -> list[Any]:
         """Returns the parameters of one network for each key."""
-
-        def start(key: Array) -> tuple[jaxae.TrainState, Array]:
-            init_key, train_key = jax.random.split(key)
-            example = jnp.zeros(self._network.outputs), jnp.ones(())
-            params = self._network.init(init_key, *example)["params"]
-            state = jaxae.create_train_state(params, self._optimizer)
-            return state, jaxae.hash_key(train_key)
-
-        states, train_keys = jax.jit(jax.vmap(start))(jnp.stack(list(keys)))
+        example = jnp.zeros(self._network.outputs), jnp.ones(())
+        init = lambda key: self._network.init(key, *example)["params"]
+        start = jax.jit(jax.vmap(partial(fitting.fresh, init, self._optimizer)))
+        states, train_keys = start(jnp.stack(list(keys)))
         options: Any = {"epochs": epochs, "on_epoch": on_epoch, "checkpoints": checkpoints}
         with interrupts.deferred():
             trained = jaxae.fit_many(self._run, states, train_keys, x, **options)

@@ -15,7 +15,8 @@ one with the least error on the last 10,000 training images counts. On these, an
 seed alone, the strength of each regulariser and the step size of the fine-tuning are chosen, from
 two values each.
 Deviations: the paper fine-tunes with plain gradient descent; its lambda, noise levels and step
-sizes are not printed; here all rows have the same budget.
+sizes are not printed; here all rows have the same budget. The second layer has the strength of the
+first one, and the softmax the larger step size.
 """
 
 import sys
@@ -46,8 +47,8 @@ class Config(command_line.CommonConfig):
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
     """Units of every layer."""
-    top_k: int = 25
-    """Units that the k-sparse code keeps."""
+    top_k: int | None = None
+    """Units that the k-sparse code keeps; by default 25, or all where there are fewer."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Rows of the table."""
 
@@ -59,8 +60,7 @@ class Config(command_line.CommonConfig):
         )
         command_line.require_integer("--code-dim", self.code_dim, low=2, high=2**14)
         command_line.require_integer("--top-k", self.top_k, low=1, high=self.code_dim)
-        if not self.fine_tuning_rates:
-            raise InputError("--fine-tuning-rates must name at least one value")
+        command_line.require_rising("--fine-tuning-rates", self.fine_tuning_rates)
         for rate in self.fine_tuning_rates:
             command_line.require_number("--fine-tuning-rates", rate, above=0.0, high=10.0)
         for name in self.methods:
@@ -75,7 +75,7 @@ def make_plan(config: Config, dataset: data.Dataset) -> workshop.Plan:
     return workshop.Plan(
         split=split_of(dataset),
         code_dim=config.code_dim,
-        k=config.top_k,
+        k=config.top_k or min(25, config.code_dim),
         learning_rate=config.learning_rate,
         fine_tuning_rates=config.fine_tuning_rates,
         batch_size=config.batch_size,
@@ -92,7 +92,10 @@ def main(config: Config) -> dict[str, Any]:
     plan = make_plan(config, dataset)
     total = sum(workshop.epochs_of(name, plan) for name in config.methods)
     with Run("feature_learning", config, dataset, total=total) as run:
-        pool, papers = workshop.Pool(plan), methods.papers(dataset.name, plan.code_dim)
+        pool, papers = (
+            workshop.Pool(plan),
+            methods.papers(dataset.name, len(plan.split.train.x), plan.code_dim),
+        )
         rows = {name: workshop.Workshop(name, plan, run, pool).row() for name in config.methods}
         found = {
             "units": plan.code_dim,
@@ -109,6 +112,7 @@ def main(config: Config) -> dict[str, Any]:
             "epochs": plan.epochs,
             "num_seeds": plan.num_seeds,
             "fine_tuning_epochs": plan.fine_tuning_epochs,
+            "top_k": plan.k,
         }
         return run.finish(resolved, **found)
 

@@ -19,6 +19,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "lecture mnist": partial(lecture.lecture_table, "mnist"),
         "denoising mnist": partial(lecture.denoising_table, "mnist"),
         "denoising digits": partial(lecture.denoising_table, "digits"),
+        "published": papers.published_table,
         "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),
         "contraction cpu-2-cores": partial(speed.contraction_table, "cpu-2-cores"),
     },

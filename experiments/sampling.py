@@ -28,6 +28,7 @@ import jax
 from experiments.common import command_line, running
 from experiments.common.errors import InputError
 from experiments.common.running import Run
+from experiments.pretraining.classifiers import split_of
 from experiments.samplers import chains, images, plane
 
 Part = Literal["mixture", "images"]
@@ -40,9 +41,11 @@ class Config(command_line.CommonConfig):
     parts: tuple[Part, ...] = ("mixture", "images")
     """What is sampled; the mixture alone needs no data set."""
     epochs: int | None = None
-    """Passes over the images; by default 15, on digits 200."""
+    """Passes of the autoencoders over the images; by default 15, on digits 200."""
     mixture_epochs: int | None = None
     """Times 20 steps of the mixture, each on fresh points; by default 1000."""
+    learning_rate: float = 1e-3
+    """Step size of Adam for the autoencoders of the images, at most 10."""
     batch_size: int = 128
     """Images per step; of the mixture it is twice as many points."""
     code_dim: int = 500
@@ -54,7 +57,7 @@ class Config(command_line.CommonConfig):
     steps: tuple[int, ...] = (3, 10, 30, 100, 300, 1000)
     """Rising lengths of the chains on the mixture."""
     pictures: int = 1000
-    """Chains on the images of every kind."""
+    """Chains on the images of every kind, at most as many as there are test images."""
     picture_steps: tuple[int, ...] = (10, 30, 100, 300)
     """Rising lengths of the annealed chains on the images."""
 
@@ -86,15 +89,16 @@ def plane_sizes(config: Config, seeds: int) -> plane.Sizes:
     )
 
 
-def image_sizes(config: Config, epochs: int, num_seeds: int) -> chains.Sizes:
+def image_sizes(config: Config, count: int, epochs: int, num_seeds: int) -> chains.Sizes:
     """Returns how much is done on the images."""
     return chains.Sizes(
         epochs=epochs,
+        judge_epochs=2 if config.quick else 60 if config.dataset == "digits" else 15,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         code_dim=config.code_dim,
         hidden=config.hidden,
-        pictures=min(config.pictures, 50) if config.quick else config.pictures,
+        pictures=min(config.pictures, count, 50 if config.quick else count),
         lengths=config.picture_steps[:1] if config.quick else config.picture_steps,
         seeds=num_seeds,
         devices=config.devices,
@@ -107,7 +111,9 @@ def main(config: Config) -> dict[str, Any]:
     dataset = running.load(config).head(train=60_000, test=10_000) if has_images else None
     resolved = running.defaults(config, digits=200, others=15)
     seeds = resolved["num_seeds"]
-    of_plane, of_images = plane_sizes(config, seeds), image_sizes(config, **resolved)
+    split = None if dataset is None else split_of(dataset)
+    count = 0 if split is None else len(split.test.x)
+    of_plane, of_images = plane_sizes(config, seeds), image_sizes(config, count, **resolved)
     total = of_plane.epochs * seeds if "mixture" in config.parts else 0
     total += images.epochs_of(of_images) if has_images else 0
     with Run("sampling", config, dataset, total=total) as run:
@@ -115,8 +121,9 @@ def main(config: Config) -> dict[str, Any]:
         if "mixture" in config.parts:
             found["mixture"] = plane.measure(key, of_plane, run)
             plane.draw(run, found["mixture"])
-        if dataset is not None:
-            found["images"] = images.measure(key, dataset, of_images, run)
+        if dataset is not None and split is not None:
+            shape = dataset.example_shape
+            found["images"] = images.measure(key, split, shape, of_images, run)
         resolved |= {"mixture_epochs": of_plane.epochs, "samples": of_plane.samples}
         return run.finish(resolved | {"pictures": of_images.pictures}, **found)
 

@@ -203,8 +203,9 @@ def noise_conditional_loss(
     with :math:`\sigma_0` = ``low`` and :math:`\sigma_1` = ``high``: one network for the scores
     :math:`(r(x, \sigma) - x) / \sigma^2` of a whole range of noise levels, for annealed
     sampling with :func:`jaxae.langevin_transition`. With :math:`w = 1 / \sigma^2` the squared
-    error is of one size at all levels; pixels whose size is bounded, with the cross-entropy, are
-    better served by w = 1, which lets the strong noise count, that decides what is drawn.
+    error is of one size as long as the noise is small against the data, and falls beyond. With
+    the cross-entropy of pixels w = 1 lets the strong noise count more, which decides what is
+    drawn.
 
     Args:
       key: PRNG key, consumed here; every example gets a level and noise of its own.

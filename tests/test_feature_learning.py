@@ -70,8 +70,12 @@ def test_the_epoch_with_the_least_validation_error_counts(split, is_frozen):
         assert outcome.validation_error < 50 < 200 / 3
         # a whole number of the 90 images
         assert abs(outcome.test_error * 0.9 - round(outcome.test_error * 0.9)) < 1e-3
-    (alone,) = classifier.fit_many(keys[:1], encoders[:1], **nothing)
-    assert alone == outcomes[0]
+    (alone,) = classifier.best_of_many(keys[:1], encoders[:1], **nothing)
+    assert classifier.outcome(alone) == outcomes[0]
+    assert bool(jnp.all(alone.params["layers"][0][0] == layer[0])) == is_frozen
+    logits = jax.vmap(classifier.logits, (None, 0))(alone.params, split.test.x)
+    wrong = 100 * float(jnp.mean(jnp.argmax(logits, axis=1) != split.test.y))
+    np.testing.assert_allclose(wrong, outcomes[0].test_error, rtol=1e-5)
 
 
 def test_codes_and_neighbours_by_hand(split):
@@ -112,16 +116,17 @@ def row(error, jacobian):
 
 
 def test_verdicts_follow_the_numbers():
-    papers = methods.papers("mnist", 1000)
-    assert methods.papers("digits", 1000) == methods.papers("mnist", 100) == {}
+    papers = methods.papers("mnist", 50_000, 1000)
+    assert methods.papers("digits", 50_000, 1000) == methods.papers("mnist", 50_000, 100) == {}
+    assert methods.papers("mnist", 833, 1000) == {}  # a quick run
     good = {name: row(paper.test_error, paper.jacobian) for name, paper in papers.items()}
     found = verdicts.of(good, papers)
-    assert len(found) == 5 + 2 + 1
+    assert len(found) == 5 + 2 + 2
     assert all(found.values())
     worse = good | {"CAE": row(1.14 + 0.26, 0.73), "DAE-g": row(1.8, 0.6)}
     false = {statement for statement, holds in verdicts.of(worse, papers).items() if not holds}
     assert {statement[:5] for statement in false} == {"CAE: ", "DAE-g", "order"}
-    assert len(false) == 4
+    assert len(false) == 5
     assert verdicts.of({"CAE": good["CAE"]}, papers).keys() == {
         "CAE: at most 0.25 points above the published error"
     }
@@ -187,7 +192,11 @@ BAD = {
     "method": (["--methods", "RBM"], "--methods must be of CAE, .* but has 'RBM'"),
     "twice": (["--methods", "AE", "AE"], "--methods must name at least one method, and none twice"),
     "rates": (["--fine-tuning-rates", "0"], "--fine-tuning-rates must be a finite number above 0"),
-    "top k": (["--code-dim", "8"], "--top-k must be at least 1 and at most 8, but it is 25"),
+    "rates twice": (
+        ["--fine-tuning-rates", "0.1", "0.1"],
+        "--fine-tuning-rates must be values that rise",
+    ),
+    "top k": (["--code-dim", "8", "--top-k", "9"], "--top-k must be at least 1 and at most 8"),
     "epochs": (["--fine-tuning-epochs", "0"], "--fine-tuning-epochs must be at least 1"),
     "labels": ([], "--dataset must have labels"),
 }

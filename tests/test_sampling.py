@@ -85,21 +85,23 @@ def test_the_unit_is_the_distance_of_true_samples():
 
 
 def test_completion_keeps_what_is_known_and_shows_it_with_noise(key):
-    # The "network" returns what it is shown: reconstructions are the states, and its score is 0.
+    # The "network" returns what it is shown; its score passes the noise of the known entry on.
     known, x = jnp.array([True, False, False]), jnp.array([[0.25, 1.0, -1.0]] * 400)
-    seen = []
 
     def score(x_i, stddev):
-        seen.append(jnp.shape(x_i))
         return jnp.array([0.0, 0.0, 1.0]) * (x_i[0] - 0.25) / stddev
 
-    options = {"score": score, "reconstruct": lambda x_i, stddev: x_i, "step_size": 2.0}
+    shown = lambda x_i, stddev: x_i + jnp.array([0.0, 1.0, 0.0]) * (x_i[0] - 0.25)
+    options = {"score": score, "reconstruct": shown, "step_size": 2.0}
     levels = jnp.full(2, 0.5)
     clean = conditional.anneal(key, x, levels, fixed=known, keep=2, **options)
     assert clean.shape == (2, 400, 3)
     np.testing.assert_array_equal(clean[..., 0], 0.25)
-    # a step adds N(0, 2 level^2), and what the score says of the known entry: N(0, level^2)
-    np.testing.assert_allclose(np.std(clean[1], axis=0)[1:], [1.0, np.sqrt(1.125)], rtol=0.12)
+    # two steps add N(0, 2 level^2) each, and to the last entry level^2 times the noise over level;
+    # the reconstruction sees noise on the known entry as well, and passes it to the second one
+    level = 0.5
+    want = [np.sqrt(4 * level**2 + level**2), np.sqrt(4 * level**2 + 2 * level**4)]
+    np.testing.assert_allclose(np.std(clean[1], axis=0)[1:], want, rtol=0.12)
     free = conditional.anneal(key, x, levels, **options)
     assert free.shape == (1, 400, 3)
     assert np.std(free[0, :, 0]) > 0.9
@@ -130,26 +132,37 @@ def test_confidence_and_balance_in_closed_form():
     np.testing.assert_allclose(np.log(same["classes"]), -0.7 * np.log(0.7) - 0.3 * np.log(0.3))
 
 
-def test_the_chain_of_a_perfect_autoencoder_is_its_corruption(key):
-    # What it has learned is to write one picture whatever it sees; it must be found at once.
-    picture = jnp.array([0.0, 1.0, 1.0, 0.0])
-
+def test_chains_corrupt_and_draw_and_the_walk_does_neither(key, monkeypatch):
+    # An autoencoder of two pictures by their first pixel, of which it is sure: without corruption
+    # the chain stays at its picture, and with all pixels tossed it is at each half of the time.
     class Shallow:
         def bound(self, params):
-            return (lambda x_i: x_i[:2]), (lambda code: 60 * params - 30 + 0 * code.sum())
+            return (lambda x_i: x_i[:1]), (lambda code: 60 * (code - 0.5) * params)
 
-    found = chains.Networks(None, Shallow(), {name: [picture] for name in ("walkback", "CAE")})
+    names = ("walkback", "CAE")
+    signs = jnp.array([1.0, 1.0, -1.0])
+    found = chains.Networks(None, Shallow(), {name: [signs] for name in names})
+    pictures = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    start = jnp.repeat(pictures, 100, axis=0)
+    for rate, moved in ((0.0, 0.0), (1.0, 0.5)):
+        monkeypatch.setattr(chains, "RATE", rate)
+        (samplers,) = chains.samplers_of(found)
+        states = samplers.chain("walkback", key, start, keep=2)
+        assert states.shape == (2, 200, 3)
+        is_picture = jnp.abs(states[:, :, None] - pictures).max(-1).min(-1) < 1e-6
+        assert is_picture.all()
+        share = float(jnp.mean(jnp.abs(states[1] - start).max(-1) > 0.5))
+        assert abs(share - moved) < 0.11
+    monkeypatch.setattr(chains, "TANGENT", 0.0)
     (samplers,) = chains.samplers_of(found)
-    start = jax.random.uniform(key, (3, 4))
-    for name in ("walkback", "CAE"):
-        states = samplers.chain(name, key, start, keep=2)
-        np.testing.assert_allclose(states, jnp.broadcast_to(picture, (2, 3, 4)), atol=1e-6)
+    np.testing.assert_allclose(samplers.chain("CAE", key, start)[-1], start, atol=1e-6)
 
 
 def test_upper_half_of_pictures_with_channels():
-    known = chains.upper_half(4 * 3 * 2).reshape(4, 3, 2)
-    assert known[:2].all()
-    assert not known[2:].any()
+    for height in (4, 5):
+        known = chains.upper_half((height, 3, 2)).reshape(height, 3, 2)
+        assert known[:2].all()
+        assert not known[2:].any()
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +189,9 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
     assert names == FIGURES["mixture"] | FIGURES["images"] | files
     found = json.loads((tiny_run / "metrics.json").read_text())["mixture"]
-    assert found.keys() == {"learned", "exact"}
-    for kind in found.values():
+    assert found.keys() == {"true samples", "learned", "exact"}
+    assert 0.2 < found["true samples"]["mean"] < 3
+    for kind in (found["learned"], found["exact"]):
         assert kind["annealed Langevin"].keys() == {"2", "5"}
         for name in ("Langevin", "denoising chain"):
             assert kind[f"{name}, by length"].keys() == {"2", "5"}
@@ -188,7 +202,8 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
 def test_images_have_the_numbers_of_every_sampler(tiny_run):
     found = json.loads((tiny_run / "metrics.json").read_text())["images"]
     seen = {"confidence", "classes", "class_shares", "nearest"}
-    assert found["test images"].keys() == found["annealed Langevin, 10 steps"].keys() == seen
+    for name in ("test images", "test images, denoised", "annealed Langevin, 10 steps"):
+        assert found[name].keys() == seen
     for name in ("denoising chain", "walkback"):
         assert found[f"{name}, from noise"].keys() == seen
         assert found[f"{name}, from digits"].keys() == seen | {"left"}
@@ -201,7 +216,16 @@ def test_images_have_the_numbers_of_every_sampler(tiny_run):
             assert all(np.isfinite(one["mean"]) for one in values)
     shares = [one["mean"] for one in found["walkback, from noise"]["class_shares"]]
     np.testing.assert_allclose(sum(shares), 100)
-    assert abs(found["test images"]["nearest"]["mean"] - 1) < 0.5
+    config = json.loads((tiny_run / "config.json").read_text())
+    assert config["settings"]["pictures"] == 20
+
+
+def test_images_without_labels_are_refused_before_anything_is_trained(tmp_path, capsys):
+    np.save(tmp_path / "mine.npy", np.zeros((20, 4, 4), np.float32))
+    given = ["--dataset", str(tmp_path / "mine.npy"), "--out", str(tmp_path / "new")]
+    assert command_line.run(sampling.main, sampling.Config, given) == 2
+    assert "--dataset must have labels" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_mixture_alone_needs_no_data(tmp_path, monkeypatch):

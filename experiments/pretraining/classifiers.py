@@ -90,8 +90,8 @@ def codes(layers: Layers, activation: Callable[[Array], Array], x: Array) -> Arr
 class Classifier:
     """A softmax on the code, trained with Adam along a cosine; layers below too, unless frozen.
 
-    The parameters after the epoch with the least validation error are the ones that count; the
-    test data are looked at once, with these.
+    The parameters after the epoch with the least validation error are the ones that count;
+    nothing is chosen by the test data.
 
     Args:
       activation: of every layer.

@@ -19,7 +19,8 @@ class Published(NamedTuple):
 
     Attributes:
       test_error: percent of the test images, after fine-tuning.
-      jacobian: squared entry of the encoder's Jacobian, mean over entries, times 1e4.
+      jacobian: "average Jacobian norm", read here as the squared entry of the encoder's Jacobian,
+        mean over entries, times 1e4, because then the magnitudes agree.
       saturated: percent of the units below 0.05 or above 0.95.
     """
 
@@ -120,9 +121,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 Papers = Mapping[str, Published]
 
 
-def papers(dataset: str, code_dim: int) -> Papers:
-    """Returns what is printed of the rows, for the data and the size it is printed of."""
-    if dataset != "mnist" or code_dim != 1000:
+def papers(dataset: str, images: int, code_dim: int) -> Papers:
+    """Returns what is printed of the rows, for the data and the sizes it is printed of."""
+    if (dataset, images, code_dim) != ("mnist", 50_000, 1000):
         return {}
     return {name: m.published for name, m in METHODS.items() if m.published is not None}
 

@@ -22,6 +22,9 @@ def of(rows: Mapping[str, Mapping[str, Any]], papers: Papers) -> dict[str, bool]
         if {name, "AE"} <= rows.keys():
             found[f"{name} errs less than AE"] = bool(errors[name] < errors["AE"])
     if len(printed) > 1:
+        order = sorted(printed, key=lambda name: printed[name].test_error)
+        ours = sorted(printed, key=lambda name: errors[name])
+        found["order of the test errors: " + " < ".join(order)] = order == ours
         order = sorted(printed, key=lambda name: printed[name].jacobian)
         ours = sorted(printed, key=lambda name: rows[name]["jacobian_norm"]["mean"])
         found["order of the Jacobian norms: " + " < ".join(order)] = order == ours

@@ -103,6 +103,7 @@ class Workshop:
         self._plan, self._run = plan, run
         self._activation = activation(name, plan.k)
         self._pool = pool
+        self._trainers: dict[int, fitting.Trainer] = {}
 
     def row(self) -> dict[str, Any]:
         """Returns everything that the table says of the method."""
@@ -165,8 +166,12 @@ class Workshop:
             trained = trainer.fit_many(keys, x, [strength for _, strength in jobs], **options)
         return [((p["encoder_kernel_0"], p["encoder_bias_0"]),) for p in trained]
 
-    @functools.cache  # noqa: B019 - a workshop lives as long as its row
     def _trainer(self, inputs: int) -> fitting.Trainer:
+        if inputs not in self._trainers:
+            self._trainers[inputs] = self._made_trainer(inputs)
+        return self._trainers[inputs]
+
+    def _made_trainer(self, inputs: int) -> fitting.Trainer:
         plan = self._plan
         steps = plan.epochs * -(-len(plan.split.train.x) // plan.batch_size)
         model = jaxae.DenseAutoencoder(

@@ -33,6 +33,7 @@ class Sizes(NamedTuple):
     """How much is trained and sampled."""
 
     epochs: int
+    judge_epochs: int  # of the classifier that looks at the samples
     batch_size: int
     learning_rate: float
     code_dim: int
@@ -126,6 +127,7 @@ class Programs:
         self._denoiser, self._shallow = found.denoiser, found.shallow
         self.annealed = jax.jit(self._annealed, static_argnames=("steps", "keep"))
         self.chain = jax.jit(self._chain, static_argnames=("is_walk", "keep"))
+        self.denoised = jax.jit(self._denoised)
 
     def _annealed(
         self, params: Any, key: Array, x: Array, known: Array, *, steps: int, keep: int
@@ -137,6 +139,11 @@ class Programs:
         options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": known}
         return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
 
+    def _denoised(self, params: Any, key: Array, x: Array) -> Array:
+        noisy = jaxae.gaussian_noise(key, x, stddev=LEVELS.low)
+        of_level = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+        return jax.vmap(of_level)(noisy)
+
     def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
         encode, logits = self._shallow.bound(params)
         decode = lambda code: nn.sigmoid(logits(code))
@@ -145,8 +152,12 @@ class Programs:
         else:
             draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
             step = jaxae.denoising_transition(encode, logits, **draw)
+        key, last_key = jax.random.split(key)
         states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
-        return states if is_walk else jax.vmap(jax.vmap(lambda v: decode(encode(v))))(states)
+        if is_walk:
+            return states
+        mean = lambda key, v: decode(encode(corrupt(key, v)))
+        return jax.vmap(jax.vmap(mean))(jax.random.split(last_key, states.shape[:2]), states)
 
 
 class Samplers(NamedTuple):
@@ -168,8 +179,15 @@ class Samplers(NamedTuple):
         annealed = self.programs.annealed
         return annealed(self.params["annealed"], key, x, stays, steps=steps, keep=keep)
 
+    def denoised(self, key: Array, x: Array) -> Array:
+        """Returns reconstructions of pictures ``(n, d)`` with noise of the last annealed level."""
+        return self.programs.denoised(self.params["annealed"], key, x)
+
     def chain(self, name: str, key: Array, x: Array, *, keep: int = 1) -> Array:
-        """Returns pictures ``(keep, n, d)`` along the chain of a network from ``x``."""
+        """Returns pictures ``(keep, n, d)`` along the chain of a network from ``x``.
+
+        Of the denoising chains, whose states are zeros and ones, they are the means of the next.
+        """
         params, is_walk = self.params[name], name == "CAE"
         return self.programs.chain(params, key, x, is_walk=is_walk, keep=keep)
 
@@ -181,6 +199,7 @@ def samplers_of(found: Networks) -> list[Samplers]:
     return [Samplers(programs, dict(zip(names, own, strict=True))) for own in of_seeds]
 
 
-def upper_half(inputs: int) -> Array:
-    """Returns which pixels ``(d,)`` are the upper half of a picture."""
-    return jnp.arange(inputs) < inputs // 2
+def upper_half(shape: tuple[int, ...]) -> Array:
+    """Returns which pixels ``(d,)`` of pictures (height, width, channels) are the upper half."""
+    rows = jnp.arange(shape[0])[:, None, None] < shape[0] // 2
+    return jnp.broadcast_to(rows, shape).reshape(-1)

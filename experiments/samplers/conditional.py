@@ -227,8 +227,12 @@ def anneal(
         noisy = x_i + level * jax.random.normal(noise_key, x_i.shape, x_i.dtype)
         return step(step_key, jnp.where(known, noisy, x_i), level)
 
+    key, last_key = jax.random.split(key)
     thin = len(ladder) // keep
     options: Any = {"steps": len(ladder), "thin": thin, "schedule": ladder, "fixed": known}
     states = jaxae.markov_chain(key, step if fixed is None else completing, x, **options)
-    clean = jax.vmap(jax.vmap(reconstruct, (0, None)))(states, ladder[thin - 1 :: thin])
+    levels = ladder[thin - 1 :: thin]
+    noise = jax.random.normal(last_key, states.shape, states.dtype)
+    shown = jnp.where(known, states + levels[:, None, None] * noise, states)
+    clean = jax.vmap(jax.vmap(reconstruct, (0, None)))(shown, levels)
     return jnp.where(known, x, clean)

@@ -35,18 +35,20 @@ def draw(
     shown = {name: np.asarray(x[:SHOWN]).reshape(-1, *shape) for name, x in rows.items()}
     title = f"Samples; of all but the annealed chains after {chains.LENGTH} steps"
     plots.image_rows(run.path("samples.png"), shown, title=title, gaps=(1,))
-    draw_strips(run, key, samplers, split.test.x[:1], shape)
-    draw_completions(run, key, samplers, split, shape)
+    strip_key, completion_key = jax.random.split(key)
+    draw_strips(run, strip_key, samplers, split.test.x[:1], shape)
+    draw_completions(run, completion_key, samplers, split, shape)
 
 
 def draw_strips(
     run: Run, key: Array, samplers: Samplers, digit: Array, shape: tuple[int, ...]
 ) -> None:
     """Writes single chains: from noise of the highest level, from uniform noise, from a digit."""
-    noise = LEVELS.high * jax.random.normal(key, digit.shape)
+    noise_key, uniform_key, key = jax.random.split(key, 3)
+    noise = LEVELS.high * jax.random.normal(noise_key, digit.shape)
     steps = chains.LENGTH
     strips = {"annealed, from noise": samplers.annealed(key, noise, steps, keep=KEPT)[:, 0]}
-    starts = jnp.concatenate([jax.random.uniform(key, digit.shape), digit])
+    starts = jnp.concatenate([jax.random.uniform(uniform_key, digit.shape), digit])
     for name in ("denoising chain", "walkback"):
         states = samplers.chain(name, key, starts, keep=KEPT)
         strips |= {f"{name}, from {kind}": states[:, i] for i, kind in enumerate(STARTS)}
@@ -61,9 +63,9 @@ def draw_completions(
 ) -> None:
     """Writes test images of every class, their upper halves, and what annealing makes of these."""
     at = np.unique(np.asarray(split.test.y), return_index=True)[1][:COMPLETED]
-    x, known = split.test.x[at], chains.upper_half(split.test.x.shape[1])
-    tried = jnp.tile(x, (TRIES, 1))
-    start = jnp.where(known, tried, LEVELS.high * jax.random.normal(key, tried.shape))
+    x, known = split.test.x[at], chains.upper_half(shape)
+    tried, (noise_key, key) = jnp.tile(x, (TRIES, 1)), jax.random.split(key)
+    start = jnp.where(known, tried, LEVELS.high * jax.random.normal(noise_key, tried.shape))
     complete = samplers.annealed(key, start, chains.LENGTH, known=known)[-1]
     rows = {"test image": x, "known": jnp.where(known, x, 0.5)}
     rows |= {f"completion {i + 1}": own for i, own in enumerate(jnp.split(complete, TRIES))}

@@ -67,7 +67,8 @@ class Judge:
             lambda x: jax.nn.softmax(jax.vmap(lambda x_i: classifier.logits(best.params, x_i))(x))
         )
         self._near = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(split.train.x)
-        self._unit = float(np.median(self._distances(split.test.x[:1000])))
+        unit = float(np.median(self._distances(split.test.x[:1000])))
+        self._unit = unit or np.nan  # test images that are copies of training images tell nothing
 
     def classes(self, x: Array) -> np.ndarray:
         """Returns the likeliest class of each picture ``(n,)``."""
@@ -80,7 +81,7 @@ class Judge:
     def view(self, x: Array, start: Array | None = None) -> dict[str, Any]:
         """Returns the numbers of pictures ``(n, d)``, and of their chains if they have a start."""
         found = view_of(np.asarray(self._probabilities(x), np.float64))
-        found["nearest"] = float(np.median(self._distances(x))) / self._unit
+        found["nearest"] = float(np.median(self._distances(x)) / self._unit)
         if start is not None:
             found["left"] = 100 * float(np.mean(self.classes(x) != self.classes(start)))
         return found

@@ -87,7 +87,7 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
     names = [f"plane_seed-{seed}" for seed in range(sizes.seeds)]
 
     def on_epoch(seed: int, epoch: int, loss: float) -> None:
-        run.log(f"mixture, seed {seed}", part="plane", seed=seed, epoch=epoch, train_loss=loss)
+        run.log(f"mixture, seed {seed}", part="mixture", seed=seed, epoch=epoch, train_loss=loss)
 
     keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
     counted = jnp.zeros((STEPS_PER_EPOCH * sizes.batch_size, 1))
@@ -95,11 +95,13 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
     trained = trainer.fit_many(keys, counted, epochs=sizes.epochs, **options)
     found: list[dict[str, Any]] = []
     for seed, (seed_key, params) in enumerate(zip(keys, trained, strict=True)):
-        truth = Truth(jax.random.fold_in(seed_key, 1), sizes.samples)
-        chain_key = jax.random.fold_in(seed_key, 2)
+        truth_key, fresh_key, chain_key = jax.random.split(jax.random.fold_in(seed_key, 2), 3)
+        truth = Truth(truth_key, sizes.samples)
         learned = partial(trainer.reconstruct, params), partial(trainer.score, params)
         exact = DENSITY.posterior_mean, exact_score
-        rows = {
+        fresh = truth.ratio(DENSITY.sample(fresh_key, sizes.samples))
+        rows: dict[str, Any] = {
+            "true samples": fresh,
             "learned": of_functions(chain_key, *learned, truth, sizes),
             "exact": of_functions(chain_key, *exact, truth, sizes),
         }
@@ -116,7 +118,8 @@ def of_functions(
 ) -> dict[str, dict[str, float]]:
     """Returns the ratios of every sampler, by its name and by length or noise level."""
     longest = sizes.lengths[-1]
-    noise = jax.random.normal(key, (sizes.samples, 2))
+    noise_key, key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (sizes.samples, 2))
     functions: Any = {"score": score, "reconstruct": reconstruct, "step_size": STEP_SIZE}
     by_ladder = jax.jit(partial(anneal, **functions))
     annealed = {
@@ -173,12 +176,13 @@ def draw_samples(run: Run, key: Array, learned: tuple[Any, Any], sizes: Sizes) -
     """Writes where samples of every kind lie, beside true ones."""
     reconstruct, score = learned
     count = min(1500, sizes.samples)
-    noise = jax.random.normal(key, (count, 2))
+    noise_key, true_key, key = jax.random.split(key, 3)
+    noise = jax.random.normal(noise_key, (count, 2))
     length = sizes.lengths[-1]
     start, ladder = LEVELS.high * noise, LEVELS.ladder(length)
     functions: Any = {"score": score, "reconstruct": reconstruct, "step_size": STEP_SIZE}
     panels = {
-        "true samples": DENSITY.sample(key, count),
+        "true samples": DENSITY.sample(true_key, count),
         "annealed Langevin": anneal(key, start, ladder, **functions)[-1],
     }
     single = {"Langevin, noise 0.2": langevin, "denoising chain, noise 0.2": chain}

@@ -12,7 +12,7 @@ def feature_learning_table() -> str:
     header += ["published", "softmax on the code (%)", "5 nearest neighbours (%)"]
     header += ["two layers, test error (%)"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    printed = methods.papers("mnist", found["units"])
+    printed = methods.papers("mnist", 50_000, found["units"])
     for name, row in found["methods"].items():
         strength = "" if row["meaning_of_strength"] == "none" else f"{row['strength']:g}"
         paper = printed.get(name)
@@ -25,6 +25,24 @@ def feature_learning_table() -> str:
     newline = "\n"
     table = table_of(lines)
     return f"{provenance('feature_learning', 'mnist')}\n\n{table}\n\n{newline.join(said)}"
+
+
+def published_table() -> str:
+    """Returns the Markdown table of the rows that Rifai et al. 2011 print, ours beside theirs."""
+    found = read("feature_learning", "mnist", "metrics")
+    header = ["", "test error (%)", "published", "squared entry of the Jacobian (1e-4)"]
+    header += ["published", "saturated units (%)", "published"]
+    lines = [header, ["---", *["---:"] * 6]]
+    for name, paper in methods.papers("mnist", 50_000, found["units"]).items():
+        row = found["methods"][name]
+        lines.append([name])
+        for kind, printed, style in (
+            ("test_error", paper.test_error, ".2f"),
+            ("jacobian_per_entry", paper.jacobian, ".2f"),
+            ("saturated", paper.saturated, ".1f"),
+        ):
+            lines[-1] += [with_spread(row[kind], style), f"{printed:g}"]
+    return f"{provenance('feature_learning', 'mnist')}\n\n{table_of(lines)}"
 
 
 def images_table() -> str:
@@ -53,13 +71,16 @@ def sampling_table() -> str:
     """Returns the Markdown table of the distances of samples to the truth."""
     found = read("sampling", "mnist", "metrics")["mixture"]
     lines = [["", "", "learned score", "exact score"], ["---", "---:", "---:", "---:"]]
+    if "true samples" in found:
+        lines.append(["other true samples", "", with_spread(found["true samples"], ".2f"), ""])
     for name, learned in found["learned"].items():
-        what = "noise" if name.endswith("by noise") else "steps"
+        sampler, _, against = name.partition(", by ")
+        length = list(found["learned"]["annealed Langevin"])[-1]
+        held = {"": "", "noise": f", {length} steps", "length": ", noise 0.2"}[against]
         for i, (at, number) in enumerate(learned.items()):
-            numbers = [number, found["exact"][name][at]]
-            shown_at = f"{at} {what}" if what == "steps" else f"noise {at}"
-            cells = [with_spread(one, ".2f") for one in numbers]
-            lines.append(["" if i else name.split(",")[0], shown_at, *cells])
+            shown_at = f"noise {at}" if against == "noise" else f"{at} steps"
+            cells = [with_spread(one, ".2f") for one in (number, found["exact"][name][at])]
+            lines.append(["" if i else sampler + held, shown_at, *cells])
     return f"{provenance('sampling', 'mnist')}\n\n{table_of(lines)}"
 
 

@@ -210,6 +210,8 @@ def dots(
         ax.set_yticks(range(len(rows)), list(rows))
         ax.invert_yaxis()
         ax.set_xscale(scale)
+        if scale == "log":
+            _plain_ticks(ax.xaxis)
         ax.set(xlabel=x_label)
         ax.grid(alpha=0.2, axis="x")
         figure.legend(loc="outside lower center", ncols=len(groups), fontsize=9)

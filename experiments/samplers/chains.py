@@ -24,7 +24,7 @@ STEP_SIZE = 0.5  # of the annealed dynamics, relative to the squared noise level
 RATE = 0.4  # of the salt-and-pepper noise of the chains
 WALK = 3  # steps of a walkback
 WEIGHT = 1.0  # lambda of the CAE
-TANGENT = 0.7  # standard deviation of the noise of the CAE's walk
+TANGENT = 0.4  # standard deviation of the noise of the CAE's walk
 LENGTH = 100  # steps of the chains and of the walk
 KINDS = 4  # of autoencoders
 

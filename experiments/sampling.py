@@ -10,13 +10,20 @@ against the length of the chains and against the noise: the sliced Wasserstein d
 of two true samples of the same size. On images a classifier looks at the samples: how sure it is of
 them, and how many classes there are; beside it stands the distance to the nearest training image.
 
-    python -m experiments.sampling                      MNIST and the mixture
+    python -m experiments.sampling                      MNIST and the mixture, 15 minutes, 2 cores
     python -m experiments.sampling --parts mixture      about 3 minutes, 2 cores
+
+Expected: on the mixture 1.0 with annealing over 1,000 steps, 15 over 30 steps; at one noise level
+of 0.2 Langevin dynamics stay at 3, because they sample the noisy points. On MNIST 9.6 classes, seen
+with 93 % confidence, by annealing over 100 steps, 7 by the denoising chain, 8 with walkback; 80 %
+of the digits whose lower half is completed are what they were.
 
 Models: for the mixture three hidden layers of 128 units, told the noise level, 20,000 steps of
 fresh points, Adam with cosine decay from 3e-3. For images two hidden layers of 1000 units, told the
 noise level, with the cross-entropy; and one layer of 500 sigmoid units, tied, as denoising
-autoencoder with salt and pepper on 40 % of the pixels, with and without walkback, and as CAE.
+autoencoder with salt and pepper on 40 % of the pixels, with and without walkback, and as CAE; Adam
+at 1e-3, with cosine decay where the noise level is told. Deviations: the walkback has 3 steps, not
+a random number; one Langevin step is taken at each of many noise levels.
 """
 
 import sys

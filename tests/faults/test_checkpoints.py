@@ -305,6 +305,15 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path, capsys):
         pass
 
 
+@pytest.fixture
+def heard_signals():
+    """Ctrl-C as in the foreground of a shell; its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
     heard = threading.Event()
@@ -351,6 +360,7 @@ def test_a_run_that_reads_in_pieces_is_that_from_memory_also_in_its_checkpoints(
     same(arrays(tmp_path / "memory"), arrays(tmp_path / "stream"))
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_a_second_signal_stops_at_once():
     reached = []
     with interrupts.listening():

@@ -95,10 +95,8 @@ def main(config: Config) -> dict[str, Any]:
     plan = make_plan(config, dataset)
     total = sum(workshop.epochs_of(name, plan) for name in config.methods)
     with Run("feature_learning", config, dataset, total=total) as run:
-        pool, papers = (
-            workshop.Pool(plan),
-            methods.papers(dataset.name, len(plan.split.train.x), plan.code_dim),
-        )
+        pool = workshop.Pool(plan)
+        papers = methods.papers(dataset.name, len(plan.split.train.x), plan.code_dim)
         rows = {name: workshop.Workshop(name, plan, run, pool).row() for name in config.methods}
         found = {
             "units": plan.code_dim,

@@ -247,7 +247,6 @@ def noise_conditional_loss(
     bounds.append(_checks.number("high", high, x.dtype, low=0.0, strict=True))
     _checks.ordered(low, high)
     weight = (lambda stddev: 1 / stddev**2) if weight is None else weight
-    _checks.callable_("weight", weight)
     if (shape := _checks.output_shape("weight", weight, bounds[0]).shape) != ():
         raise ValueError(f"weight must return a scalar, but it returned {list(shape)}")
     at_low = (lambda x_i: encode(x_i, bounds[0])), (lambda code: decode(code, bounds[0]))

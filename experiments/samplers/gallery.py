@@ -19,7 +19,7 @@ KEPT = 20  # states of a chain in a strip
 COMPLETED = 10  # pictures that are completed
 TRIES = 3  # completions of each
 STARTS = ("noise", "a digit")
-LOOKS = (plots.METHODS["DAE"], plots.OTHERS[0], plots.OTHERS[2], plots.METHODS["CAE"])
+LOOKS = (plots.METHODS["DAE"], plots.OTHERS[0], plots.OTHERS[2])
 
 
 def draw(
@@ -77,14 +77,11 @@ def draw_completions(
 def draw_shares(run: Run, rows: Mapping[str, Any]) -> None:
     """Writes the share of every class in each kind of samples."""
     shares = {name: row["class_shares"] for name, row in rows.items() if "class_shares" in row}
-    kinds = [name for name in shares if "noise" in name or "Langevin" in name]
-    longest = [name for name in kinds if "Langevin" in name][-1]
-    lines = []
-    of_test = shares["test images"]
-    classes = np.arange(len(of_test))
-    lines.append(plots.line("test images", classes, of_test, plots.EXACT))
-    names = [longest, *(name for name in kinds if "Langevin" not in name)]
-    for name, look in zip(names, LOOKS, strict=False):
+    longest = [name for name in shares if "Langevin" in name][-1]
+    names = [longest, *(name for name in shares if name.endswith("from noise"))]
+    classes = np.arange(len(shares["test images"]))
+    lines = [plots.line("test images", classes, shares["test images"], plots.EXACT)]
+    for name, look in zip(names, LOOKS, strict=True):
         lines.append(plots.line(name, classes, shares[name], look))
     panel = plots.Panel("class", "share of the samples (percent)", lines, ticks=classes)
     title = "Classes of samples that start from noise, as a classifier sees them"

@@ -40,7 +40,6 @@ class Judge:
     def __init__(
         self, key: Array, split: Split, run: Run, *, epochs: int, batch_size: int, devices: int
     ) -> None:
-        self._split = split
         classifier = Classifier(
             nn.sigmoid,
             labelled(split.train),

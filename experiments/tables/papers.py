@@ -71,8 +71,7 @@ def sampling_table() -> str:
     """Returns the Markdown table of the distances of samples to the truth."""
     found = read("sampling", "mnist", "metrics")["mixture"]
     lines = [["", "", "learned score", "exact score"], ["---", "---:", "---:", "---:"]]
-    if "true samples" in found:
-        lines.append(["other true samples", "", with_spread(found["true samples"], ".2f"), ""])
+    lines.append(["other true samples", "", with_spread(found["true samples"], ".2f"), ""])
     for name, learned in found["learned"].items():
         sampler, _, against = name.partition(", by ")
         length = list(found["learned"]["annealed Langevin"])[-1]

@@ -81,7 +81,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "CAE": Method(
             contractive,
             "lambda",
-            (0.3, 0.6),
+            (0.3, 0.6, 1.2),
             Published(1.14, 0.73, 86),
             plots.METHODS["CAE"],
             is_stacked=True,
@@ -89,7 +89,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "DAE-g": Method(
             denoising,
             "standard deviation of the noise",
-            (0.8, 1.2),
+            (0.55, 0.8, 1.2),
             Published(1.18, 0.86, 18),
             plots.METHODS["DAE"],
             is_stacked=True,
@@ -97,7 +97,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "DAE-b": Method(
             masked,
             "share of the pixels that are masked",
-            (0.25, 0.4),
+            (0.25, 0.4, 0.55),
             Published(1.57, 7.87, 68),
             LOOKS[1],
             is_stacked=True,
@@ -105,7 +105,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "AE + wd": Method(
             decayed,
             "weight of ||W||^2",
-            (1e-3, 3e-3),
+            (3e-4, 1e-3, 3e-3),
             Published(1.68, 5.00, 13),
             LOOKS[2],
         ),

@@ -55,7 +55,7 @@ class Choice(NamedTuple):
 
     strength: float
     rate: float
-    tried: list[dict[str, float]]
+    tried: list[dict[str, Any]]
 
 
 class Pool:
@@ -107,11 +107,8 @@ class Workshop:
 
     def row(self) -> dict[str, Any]:
         """Returns everything that the table says of the method."""
-        seeds = range(self._plan.num_seeds)
-        choice, first = self.search()
-        jobs = [(seed, choice.strength) for seed in seeds]
-        encoders = [first[0], *self.pretrain(jobs[1:], 1)] if len(jobs) > 1 else [first[0]]
-        outcomes = [first[1], *self.fine_tune(jobs[1:], encoders[1:], choice.rate)]
+        choice, encoders, outcomes = self.search()
+        jobs = [(seed, choice.strength) for seed in range(self._plan.num_seeds)]
         found: dict[str, list[float]] = {
             name: [getattr(outcome, name) for outcome in outcomes] for name in Outcome._fields
         }
@@ -135,20 +132,28 @@ class Workshop:
         percent, at = numbers["test_error"]["mean"], f"{choice.strength:g}, rate {choice.rate:g}"
         self._run.say(f"{self.name:14s} at {at}: test error {percent:.2f} %")
 
-    def search(self) -> tuple[Choice, tuple[Layers, Outcome]]:
-        """Returns the choice, and encoder and outcome of the first seed with it."""
-        jobs = [(0, strength) for strength in self.method.strengths]
+    def search(self) -> tuple[Choice, list[Layers], list[Outcome]]:
+        """Returns the choice, and with it the encoder and the outcome of every seed.
+
+        The least mean validation error over the seeds chooses: between two step sizes that of one
+        seed changes by more than their difference.
+        """
+        seeds, strengths = range(self._plan.num_seeds), self.method.strengths
+        jobs = [(seed, strength) for strength in strengths for seed in seeds]
         encoders = self.pretrain(jobs, 1)
-        tried, outcomes = [], []
+        tried: list[dict[str, Any]] = []
+        found = []
         for rate in self._plan.fine_tuning_rates:
-            for job, outcome in enumerate(self.fine_tune(jobs, encoders, rate)):
-                outcomes.append((job, outcome))
-                error = outcome.validation_error
-                tried.append({"strength": jobs[job][1], "rate": rate, "validation_error": error})
-        best = min(range(len(tried)), key=lambda i: tried[i]["validation_error"])
-        job, outcome = outcomes[best]
+            outcomes = self.fine_tune(jobs, encoders, rate)
+            for i, strength in enumerate(strengths):
+                part = slice(i * len(seeds), (i + 1) * len(seeds))
+                errors = [outcome.validation_error for outcome in outcomes[part]]
+                error = records.over_seeds(errors, UNITS["validation_error"])
+                tried.append({"strength": strength, "rate": rate, "validation_error": error})
+                found.append((encoders[part], outcomes[part]))
+        best = min(range(len(tried)), key=lambda i: tried[i]["validation_error"]["mean"])
         choice = Choice(tried[best]["strength"], tried[best]["rate"], tried)
-        return choice, (encoders[job], outcome)
+        return choice, *found[best]
 
     def pretrain(self, jobs: Sequence[tuple[int, float]], depth: int) -> list[Layers]:
         """Returns one layer on the images for each seed and strength."""
@@ -195,8 +200,6 @@ class Workshop:
         is_frozen: bool = False,
     ) -> list[Outcome]:
         """Returns what a classifier reached on each encoder, which is trained too unless frozen."""
-        if not jobs:
-            return []
         depth = len(encoders[0])
         what = f"{'probe' if is_frozen else 'fine-tuning'} {depth}"
         names = [self._named(f"{what.replace(' ', '-')}-{rate:g}", *job) for job in jobs]
@@ -271,9 +274,9 @@ def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) 
 
 def epochs_of(name: str, plan: Plan) -> int:
     """Returns how many epochs a row takes, for the progress bar."""
-    method, others = METHODS[name], plan.num_seeds - 1
-    layers = 0 if method.loss is None else len(method.strengths) + others
-    tuned = len(method.strengths) * len(plan.fine_tuning_rates) + others
+    method, searched = METHODS[name], plan.num_seeds * len(METHODS[name].strengths)
+    layers = 0 if method.loss is None else searched
+    tuned = searched * len(plan.fine_tuning_rates)
     tuned += 0 if method.loss is None else plan.num_seeds
     if method.is_stacked:
         layers, tuned = layers + plan.num_seeds, tuned + plan.num_seeds

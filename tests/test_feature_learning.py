@@ -132,6 +132,41 @@ def test_verdicts_follow_the_numbers():
     }
 
 
+VALIDATION = {  # by strength and step size, of two seeds
+    (0.3, 0.01): (1.0, 4.0),  # the least of the first seed, and of all runs
+    (0.6, 0.01): (2.0, 3.1),
+    (1.2, 0.01): (3.0, 3.0),
+    (0.3, 0.02): (2.6, 2.6),
+    (0.6, 0.02): (2.5, 2.3),  # the least mean
+    (1.2, 0.02): (2.4, 2.6),
+}
+
+
+class Tabled(workshop.Workshop):
+    """Trains nothing; its validation errors stand in a table."""
+
+    def pretrain(self, jobs, depth):
+        return [f"layers of {job}" for job in jobs]
+
+    def fine_tune(self, jobs, encoders, rate):
+        assert encoders == self.pretrain(jobs, 1)
+        found = [VALIDATION[strength, rate][seed] for seed, strength in jobs]
+        return [classifiers.Outcome(error, 10 * error, 1.0) for error in found]
+
+
+def test_the_least_mean_over_the_seeds_chooses():
+    plan = workshop.Plan(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
+    choice, encoders, outcomes = Tabled("CAE", plan, None, None).search()
+    assert (choice.strength, choice.rate) == (0.6, 0.02)
+    assert encoders == ["layers of (0, 0.6)", "layers of (1, 0.6)"]
+    assert [outcome.test_error for outcome in outcomes] == [25.0, 23.0]
+    assert len(choice.tried) == 6
+    for tried in choice.tried:
+        error = tried["validation_error"]
+        assert tuple(error["values"]) == VALIDATION[tried["strength"], tried["rate"]]
+        np.testing.assert_allclose(error["mean"], np.mean(error["values"]))
+
+
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory):
     """One run of very few steps on a user's own few images; its folder."""

@@ -15,40 +15,33 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jaxtyping import Array
 
 import jaxae
+from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, compiled, race
 from experiments.common import command_line, records
-from experiments.common.errors import InputError
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(common.Options):
     """Options of the benchmark."""
 
     rounds: int = 5
     """How often everything runs in turn; the table has medians."""
     cases: tuple[str, ...] = ()
     """Names of the cases to run, by default all."""
-    out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial: one small case, three rounds."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
-        command_line.require_integer("--rounds", self.rounds, low=1)
-        if unknown := set(self.cases) - set(CASES):
-            raise InputError(f"--cases must be among {', '.join(CASES)}, but has {unknown.pop()}")
+        super().check()
+        common.require_known(self.cases, CASES)
 
 
 @dataclass(frozen=True)
@@ -195,21 +188,13 @@ def training_steps(case: Case) -> dict[str, Contender]:
     }
 
 
-def device_name() -> str:
-    """Returns the device in a form for a file name: ``cpu-2-cores``, ``nvidia-h100``."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
-    return "-".join(device.device_kind.lower().split()[:2])
-
-
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
     if config.quick:
         chosen = {"quick": QUICK}
     found = {}
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         for name, case in chosen.items():
             found[name] = measure(case, 3 if config.quick else config.rounds)
             record.log(case=name)
@@ -221,7 +206,7 @@ def main(config: Config) -> dict[str, Any]:
             "torch": versions_of_torch(),
             "cases": found,
         }
-        record.write_json(f"contraction-{device_name()}.json", results)
+        record.write_json(f"contraction-{common.device_name()}.json", results)
     return results
 
 

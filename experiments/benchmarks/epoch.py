@@ -14,18 +14,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 import jaxae
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.training import CASES, QUICK, Case, make_task, ours, prepared
 from experiments.common import command_line, records
@@ -40,22 +38,6 @@ KINDS = {
     "elementwise": "sigmoid, loss and their derivatives, biases",
     "copies": "copies and bookkeeping",
 }
-
-
-@dataclass(frozen=True)
-class Config:
-    """Options of the benchmark."""
-
-    rounds: int = 3
-    """How often everything runs in turn; the table has medians."""
-    out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial: one small case, three rounds."""
-
-    def check(self) -> None:
-        """Raises InputError if an option has a value that cannot work."""
-        command_line.require_integer("--rounds", self.rounds, low=1)
 
 
 def kind_of(name: str, op_name: str, text: str) -> str:
@@ -176,12 +158,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: common.Options) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: CASES[name] for name in ("64, batch 64", "64, batch 256", "1568, batch 64")}
     rounds = 3 if config.quick else config.rounds
     found = {}
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         for name, case in ({"quick": QUICK} if config.quick else chosen).items():
             found[name] = measure(case, rounds)
             record.log(case=name)
@@ -194,9 +176,9 @@ def main(config: Config) -> dict[str, Any]:
             "kinds": KINDS,
             "cases": found,
         }
-        record.write_json(f"epoch-{device_name()}.json", results)
+        record.write_json(f"epoch-{common.device_name()}.json", results)
     return results
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, Config))
+    sys.exit(command_line.run(main, common.Options))

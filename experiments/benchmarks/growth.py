@@ -18,36 +18,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 import jaxae
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.training import NOISE, RATE
 from experiments.common import command_line, fitting, records
-
-
-@dataclass(frozen=True)
-class Config:
-    """Options of the benchmark."""
-
-    rounds: int = 3
-    """How often everything runs in turn; the table has medians."""
-    out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial with small sizes and three rounds."""
-
-    def check(self) -> None:
-        """Raises InputError if an option has a value that cannot work."""
-        command_line.require_integer("--rounds", self.rounds, low=1)
 
 
 @dataclass(frozen=True)
@@ -162,12 +144,12 @@ def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     return found
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: common.Options) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
     chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         grown = {}
         for name, sizes in chosen.items():
             grown[name] = {"sizes": [getattr(s, name) for s in sizes], **growth(sizes, rounds)}
@@ -193,9 +175,9 @@ def main(config: Config) -> dict[str, Any]:
             "growth": grown,
             "sweeps": swept,
         }
-        record.write_json(f"growth-{device_name()}.json", results)
+        record.write_json(f"growth-{common.device_name()}.json", results)
     return results
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, Config))
+    sys.exit(command_line.run(main, common.Options))

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import start
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common, start
 from experiments.common import command_line, records
 from experiments.common.memory import GIB
 
@@ -75,7 +74,7 @@ def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     limit = int(config.limit * GIB)
     with (
-        records.RunRecord(config.out or Path("results") / "benchmarks") as record,
+        common.record(config.out) as record,
         tempfile.TemporaryDirectory() as scratch,
     ):
         path = Path(scratch) / "images.npy"
@@ -96,7 +95,7 @@ def main(config: Config) -> dict[str, Any]:
             "runs": runs,
             "numbers_of_both": numbers[0],
         }
-        record.write_json(f"large-{device_name()}.json", results)
+        record.write_json(f"large-{common.device_name()}.json", results)
     return results
 
 

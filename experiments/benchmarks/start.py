@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import training
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common, training
 from experiments.common import command_line, records
 from experiments.common.errors import InputError
 
@@ -140,7 +139,7 @@ def main(config: Config) -> dict[str, Any]:
     if config.alone is not None:
         one_epoch = training.contenders()[config.alone](training.make_task(training.CASES[CASE]))
         return {"loss": one_epoch()}
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         found = starts(config.rounds)
         record.log(contenders=list(found))
         results = {
@@ -153,7 +152,7 @@ def main(config: Config) -> dict[str, Any]:
             "alone": found,
             "denoising": of_a_script(config.rounds),
         }
-        record.write_json(f"start-{device_name()}.json", results)
+        record.write_json(f"start-{common.device_name()}.json", results)
     return results
 
 

@@ -16,16 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import jaxae
-from experiments.benchmarks import training
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common, training
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.common import command_line, records
 from experiments.common.pixels import as_pixels
@@ -36,19 +34,11 @@ EPOCHS = 2  # of a call of fit, so that its beginning does not count for much
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(common.Options):
     """Options of the benchmark."""
 
     rounds: int = 5
     """How often everything runs in turn; the table has medians."""
-    out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial: one small case, two rounds."""
-
-    def check(self) -> None:
-        """Raises InputError if an option has a value that cannot work."""
-        command_line.require_integer("--rounds", self.rounds, low=1)
 
 
 def sources(path: Path) -> dict[str, Any]:
@@ -98,7 +88,7 @@ def main(config: Config) -> dict[str, Any]:
     cases = {name: training.CASES[name] for name in CASES}
     if config.quick:
         cases = {"quick": training.QUICK}
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         found: dict[str, Any] = {}
         for name, case in cases.items():
             found[name] = measure(case, 2 if config.quick else config.rounds)
@@ -114,7 +104,7 @@ def main(config: Config) -> dict[str, Any]:
             "epochs_per_call": EPOCHS,
             "cases": found,
         }
-        record.write_json(f"streaming-{device_name()}.json", results)
+        record.write_json(f"streaming-{common.device_name()}.json", results)
     return results
 
 

@@ -17,43 +17,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 import jaxae
-from experiments.benchmarks.contraction import device_name
+from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.common import command_line, noises, records
-from experiments.common.errors import InputError
 
 PIXELS, NOISE, RATE = 784, 0.55, 1e-3
 EXAMPLES = 60_000
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(common.Options):
     """Options of the benchmark."""
 
-    rounds: int = 3
-    """How often everything runs in turn; the table has medians."""
     cases: tuple[str, ...] = ()
     """Names of the cases to run, by default all."""
-    out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial: one small case, three rounds."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
-        command_line.require_integer("--rounds", self.rounds, low=1)
-        if unknown := set(self.cases) - set(CASES):
-            raise InputError(f"--cases must be among {', '.join(CASES)}, but has {unknown.pop()}")
+        super().check()
+        common.require_known(self.cases, CASES)
 
 
 @dataclass(frozen=True)
@@ -308,7 +298,7 @@ def main(config: Config) -> dict[str, Any]:
     chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
     rounds = 3 if config.quick else config.rounds
     found = {}
-    with records.RunRecord(config.out or Path("results") / "benchmarks") as record:
+    with common.record(config.out) as record:
         for name, case in ({"quick": QUICK} if config.quick else chosen).items():
             found[name] = measure(case, rounds)
             record.log(case=name)
@@ -321,7 +311,7 @@ def main(config: Config) -> dict[str, Any]:
             "keras": records.version("keras"),
             "cases": found,
         }
-        record.write_json(f"training-{device_name()}.json", results)
+        record.write_json(f"training-{common.device_name()}.json", results)
     return results
 
 

@@ -39,6 +39,8 @@ KINDS = {
     "copies": "copies and bookkeeping",
 }
 
+Config = common.Options
+
 
 def kind_of(name: str, op_name: str, text: str) -> str:
     """Returns what an instruction of the compiled program is for.
@@ -158,7 +160,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def main(config: common.Options) -> dict[str, Any]:
+def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: CASES[name] for name in ("64, batch 64", "64, batch 256", "1568, batch 64")}
     rounds = 3 if config.quick else config.rounds
@@ -181,4 +183,4 @@ def main(config: common.Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, common.Options))
+    sys.exit(command_line.run(main, Config))

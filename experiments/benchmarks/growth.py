@@ -31,6 +31,8 @@ from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.training import NOISE, RATE
 from experiments.common import command_line, fitting, records
 
+Config = common.Options
+
 
 @dataclass(frozen=True)
 class Size:
@@ -144,7 +146,7 @@ def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     return found
 
 
-def main(config: common.Options) -> dict[str, Any]:
+def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
@@ -180,4 +182,4 @@ def main(config: common.Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, common.Options))
+    sys.exit(command_line.run(main, Config))

@@ -336,6 +336,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
     error = lambda row: row["test_mse"]
     untouched = lambda row: row["corrupted"]["test_mse"]
     widest, best, narrowest = by_dim[0], min(by_dim, key=lambda r: error(r)["mean"]), by_dim[-1]
+    decisive = [row for row in by_dim if row in (widest, best, narrowest)]
     swept = by_noise[0]
     first, last = swept, by_noise[-1]
     gap = metrics["stochastic_view"]["gradient_gap"]
@@ -363,8 +364,8 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
         Claim(
             "Stochastic view: a linear output is the mean of a Gaussian p(x given z), whose "
             "negative log-likelihood equals the squared error up to constants.",
-            f"The gradients of the two losses differ by {shown(gap)} of their size, which is the "
-            "rounding of float32.",
+            "The gradients of the two losses agree to the rounding of float32 (distance over size: "
+            f"{shown(gap)}).",
             verdict(max(gap["values"]) < 1e-4),
             {"distance of the gradients": gap},
             "corrupted.png",
@@ -387,6 +388,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "code_dims.png",
             "Rows of ten digits: original, corrupted, then denoised through codes of falling "
             "size; the last rows are blurred and some digits change.",
+            leading=tuple(f"code of {row['code_dim']}" for row in decisive),
         ),
         Claim(
             "The code dimension decides how much is kept: too few numbers blur the digits.",
@@ -403,6 +405,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             "Two panels against the code dimension on a logarithmic axis, error falling and PSNR "
             "rising until they level off: the autoencoder, the best linear map, and the corrupted "
             "input as a flat line.",
+            leading=tuple(f"PSNR, code of {row['code_dim']} (dB)" for row in decisive),
         ),
         Claim(
             "The autoencoder still denoises with a lot of noise, and with a lot more.",

@@ -11,7 +11,8 @@ frozen codes, which says what the features are good for.
     python -m experiments.filters --dataset mnist      about 13 minutes, 2 cores
 
 Expected on MNIST: roughness 0.46 without noise, 0.30 with half of the pixels masked; 191, 65 and,
-with three quarters masked, 164 effective pixels: noise all over, strokes, parts of digits; test
+with three quarters masked, 164 effective pixels (median over units): noise all over; then strokes
+in part of the units; then larger parts of a digit in a few units, and no structure in most. Test
 error of the softmax 5.6 % without noise, 4.0 % at one half, and 4.0 % at one quarter with beta 0.
 
 Model: one layer of 500 sigmoid units, tied weights, cross-entropy, Adam at 1e-3, batches of 100,

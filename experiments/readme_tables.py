@@ -16,15 +16,17 @@ ROOT = Path(__file__).parent.parent
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
-        "lecture mnist": partial(lecture.lecture_table, "mnist"),
+        "lecture": lecture.lecture_table,
         "denoising mnist": partial(lecture.denoising_table, "mnist"),
         "denoising digits": partial(lecture.denoising_table, "digits"),
         "published": papers.published_table,
         "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),
         "contraction cpu-2-cores": partial(speed.contraction_table, "cpu-2-cores"),
     },
+    "docs/lecture.md": {"findings": lecture.findings},
     "docs/papers.md": {
         "feature learning": papers.feature_learning_table,
+        "search": papers.search_table,
         "sampling": papers.sampling_table,
         "images": papers.images_table,
         "recovery": papers.recovery_table,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 
@@ -15,5 +16,21 @@ def over_batch(function: Callable[..., Any], batch_ndim: int) -> Callable[..., A
 
 
 def one_example(x: Array, batch_ndim: int) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of one example of a batch, for tracing."""
+    """Returns shape and dtype of one example of a batch, for tracing.
+
+    Inside ``jax.shard_map`` also over which axes of the mesh it varies.
+    """
+    if varying_axes(x):
+        return jax.eval_shape(lambda x: jnp.sum(x, axis=tuple(range(batch_ndim))), x)
     return jax.ShapeDtypeStruct(x.shape[batch_ndim:], x.dtype)
+
+
+def varying_axes(x: Array) -> tuple[str, ...]:
+    """Returns over which axes of the mesh of a ``jax.shard_map`` an array varies."""
+    return tuple(jax.typeof(x).manual_axis_type.varying)
+
+
+def varying_as(x: Array, other: Array) -> Array:
+    """Returns ``x`` as something that varies over the axes of the mesh that ``other`` does."""
+    missing = tuple(axis for axis in varying_axes(other) if axis not in varying_axes(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x

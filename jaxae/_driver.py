@@ -86,8 +86,11 @@ def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
         found = _together(_hosts.of_the_first, find, state, step_losses)
     else:
         found = _found(job, model, state)
-    for i, loss in enumerate([] if found is None else found.losses):
-        job.report(model, job.span[0] + i + 1, float(loss))
+    if found is not None:
+        before = found.epoch - len(found.losses)  # where its run began
+        for epoch, loss in enumerate(found.losses, start=before + 1):
+            if epoch > job.span[0]:
+                job.report(model, epoch, float(loss))
     return found
 
 
@@ -232,7 +235,7 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
     at_once, is_first = min(blocks, _FIRST_BLOCKS), True
     while at < end:
         epoch = at // blocks
-        _check_stopped(part, epoch, at % blocks)
+        _check_stopped(part, epoch, at % blocks * _per_block(job))
         last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
         x: Any = None
         given: Any = None  # the memory of the last window is free while the next one is waited for
@@ -249,20 +252,21 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
         if not is_first:  # the first call touches its memory for the first time
             at_once = max(1, int(_SECONDS_PER_CALL * (to - at) / seconds))
         at, is_first = to, False
-        if at == end:  # the very last update is seen by no loss
-            _check_params(part, state, job.span[1])
         is_told = job.checkpoints is not None and job.checkpoints.should_stop()
         if several:
             is_told, at_once = _together(_hosts.agreed, is_told, at_once)
         is_told = is_told and at < end
-        if job.checkpoints is not None:
-            if is_told or at == end or (every and at % (every * blocks) == 0):
-                epoch, block = divmod(at, blocks)
-                means = np.concatenate(all_losses, axis=-1)
-                step = block * _per_block(job)
-                _save(job, part, Snapshot(state, epoch, step, means, step_losses))
-            if is_told:
-                raise StoppedError(*divmod(at, blocks), part.model)
+        is_kept = bool(is_told or (every and at % (every * blocks) == 0))
+        if is_kept or at == end:
+            epoch, block = divmod(at, blocks)
+            step = block * _per_block(job)
+            means = np.concatenate(all_losses, axis=-1)
+            now = Snapshot(state, epoch, step, means, step_losses)
+            _check_snapshot(part, now)
+            if job.checkpoints is not None:
+                _save(job, part, now)
+        if is_told:
+            raise StoppedError(epoch, step, part.model)
     return state
 
 
@@ -309,9 +313,9 @@ def _with_keys(leaf: np.ndarray, impl: Any) -> Any:
     return leaf if impl == 0 else jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
 
-def _check_stopped(part: Part, epoch: int, block: int) -> None:
+def _check_stopped(part: Part, epoch: int, step: int) -> None:
     if part.is_over is not None and part.is_over.is_set():
-        raise StoppedError(epoch, block, part.model)
+        raise StoppedError(epoch, step, part.model)
 
 
 def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:
@@ -321,6 +325,14 @@ def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:
         for j, model in enumerate(part.together or [part.model]):
             loss = losses[i] if part.together is None else losses[j, i]
             job.report(model, epoch + i + 1, float(loss))
+
+
+def _check_snapshot(part: Part, now: Snapshot) -> None:
+    """Raises NonFiniteLossError for what no loss of a whole epoch has seen yet."""
+    if now.step:
+        so_far = np.asarray(_hosts.plain(now.step_losses)[..., : now.step].sum(axis=-1))
+        _check_finite(so_far, "the training loss is {}", now.epoch + 1, part)
+    _check_params(part, now.state, now.epoch + bool(now.step))
 
 
 def _check_params(part: Part, state: TrainState, epoch: int) -> None:

@@ -47,7 +47,7 @@ class Run:
         end = first + jnp.minimum(epochs, self.epochs_per_call) * blocks
         start = state, self.epoch.no_losses(x)
         state, _, losses = self.part(*start, key, first, end, x, *settings)
-        return state, losses
+        return state, jnp.where(jnp.arange(len(losses)) < epochs, losses, jnp.nan)
 
     def part(
         self,
@@ -82,7 +82,7 @@ class Run:
             mean = self.epoch.mean_loss(step_losses, x).astype(losses.dtype)
             return state, step_losses, losses.at[i].set(mean)
 
-        start = state, step_losses, jnp.full(self.epochs_per_call, jnp.nan, jnp.result_type(float))
+        start = state, step_losses, jnp.zeros(self.epochs_per_call, jnp.result_type(float))
         epochs = (end + blocks - 1) // blocks - first_epoch
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), body, start)
 

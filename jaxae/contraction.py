@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example
+from jaxae._batching import one_example, varying_as
 from jaxae._orders import (
     Full,
     Plan,
@@ -402,7 +402,7 @@ def _by_rows(
     code, pullback = jax.vjp(encode, x_i)
 
     def block(directions: Array) -> Array:  # (chunk, k) -> rows of J, (chunk, *example)
-        (rows,) = jax.vmap(pullback)(directions)
+        (rows,) = jax.vmap(pullback)(varying_as(directions, code))
         return jnp.sum(jnp.square(rows))
 
     return code, _sum_over_basis(block, code.size, chunk_size or code.size, code.dtype)
@@ -429,7 +429,7 @@ def _change_of_rows(
 
     def block(directions: Array) -> Array:
         change = lambda v: pullback(v)[0] - noisy_pullback(v)[0]
-        return jnp.sum(jnp.square(jax.vmap(change)(directions)))
+        return jnp.sum(jnp.square(jax.vmap(change)(varying_as(directions, code))))
 
     return _sum_over_basis(block, code.size, chunk_size, code.dtype)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks
+from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch
 from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs
 from jaxae.corruption import Corruption, corrupt_batch
@@ -253,8 +253,8 @@ def noise_conditional_loss(
     x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
     log_low, log_high = map(jnp.log, bounds)
-    share = jax.random.uniform(level_key, x.shape[:batch_ndim], x.dtype)
-    noise = jax.random.normal(noise_key, x.shape, x.dtype)
+    share = jax.random.uniform(level_key, x.shape[:batch_ndim], _checks.wide(x.dtype))
+    share, noise = share.astype(x.dtype), _draws.normal(noise_key, x)
 
     def one(x_i: Array, share_i: Array, noise_i: Array) -> Array:
         stddev = jnp.exp(log_low + share_i * (log_high - log_low))
@@ -266,7 +266,11 @@ def noise_conditional_loss(
 
 def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Array:
     """Returns the loss of each entry by itself, in the shape of the example."""
-    alone = lambda output, target: jnp.sum(reconstruction(output[None], target[None]))
+    one = (1,) * x_i.ndim
+
+    def alone(output: Array, target: Array) -> Array:
+        return jnp.sum(reconstruction(output.reshape(one), target.reshape(one)))
+
     return jax.vmap(alone)(output.reshape(-1), x_i.reshape(-1)).reshape(x_i.shape)
 
 

@@ -108,7 +108,7 @@ def shuffled_order(
             raise TypeError(f"positions must be an array of integers, but its dtype is {dtype}")
         positions = jnp.clip(positions, 0, n - 1)  # beyond them it could go around for ever
     if n < _SORTED_BELOW:
-        order = jax.random.permutation(key, n)
+        order = jax.random.permutation(key, n).astype(jnp.int32)
         return order if positions is None else order[positions]
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)

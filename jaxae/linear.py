@@ -30,9 +30,8 @@ class LinearDenoiser(NamedTuple):
     def encode(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch k"]:
         """Returns the best linear code of ``rank`` numbers."""
         basis = self.basis[:, : self._rank(rank)]
-        return _centred(_checks.floating("x_noisy", x_noisy), self.noisy_mean) @ (
-            self.gain.T @ basis
-        )
+        centred = _centred(_checks.floating("x_noisy", x_noisy), self.noisy_mean)
+        return _product(centred, _product(self.gain.T, basis))
 
     def decode(self, code: Float[Array, "*batch k"]) -> Float[Array, "*batch d"]:
         """Returns the reconstruction from a code of any rank up to d."""
@@ -43,7 +42,7 @@ class LinearDenoiser(NamedTuple):
                 f"but its shape is {code.shape}"
             )
         basis = self.basis[:, : code.shape[-1]]
-        return _centred(code @ basis.T, -self.x_mean)
+        return _centred(_product(code, basis.T), -self.x_mean)
 
     def __call__(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch d"]:
         """Returns the best linear reconstruction through ``rank`` numbers."""
@@ -124,8 +123,8 @@ class PairMoments(NamedTuple):
         values, vectors = jnp.linalg.eigh(s_yy)
         floor = values[-1] * s_yy.shape[0] * jnp.finfo(s_yy.dtype).eps
         inverse = jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
-        gain = s_xy @ (vectors * inverse[None, :]) @ vectors.T
-        basis = jnp.linalg.eigh(gain @ s_xy.T)[1][:, ::-1]
+        gain = _product(_product(s_xy, vectors * inverse[None, :]), vectors.T)
+        basis = jnp.linalg.eigh(_product(gain, s_xy.T))[1][:, ::-1]
         return LinearDenoiser(self.x_mean, self.noisy_mean, gain, basis)
 
 
@@ -169,7 +168,12 @@ def _moments(x_noisy: Array, x: Array, *, least: int) -> PairMoments:
     x_mean, noisy_mean = jnp.mean(x, axis=0), jnp.mean(x_noisy, axis=0)
     xc, yc = _centred(x, x_mean), _centred(x_noisy, noisy_mean)
     pairs = jnp.asarray(x.shape[0], dtype)
-    return PairMoments(pairs, x_mean, noisy_mean, xc.T @ yc, yc.T @ yc)
+    return PairMoments(pairs, x_mean, noisy_mean, _product(xc.T, yc), _product(yc.T, yc))
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Returns a @ b in full precision, on a GPU too: a yardstick must not be rounded."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _centred(x: Array, mean: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks
+from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch
 
 
@@ -291,7 +291,7 @@ def contraction_curve(
     _checks.code_shape(encode, one_example(x, len(batch)))
 
     def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
-        u = jax.random.normal(key_i, x_i.shape, x_i.dtype)
+        u = _draws.normal(key_i, x_i)
         u = u / jnp.linalg.norm(u.reshape(-1))
         code = encode(x_i)
         moved = jax.vmap(lambda r: encode(x_i + r * u))(radii)

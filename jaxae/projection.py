@@ -32,7 +32,8 @@ def unit_norm(
 
     Returns:
       An ``optax.GradientTransformationExtraArgs`` whose ``update`` needs ``params``. Vectors
-      of another norm than 1 are brought to it by the first update, those of norm 0 stay.
+      of another norm than 1 are brought to it by the first update, those of norm 0 by the
+      first one that moves them.
 
     Raises:
       TypeError: if ``optimizer`` is no ``optax`` optimiser or ``axis`` no integer; ``update``

@@ -250,9 +250,15 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
     span = first, first + count
     if isinstance(x, Stream):
         return x, span
+    x = _checks.floating("x", x)
+    if any(axis is not None for axis in jax.typeof(x).sharding.spec):
+        raise ValueError(
+            "x must not be divided over a mesh of explicit axes; make_run(mesh=jaxae.data_mesh()) "
+            "divides the batches"
+        )
     if _hosts.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
-        return Streamed(np.asarray(_checks.floating("x", x))), span
-    return _checks.floating("x", x), span
+        return Streamed(np.asarray(x)), span
+    return x, span
 
 
 def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae import _checks
+from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch
 
 Transition: TypeAlias = Callable[..., Array]
@@ -286,7 +286,7 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
         size = jnp.asarray(step_size, x_i.dtype)
         for stddev in level:
             size = size * jnp.asarray(stddev, x_i.dtype) ** 2
-        noise = jax.random.normal(key, x_i.shape, x_i.dtype)
+        noise = _draws.normal(key, x_i)
         return x_i + 0.5 * size * score(x_i, *level) + jnp.sqrt(size) * noise
 
     return transition
@@ -333,7 +333,7 @@ def tangent_transition(
 
     def transition(key: PRNGKeyArray, x_i: Array) -> Array:
         code, transposed = jax.vjp(encode, x_i)
-        noise = jax.random.normal(key, code.shape, code.dtype)
+        noise = _draws.normal(key, code)
         (along,) = transposed(jnp.asarray(stddev, code.dtype) * noise)
         _, moved = jax.jvp(encode, (x_i,), (along,))
         return decode(code + moved)

@@ -76,7 +76,7 @@ def lbfgs(
     References:
       Nocedal and Wright 1999, algorithms 7.4 and 7.5; optax, ``lbfgs``. Deviation: none.
     """
-    return optax.lbfgs(
+    optimizer = optax.lbfgs(
         memory_size=_checks.integer("memory_size", memory_size, low=1),
         linesearch=optax.scale_by_zoom_linesearch(
             max_linesearch_steps=_checks.integer(
@@ -85,6 +85,7 @@ def lbfgs(
             initial_guess_strategy="one",
         ),
     )
+    return _LineSearched(*optimizer)
 
 
 def conjugate_gradient(
@@ -120,7 +121,7 @@ def conjugate_gradient(
       Nocedal and Wright 1999, sec. 5.2, eq. 5.44 (PR+). Deviation: none.
     """
     curv_rtol = float(_checks.number("curv_rtol", curv_rtol, low=0.0, high=1.0, strict=True))
-    return optax.chain(
+    optimizer = optax.chain(
         _scale_by_conjugate_gradient(),
         optax.scale_by_zoom_linesearch(
             max_linesearch_steps=_checks.integer(
@@ -129,6 +130,11 @@ def conjugate_gradient(
             curv_rtol=curv_rtol,
         ),
     )
+    return _LineSearched(*optimizer)
+
+
+class _LineSearched(optax.GradientTransformationExtraArgs):
+    """An optimiser whose last part is a line search: it moves where that has evaluated last."""
 
 
 def minimize(
@@ -143,7 +149,8 @@ def minimize(
     """Returns the best parameters that an optimiser finds in some steps, and its trace.
 
     One compiled scan; the best iterate is kept, since a line search in float32 ends in small
-    steps up and down. What a line search has evaluated is not evaluated again. Products are
+    steps up and down. What a line search of :func:`lbfgs` or :func:`conjugate_gradient` has
+    evaluated is not evaluated again, unless something around them changes the step. Products are
     computed in full precision, on a GPU too, because a line search cannot work with less. Wrap
     what you call often in ``jax.jit``.
 
@@ -193,10 +200,11 @@ def _make_step(
 ) -> Callable[[Any, None], tuple[Any, tuple[Array, Array, Array]]]:
     """Returns the body of the scan; its carry is the state, the best yet, and the count."""
     update = optax.with_extra_args_support(optimizer).update
+    is_searched = isinstance(optimizer, _LineSearched)
 
     def step(carry: Any, _: None) -> tuple[Any, tuple[Array, Array, Array]]:
         state, best, count = carry
-        (value, grad), asked = _evaluate(loss, state)
+        (value, grad), asked = _evaluate(loss, state, is_searched=is_searched)
         count = count + asked
         norm = optax.tree.norm(grad)
 
@@ -229,16 +237,16 @@ def _searches(opt_state: Any) -> list[optax.ScaleByZoomLinesearchState]:
 
 
 def _evaluate(
-    loss: Callable[[PyTree], Array], state: TrainState
+    loss: Callable[[PyTree], Array], state: TrainState, *, is_searched: bool
 ) -> tuple[tuple[Array, PyTree], Array]:
     """Returns value and gradient at a state, and how many evaluations that took, 0 or 1."""
     evaluate = lambda: (jax.value_and_grad(loss)(state.params), jnp.ones((), jnp.int32))
-    searches = _searches(state.opt_state)
-    if not searches:
+    if not is_searched:
         return evaluate()
     # A line search ends with an evaluation at the new parameters; before the first it is inf.
-    known = ((searches[-1].value, searches[-1].grad), jnp.zeros((), jnp.int32))
-    return jax.lax.cond(jnp.isfinite(searches[-1].value), lambda: known, evaluate)
+    (search,) = _searches(state.opt_state)
+    known = ((search.value, search.grad), jnp.zeros((), jnp.int32))
+    return jax.lax.cond(jnp.isfinite(search.value), lambda: known, evaluate)
 
 
 def _scale_by_conjugate_gradient() -> optax.GradientTransformation:

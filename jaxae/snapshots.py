@@ -19,7 +19,8 @@ class Snapshot(NamedTuple):
       state: parameters, state of the optimiser and number of updates.
       epoch: how many epochs are behind it.
       step: how many steps of the next epoch are behind it.
-      losses: mean loss of each epoch behind it ``(epoch,)``.
+      losses: mean loss of each epoch behind it since its run began ``(epochs,)``; these are
+        ``epoch`` many unless the run began at a ``first_epoch``.
       step_losses: losses of an epoch's steps ``(steps,)``; those from ``step`` on mean nothing.
     """
 

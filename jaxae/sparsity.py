@@ -125,7 +125,10 @@ def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -
     dtype = _checks.wide(code.dtype)
     rho = _checks.number("target", target, dtype, low=0.0, high=1.0, strict=True)
     rho_hat = jnp.mean(code, axis=tuple(range(code.ndim - 1)), dtype=dtype)
-    lowest, highest = math.sqrt(jnp.finfo(dtype).tiny), 1 - jnp.finfo(dtype).epsneg
+    # So far inside that the derivatives are finite, in the dtype of the code too.
+    least = 2 / float(jnp.finfo(code.dtype).max)
+    lowest = max(math.sqrt(float(jnp.finfo(dtype).tiny)), least)
+    highest = 1 - max(float(jnp.finfo(dtype).epsneg), least)
     inside = jnp.clip(rho_hat, lowest, highest)
     rho_hat = rho_hat + jax.lax.stop_gradient(inside - rho_hat)
     on = rho * (jnp.log(rho) - jnp.log(rho_hat))

@@ -67,19 +67,38 @@ def test_minibatches_are_drawn_without_replacement(key):
     np.testing.assert_array_equal(sample(jnp.ones(1), key, x, 5), 15.0)
 
 
-def test_sensitivities_are_interpolated_at_equal_clean_error():
+def sensitivities(*of_cae):
+    """DAE and CAEs of one seed, each with a clean error and the sensitivity of its encoder."""
     point = lambda error, value: {
         "clean_mse": error,
         "encoder": [value],
         "reconstruction": [2 * value],
     }
-    weights = sensitivity.WEIGHTS
-    measured = {"DAE": [point(0.01, 0.5)]}
-    for weight, error, value in zip(weights, (0.001, 0.1, 1.0), (4.0, 1.0, 0.5), strict=True):
-        measured[f"CAE {weight:g}"] = [point(error, value)]
-    found = sensitivity.at_equal_error(measured)  # half way between 4 and 1, log against log: 2
+    sweep = zip(sensitivity.WEIGHTS, of_cae, strict=True)
+    return {"DAE": [point(0.01, 0.5)]} | {f"CAE {w:g}": [point(*pair)] for w, pair in sweep}
+
+
+def test_sensitivities_are_interpolated_at_equal_clean_error():
+    rising = sensitivities((0.0001, 8.0), (0.001, 4.0), (0.1, 1.0), (1.0, 0.5))
+    found = sensitivity.at_equal_error(rising)  # half way between 4 and 1, log against log: 2
     np.testing.assert_allclose(found["encoder"]["mean"], 4.0, rtol=1e-6)
     np.testing.assert_allclose(found["reconstruction"]["mean"], 4.0, rtol=1e-6)
+    # a weak penalty that lowers the error is not a second answer
+    falling = sensitivities((0.005, 9.0), (0.02, 8.0), (0.001, 4.0), (0.1, 1.0))
+    found = sensitivity.at_equal_error(falling)
+    np.testing.assert_allclose(found["encoder"]["mean"], 4.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("errors", [(0.001, 0.002, 0.003, 0.004), (0.02, 0.03, 0.04, 0.05)])
+def test_sensitivities_are_not_compared_beyond_the_sweep(errors):
+    assert sensitivity.at_equal_error(sensitivities(*((e, 1.0) for e in errors))) == {}
+    number = lambda value: {"mean": value, "std": None, "values": [value], "unit": ""}
+    found = {"DAE": {"clean_mse": number(0.01)}, "at_equal_clean_error": {}, "radii": []}
+    found |= {f"CAE {e:g}": {"clean_mse": number(e)} for e in errors}
+    (claim,) = sensitivity.claims(found)
+    assert claim.finding == sensitivity.NOT_COMPARABLE
+    assert claim.verdict == "not reproduced"
+    assert len(claim.numbers) == 5
 
 
 def test_a_race_is_won_by_who_needs_fewer_evaluations():

@@ -155,3 +155,16 @@ def test_gradients_of_the_new_losses(float64, key):
 
     for loss in (walkback, conditional, emphasised):
         check_grads(jax.jit(loss), (weights,), order=1, modes=("rev",))
+
+
+def test_emphasis_takes_reconstructions_of_images(key):
+    images = jnp.asarray(RNG.uniform(size=(2, 3, 3, 1)), jnp.float32)
+    options = {
+        "corrupt": MASK,
+        "example_ndim": 3,
+        "reconstruction": partial(jaxae.squared_error, example_ndim=3),
+    }
+    arguments = key, lambda image: image.reshape(-1), lambda z: z.reshape(3, 3, 1), images
+    plain = jaxae.denoising_loss(*arguments, **options)
+    weighed = jaxae.denoising_loss(*arguments, **options, emphasis=(1.0, 1.0))
+    np.testing.assert_allclose(weighed, plain, rtol=1e-5)

@@ -298,3 +298,8 @@ def test_shuffles_are_uniform(make):
     pairs = itertools.pairwise(orders[:201])
     together = [stats.spearmanr(a, b).statistic for a, b in pairs]
     assert abs(np.mean(together)) < 5 / math.sqrt(200 * n)
+
+
+@pytest.mark.parametrize("n", [10, 300])
+def test_an_order_is_of_32_bit_integers_in_float64_too(n, float64):
+    assert jaxae.shuffled_order(jax.random.key(0), n).dtype == jnp.int32

@@ -12,6 +12,7 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 ROWS = [
     {"_version"},
     {"_checks", "_batching", "_products", "_contexts"},
+    {"_draws"},
     {"_objective"},
     {
         "corruption",

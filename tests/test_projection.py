@@ -57,11 +57,13 @@ def test_moments_never_see_the_gradient_along_the_filter(float64):
     np.testing.assert_allclose(state.trace, by_hand, rtol=1e-10, atol=1e-12)
 
 
-def test_a_filter_of_zero_stays_and_one_of_another_norm_is_brought_to_one():
+def test_filters_of_another_norm_are_brought_to_one_and_those_of_zero_once_they_move():
     w = jnp.array([[0.0, 0.0], [3.0, 4.0]])
-    optimizer = jaxae.unit_norm(optax.sgd(0.0))
-    updates, _ = optimizer.update(jnp.ones_like(w), optimizer.init(w), w)
-    np.testing.assert_allclose(w + updates, [[0.0, 0.0], [0.6, 0.8]], rtol=1e-6)
+    for rate, first in ((0.0, [0.0, 0.0]), (0.1, [-0.6, -0.8])):
+        optimizer = jaxae.unit_norm(optax.sgd(rate))
+        gradient = jnp.array([[3.0, 4.0], [3.0, 4.0]])
+        updates, _ = optimizer.update(gradient, optimizer.init(w), w)
+        np.testing.assert_allclose(w + updates, [first, [0.6, 0.8]], rtol=1e-6)
 
 
 def test_some_parameters_of_a_compiled_run_are_kept_at_norm_one(key):

@@ -380,3 +380,69 @@ def test_a_state_that_broke_down_is_never_kept():
     assert caught.value.epoch == 4
     assert [snapshot.epoch for snapshot in kept.saved[0]] == [1, 2, 3]
     assert all(np.isfinite(snapshot.state.params) for snapshot in kept.saved[0])
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_parameter_that_broke_in_the_last_step_of_an_epoch_is_never_kept(told, monkeypatch):
+    # The loss is finite, 0, where its gradient is not: no loss sees the update that breaks down.
+    def loss(params, key, x):
+        return jnp.sqrt(jnp.square(x[:, 0] - params))
+
+    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 1)
+    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)
+    optimizer = optax.sgd(1.0)
+    run = jaxae.make_run(loss, optimizer, batch_size=1)
+    state, kept = jaxae.create_train_state(jnp.zeros(()), optimizer), InMemory(every=1)
+    if told:  # to stop in the middle of the epoch
+        kept = InMemory(questions=1)
+    data = jnp.ones((1 + 2 * told, 1))
+    with pytest.raises(jaxae.NonFiniteLossError) as caught:
+        jaxae.fit(run, state, jax.random.key(0), data, epochs=9, checkpoints=kept)
+    assert caught.value.epoch == (1 if told else 2)
+    assert [snapshot.epoch for snapshot in kept.saved.get(0, [])] == ([] if told else [1])
+
+
+def test_a_step_whose_loss_broke_is_never_kept_in_the_middle_of_an_epoch(monkeypatch):
+    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 1)
+    optimizer = optax.sgd(1.0)
+    zero = lambda params, key, x: jnp.full(len(x), jnp.nan) + 0 * params
+    run = jaxae.make_run(zero, optimizer, batch_size=1)
+    state, kept = jaxae.create_train_state(jnp.zeros(()), optimizer), InMemory(questions=0)
+    with pytest.raises(jaxae.NonFiniteLossError, match="epoch 1"):
+        jaxae.fit(run, state, jax.random.key(0), X[:3], epochs=2, checkpoints=kept)
+    assert not kept.saved
+
+
+def test_losses_keep_their_epochs_when_a_run_goes_on_beyond_its_end(one_by_one):
+    states, keys = starts()
+    kept, seen = InMemory(), []
+    note = lambda epoch, loss: seen.append((epoch, loss))
+    data = keys[0], X, LEVELS[0]
+    options = {"on_epoch": note, "checkpoints": kept}
+    half = jaxae.fit(RUN, of_model(states, 0), *data, epochs=3, **options)
+    jaxae.fit(RUN, half, *data, epochs=3, first_epoch=3, **options)
+    assert seen == one_by_one[1][0]
+    seen.clear()
+    jaxae.fit(RUN, half, *data, epochs=3, first_epoch=3, **options)
+    assert seen == one_by_one[1][0][3:]
+
+
+def test_where_a_run_stopped_is_said_in_steps(monkeypatch):
+    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
+    loss = lambda params, key, x: jnp.square(params - x[:, 0])
+    run = jaxae.make_run(loss, optax.sgd(0.1), batch_size=1)
+    state, kept = jaxae.create_train_state(jnp.zeros(()), optax.sgd(0.1)), InMemory(questions=0)
+    many = jnp.ones((300, 1))  # steps in pairs
+    with pytest.raises(jaxae.StoppedError, match="stopped after 0 epochs and 6 steps"):
+        jaxae.fit(run, state, jax.random.key(0), many, epochs=2, checkpoints=kept)
+    assert kept.saved[0][-1].step == 6
+
+
+def test_the_search_for_nans_finds_none_in_a_sound_run():
+    optimizer = optax.sgd(0.25)
+    loss = lambda params, key, x: jnp.square(params - x[:, 0])
+    run = jaxae.make_run(loss, optimizer, batch_size=5)
+    state = jaxae.create_train_state(jnp.zeros(()), optimizer)
+    with jax.debug_nans(True):
+        state = jaxae.fit(run, state, jax.random.key(0), jnp.ones((5, 1)), epochs=2)
+    assert float(state.params) == 0.75

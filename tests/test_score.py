@@ -157,3 +157,16 @@ def test_the_tangent_step_is_the_one_of_the_full_jacobian(float64, key):
     np.testing.assert_allclose(got, by_hand, rtol=1e-12)
     still = jaxae.tangent_transition(enc, dec, stddev=0.0)(key, x_i)
     np.testing.assert_allclose(still, dec(enc(x_i)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["langevin", "tangent"])
+def test_noise_of_a_step_in_half_precision_has_no_drift(kind, key):
+    x = jnp.zeros(2**18, jnp.bfloat16)
+    same = lambda x_i: x_i
+    step = {
+        "langevin": jaxae.langevin_transition(lambda x_i: 0 * x_i, step_size=1.0),
+        "tangent": jaxae.tangent_transition(same, same, stddev=1.0),
+    }[kind]
+    noise = step(key, x).astype(jnp.float32)
+    assert abs(float(noise.mean())) < 4 / 2**9
+    np.testing.assert_allclose(noise.std(), 1, rtol=0.01)

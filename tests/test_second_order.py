@@ -120,6 +120,25 @@ def test_evaluations_are_counted_as_they_happen(name):
 
 
 @each_optimizer
+@pytest.mark.parametrize("around", ["scale", "unit_norm"])
+def test_what_changes_the_step_of_a_search_is_seen(name, around):
+    start = jnp.array([[0.6, 0.8]])
+    wrapped = {"scale": optax.chain, "unit_norm": jaxae.unit_norm}[around]
+    extra = {"scale": (optax.scale(0.5),), "unit_norm": ()}[around]
+    optimizer = wrapped(OPTIMIZERS[name](), *extra)
+    loss = lambda w: jnp.sum(jnp.array([[1.0, 10.0]]) * (w - 3.0) ** 2)
+    result = jaxae.minimize(loss, start, optimizer, steps=4)
+    np.testing.assert_allclose(result.value, loss(result.params), rtol=1e-6)
+    params, state = start, optimizer.init(start)
+    for value in result.values:
+        now, grad = jax.value_and_grad(loss)(params)
+        np.testing.assert_allclose(value, now, rtol=1e-5)
+        known = {"value": now, "grad": grad, "value_fn": loss}
+        updates, state = optimizer.update(grad, state, params, **known)
+        params = optax.apply_updates(params, updates)
+
+
+@each_optimizer
 def test_going_on_equals_going_through(name):
     start = jnp.linspace(-1, 1.5, 8)
     whole = run(rosenbrock, start, name, 10)

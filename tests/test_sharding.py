@@ -78,6 +78,43 @@ for method in ("threads", "vmap"):
     gaps = [np.abs(np.asarray(a) - np.asarray(b)).max()
             for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params))]
     found[method] = float(max(gaps))
+P = jax.sharding.PartitionSpec
+weights = jax.random.normal(jax.random.key(3), (2, 5, 5))
+ENCODERS = {
+    "one layer": lambda w, v: jax.nn.sigmoid(w[0] @ v),
+    "two layers": lambda w, v: jnp.tanh(w[1] @ jnp.tanh(w[0] @ v)),
+    "relu": lambda w, v: jax.nn.relu(w[0] @ v),
+    "no chain": lambda w, v: jnp.tanh(w[0] @ v) * v,
+}
+rows = X[:8, :5]
+around = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+found["in shard_map"] = {}
+
+def gaps(name, encode, method):
+    def penalty(w, x):
+        bound = functools.partial(encode, w)
+        return jaxae.contractive_penalty(bound, x, method=method, chunk_size=2)
+
+    def mean(w, x):
+        return jax.lax.pmean(penalty(w, x).mean(), "data")
+
+    specs = {"mesh": around, "in_specs": (P(), P("data"))}
+    inside = jax.shard_map(penalty, **specs, out_specs=P("data"))
+    gradient = jax.shard_map(jax.grad(mean), **specs, out_specs=P())
+    pairs = [(inside(weights, rows), penalty(weights, rows)),
+             (gradient(weights, rows), jax.grad(lambda w: penalty(w, rows).mean())(weights))]
+    return max(float(jnp.abs(a - b).max()) for a, b in pairs)
+
+for name, encode in ENCODERS.items():
+    found["in shard_map"][name] = gaps(name, encode, "auto")
+for method in ("jacfwd", "jacrev"):
+    found["in shard_map"][method] = gaps(method, ENCODERS["two layers"], method)
+explicit = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+try:
+    divided = jax.device_put(X, jax.sharding.NamedSharding(explicit, P("data")))
+    jaxae.fit(make(0), start(key), key, divided, 0.3, epochs=1)
+except ValueError as error:
+    found["explicit"] = str(error)
 print(json.dumps(found))
 """
 
@@ -115,6 +152,19 @@ def test_a_run_over_several_devices_goes_on_to_its_own_bits_and_moves_to_fewer(f
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_several_models_over_several_devices(method, found):
     assert found[method] < 1e-5
+
+
+CASES = ("one layer", "two layers", "relu", "no chain", "jacfwd", "jacrev")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_penalties_inside_shard_map_are_those_outside(case, found):
+    assert found["in shard_map"].keys() == set(CASES)
+    assert found["in shard_map"][case] < 1e-4
+
+
+def test_data_on_an_explicit_mesh_are_refused_with_the_way_out(found):
+    assert "make_run(mesh=jaxae.data_mesh())" in found["explicit"]
 
 
 @pytest.mark.usefixtures("no_type_hook")

@@ -107,6 +107,18 @@ def test_dtype_is_kept(dtype):
     assert jaxae.kl_sparsity_penalty(code, target=0.1).dtype == jnp.dtype(dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("logit", [-200.0, -20.0, 20.0, 200.0])
+def test_kl_gradients_are_finite_where_a_sigmoid_is_at_its_end(dtype, logit):
+    penalty = lambda a: jaxae.kl_sparsity_penalty(jax.nn.sigmoid(a), target=0.1)
+    gradient = jax.grad(penalty)(jnp.full((4, 2), logit, dtype))
+    assert bool(jnp.isfinite(gradient).all())
+    at_the_end = jnp.full((4, 2), float(logit > 0), dtype)
+    gradient = jax.grad(lambda code: jaxae.kl_sparsity_penalty(code, target=0.1))(at_the_end)
+    assert bool(jnp.isfinite(gradient).all())
+    assert (np.sign(np.asarray(gradient, np.float32)) == np.sign(logit)).all()
+
+
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
 def test_weighted_l1_is_the_length_that_each_unit_adds(batch):
     code = jnp.asarray(RNG.normal(size=(*batch, 5)), jnp.float32)

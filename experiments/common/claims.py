@@ -26,6 +26,8 @@ class Claim(NamedTuple):
       alt: what is to be seen in the picture, for those who cannot see it.
       source: where the statement is from, if not from a slide.
       more: file names of further pictures, each with its alternative text.
+      leading: labels of the numbers that decide, for a place with little room; by default the
+        first three.
     """
 
     slide: str
@@ -36,6 +38,7 @@ class Claim(NamedTuple):
     alt: str
     source: str = "The slide says"
     more: Mapping[str, str] = MappingProxyType({})
+    leading: tuple[str, ...] = ()
 
 
 def verdict(holds: bool, *, corrects: bool = False) -> Verdict:

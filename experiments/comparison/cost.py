@@ -67,7 +67,11 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "needs none: the norm of the Jacobian follows from the encoder's structure, exactly, "
             f"and of one layer costs as good as nothing ({shown(exact)} times a plain gradient).",
             verdict(first["mean"] < 1.5 < full["mean"], corrects=exact["mean"] < 1.5),
-            {"DAE": first, "CAE": full, "CAE, no Jacobian": exact},
+            {
+                "operations of a gradient, DAE / AE": first,
+                "CAE, by autodiff / AE": full,
+                "CAE, from the structure / AE": exact,
+            },
             "cost.png",
             "Four dots on one axis: the operations of a gradient of AE, DAE, CAE and CAE without a "
             "Jacobian. The CAE is to the right, the others are close together.",

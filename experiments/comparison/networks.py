@@ -14,8 +14,8 @@ from experiments.common.command_line import CommonConfig
 from experiments.common.running import Run
 
 UNITS = 64
-WEIGHTS = (0.05, 0.15, 0.5)  # lambda of the CAE; the middle one where there is only one
-WEIGHT = WEIGHTS[1]
+WEIGHTS = (0.05, 0.15, 0.5, 1.5)  # lambda of the CAE
+WEIGHT = 0.15  # where there is only one
 
 
 class Networks(NamedTuple):
@@ -48,7 +48,7 @@ class Networks(NamedTuple):
         return loss
 
     def cae_loss(self, params: Any, x: Array) -> Array:
-        """Returns the mean contractive loss with the middle weight."""
+        """Returns the mean contractive loss with the weight that stands for all."""
         return jaxae.contractive_loss(*self.bound(params), x, weight=WEIGHT).mean()
 
     def starts(self, seed: int, count: int) -> list[tuple[Any, Array]]:

@@ -142,5 +142,11 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
                 ),
             },
             source="The Deep Learning book says (sec. 14.7)",
+            leading=(
+                "squared Jacobian norm, tied",
+                "squared Jacobian norm, untied",
+                "test MSE, tied",
+                "test MSE, untied",
+            ),
         )
     ]

@@ -71,13 +71,17 @@ def trade_claim(found: Mapping[str, Any]) -> Claim:
     norms, errors = of_each_seed(rows, "jacobian_norm"), of_each_seed(rows, "test_nll")
     holds = bool((np.diff(norms, axis=0) < 0).all() and (np.diff(errors, axis=0) > 0).all())
     last, ae, cae = rows[-1], rows[0], found["methods"]["CAE"]
+    weight, at_weight = found["weight"], ""
+    if weight != last["weight"]:
+        numbers = f"{shown(cae['jacobian_norm'])} and {shown(cae['test_mse'])}"
+        at_weight = f"At lambda = {weight:g} they are {numbers}. "
     return Claim(
         "CAE: L(x, dec(enc(x))) + lambda * squared Frobenius norm of d enc(x) / d x.",
         f"From no penalty to lambda = {last['weight']:g} the squared Jacobian norm of a test "
         f"example goes from {shown(ae['jacobian_norm'])} to {shown(last['jacobian_norm'])} and "
         f"the test MSE per pixel from {shown(ae['test_mse'])} to {shown(last['test_mse'])}. "
-        f"At lambda = {found['weight']:g} they are {shown(cae['jacobian_norm'])} and "
-        f"{shown(cae['test_mse'])}. A trade, "
+        + at_weight
+        + "A trade, "
         + ("monotone in every seed." if holds else "but not monotone in every seed."),
         verdict(holds),
         {

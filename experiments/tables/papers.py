@@ -27,6 +27,27 @@ def feature_learning_table() -> str:
     return f"{provenance('feature_learning', 'mnist')}\n\n{table}\n\n{newline.join(said)}"
 
 
+def search_table() -> str:
+    """Returns the Markdown table of what the validation error chose from; the choice is bold."""
+    methods_found = read("feature_learning", "mnist", "metrics")["methods"]
+    rates = list(dict.fromkeys(one["rate"] for one in methods_found["CAE"]["searched"]))
+    header = ["", "strength", *[f"step size {rate:g}, validation error (%)" for rate in rates]]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for name, row in methods_found.items():
+        chosen = row["strength"], row["fine_tuning_rate"]
+        by_strength: dict[float, list[str]] = {}
+        for one in row["searched"]:
+            error = with_spread(one["validation_error"], ".2f")
+            is_chosen = (one["strength"], one["rate"]) == chosen
+            by_strength.setdefault(one["strength"], []).append(
+                f"**{error}**" if is_chosen else error
+            )
+        for i, (strength, errors) in enumerate(by_strength.items()):
+            shown = "" if row["meaning_of_strength"] == "none" else f"{strength:g}"
+            lines.append(["" if i else name, shown, *errors])
+    return table_of(lines)
+
+
 def published_table() -> str:
     """Returns the Markdown table of the rows that Rifai et al. 2011 print, ours beside theirs."""
     found = read("feature_learning", "mnist", "metrics")

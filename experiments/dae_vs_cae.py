@@ -5,7 +5,7 @@ makes the reconstruction resist small perturbations, the CAE the encoder; the DA
 Jacobian; the CAE has a deterministic gradient, so second-order optimisers work.
 
     python -m experiments.dae_vs_cae --dataset digits    about 1 minute, 2 cores
-    python -m experiments.dae_vs_cae --dataset mnist     about 2.5 minutes, 2 cores
+    python -m experiments.dae_vs_cae --dataset mnist     about 2 minutes, 2 cores
 
 Expected on digits: at the DAE's clean error the CAE's encoder is 0.88 times as sensitive as the
 DAE's and its reconstruction 1.06 times; the gap to the whole small-noise expansion falls with

@@ -117,8 +117,8 @@ def fit(
         parameter after the last one is. Such a state is never kept.
       StoppedError: when ``checkpoints`` said so, after its snapshot was handed over.
       TypeError: if ``x`` is not floating point, or ``run`` not from :func:`make_run`.
-      ValueError: if ``epochs`` is below 1, ``x`` is empty or not finite, or a snapshot is of
-        another state, data set or number of epochs.
+      ValueError: if ``epochs`` is below 1, ``x`` is empty, not finite or divided over a mesh of
+        explicit axes, or a snapshot is of another state, data set or number of epochs.
 
     Example:
       >>> import jaxae

@@ -150,7 +150,7 @@ def minimize(
 
     One compiled scan; the best iterate is kept, since a line search in float32 ends in small
     steps up and down. What a line search of :func:`lbfgs` or :func:`conjugate_gradient` has
-    evaluated is not evaluated again, unless something around them changes the step. Products are
+    evaluated is not evaluated again, unless something is around them. Products are
     computed in full precision, on a GPU too, because a line search cannot work with less. Wrap
     what you call often in ``jax.jit``.
 

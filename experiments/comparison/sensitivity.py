@@ -14,6 +14,10 @@ from experiments.common.running import Run
 from experiments.comparison.networks import WEIGHTS, Networks
 
 RADII = np.geomspace(0.01, 10, 13)  # pixel values
+NOT_COMPARABLE = (
+    "No weight of the CAE's sweep comes to the DAE's error on clean test inputs, so the two cannot "
+    "be compared where both reconstruct equally well."
+)
 
 
 def measure(networks: Networks, x: Array) -> dict[str, Any]:
@@ -118,12 +122,6 @@ def claims(found: dict[str, Any]) -> list[Claim]:
             "plain AE lies highest in both.",
         ),
     ]
-
-
-NOT_COMPARABLE = (
-    "No weight of the CAE's sweep comes to the DAE's error on clean test inputs, so the two cannot "
-    "be compared where both reconstruct equally well."
-)
 
 
 def comparison(equal: dict[str, Any], *, holds: bool) -> str:

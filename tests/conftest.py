@@ -1,27 +1,33 @@
 """Strict settings for every test: no silent promotion, no broadcasting of ranks, no warnings."""
 
-import mmap
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 # Tests compile much and run little; so do the processes that they start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+
 import jax
-import jaxlib
 import pytest
 from jaxtyping import config as jaxtyping_config
 
 from experiments.common import plots
 
-# XLA's older generator of CPU code compiles most programs in half the time. A flag that a release
-# of XLA does not know ends the process, so it is looked up in its library first.
-FLAG = "xla_cpu_use_fusion_emitters"
-LIBRARY = Path(jaxlib.__file__).with_name("libjax_common.so")
-if FLAG not in os.environ.get("XLA_FLAGS", "") and LIBRARY.exists():
-    with LIBRARY.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code:
-        if code.find(FLAG.encode()) >= 0:
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{FLAG}=false"
+
+def _is_accepted(xla_flag: str) -> bool:
+    """Returns whether this XLA knows a flag; one that it does not know ends the process."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flag}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
+# XLA's older generator of CPU code compiles most programs in half the time; releases since
+# jaxlib 0.12 no longer have it. Workers of pytest-xdist inherit the flags of their parent.
+_OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
+if "PYTEST_XDIST_WORKER" not in os.environ and _is_accepted(_OLDER_GENERATOR):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_GENERATOR}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

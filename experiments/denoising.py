@@ -248,17 +248,17 @@ def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
 
     sweep = by_noise[0]["pictures"]
     images = {name: sweep[name][0] for name in ("clean", "noisy", "denoised")}
-    plots.flow_chart(run.path("flow_chart.png"), code=sweep["code"], **images)
+    run.draw(plots.flow_chart, "flow_chart.png", code=sweep["code"], **images)
 
     top = {"original": first["clean"], "corrupted": first["noisy"]}
-    plots.image_rows(run.path("corrupted.png"), top, title=f"Test examples, {level}")
+    run.draw(plots.image_rows, "corrupted.png", top, title=f"Test examples, {level}")
     for row in by_dim:
         rows = top | {"denoised": row["pictures"]["denoised"]}
         title = f"Code dimension {row['code_dim']}, {level}"
-        plots.image_rows(run.path(f"rows_dim_{row['code_dim']:04d}.png"), rows, title=title)
+        run.draw(plots.image_rows, f"rows_dim_{row['code_dim']:04d}.png", rows, title=title)
     rows = top | {f"dim(z) = {row['code_dim']}": row["pictures"]["denoised"] for row in by_dim}
     title = f"Denoised by autoencoders of each code dimension, {level}"
-    plots.image_rows(run.path("code_dims.png"), rows, title=title, gaps=(2,))
+    run.draw(plots.image_rows, "code_dims.png", rows, title=title, gaps=(2,))
 
     rows = {"original": first["clean"]}
     for row in by_noise:
@@ -266,7 +266,7 @@ def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
         rows[f"denoised {row['noise_level']:g}"] = row["pictures"]["denoised"]
     title = f"Rising {kind} noise, code dimension {plan.swept_dim}"
     gaps = tuple(range(1, len(rows), 2))
-    plots.image_rows(run.path("noise_levels.png"), rows, title=title, gaps=gaps)
+    run.draw(plots.image_rows, "noise_levels.png", rows, title=title, gaps=gaps)
 
     meaning = noises.BY_NAME[kind].meaning
     for rows_, against, x_label, title in (
@@ -282,7 +282,7 @@ def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
                 ("test_psnr", "test PSNR (dB)"),
             )
         ]
-        plots.panels(run.path(f"curves_{against}.png"), panels, title=title)
+        run.draw(plots.panels, f"curves_{against}.png", panels, title=title)
 
 
 def _lines(x: list[float], rows: list[dict[str, Any]], quantity: str) -> list[plots.Line]:

@@ -248,12 +248,12 @@ def draw(
         for setting, filters in first.items()
     }
     title = "The same units, from the same start, under rising corruption"
-    path = run.path("compared.png")
-    plots.image_rows(path, compared, title=title, signed=compared.keys())
+    signed = compared.keys()
+    run.draw(plots.image_rows, "compared.png", compared, title=title, signed=signed)
     for setting, filters in first.items():
         name = f"filters_noise-{setting.level:g}_beta-{setting.beta:g}.png"
         title = f"{config.corruption} {setting.level:g}, beta {setting.beta:g}"
-        plots.image_grid(run.path(name), filters[:SHOWN], columns=10, title=title)
+        run.draw(plots.image_grid, name, filters[:SHOWN], columns=10, title=title)
     plain = [row for row in rows if row["beta"] == 1 and row["level"] in config.noise_levels]
     emphasised = [row for row in rows if row["beta"] != 1]
     label = noises.BY_NAME[config.corruption].meaning
@@ -271,7 +271,7 @@ def draw(
             point = plots.Look(look.color, look.style[0])
             lines.append(plots.line(f"beta {row['beta']:g}", [row["level"]], [row[key]], point))
         panels.append(plots.Panel(label, y_label, lines))
-    plots.panels(run.path("filters.png"), panels, title="Filters against the corruption")
+    run.draw(plots.panels, "filters.png", panels, title="Filters against the corruption")
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -207,8 +207,9 @@ def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: 
     every_fourth = np.zeros((GRID, GRID), bool)
     every_fourth[2::4, 2::4] = True
     pick = every_fourth.reshape(-1)
-    plots.vector_fields(
-        run.path(f"field_{name}.png"),
+    run.draw(
+        plots.vector_fields,
+        f"field_{name}.png",
         fields.grid[pick],
         {
             "learned: dec(enc(x~)) - x~": fields.learned[pick],
@@ -222,8 +223,9 @@ def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: 
     centre = nodes[len(nodes) // 3]
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = centre + 2 * stddev * np.stack([np.cos(angle), np.sin(angle)], 1)
-    plots.corruption_ring(
-        run.path(f"ring_{name}.png"),
+    run.draw(
+        plots.corruption_ring,
+        f"ring_{name}.png",
         nodes,
         centre,
         ring,
@@ -233,8 +235,9 @@ def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: 
     path = [np.array([[1.5, 1.4], [-1.4, 1.5], [-1.5, -1.3], [1.3, -1.5], [0.1, 0.05]], "float32")]
     for _ in range(30):
         path.append(np.asarray(move(jnp.asarray(path[-1]))))
-    plots.paths(
-        run.path(f"path_{name}"),
+    run.draw(
+        plots.paths,
+        f"path_{name}",
         np.stack(path),
         nodes,
         half_width=HALF_WIDTH,

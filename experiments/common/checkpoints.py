@@ -4,8 +4,13 @@
 Orbax, and ``manifest.json``: what it is of, and the SHA-256 of every file. It is written beside its
 place and renamed, so it is whole or absent; bytes that are not those of the manifest are never
 parsed. Nothing is pickled.
+
+Nothing is removed but the older checkpoints of the same training, and of these only such whose
+manifest names every file in them. Checkpoints of an earlier run that are in the way are moved to
+``<out>/checkpoints.earlier-1/`` (2, 3, ...).
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -28,7 +33,7 @@ import jaxae
 from experiments.common import hosts, interrupts, whole
 from experiments.common.errors import InputError, first_line
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2  # the newest ones; the best one is kept beside them
 _MOST_BYTES = 2**24  # of a manifest
 _MOST_WAITING = 4  # snapshots on their way to the disk
@@ -46,10 +51,14 @@ class Checkpoints:
       folder: where they are, one folder for each model.
       identity: what a checkpoint must be of, to be gone on from: settings, data, version.
       environment: versions and device; others are said, and not refused.
+      epochs: the value of ``--epochs``, None where it was left out. It is no part of the identity,
+        so that a run can go on to more or fewer epochs.
       every: epochs between two checkpoints; None: they stay in memory and are written only
-        when the run is interrupted.
-      is_resumed: whether to go on from those that are there; otherwise they are replaced.
+        when the run ends before its time.
+      is_resumed: whether to go on from those that are there; otherwise they are moved away before
+        the first new one is written.
       say: prints a line.
+      staging_in: folder on the same disk in which a checkpoint is made before it is renamed.
 
     Raises:
       InputError: if those that are there are of another configuration.
@@ -64,15 +73,18 @@ class Checkpoints:
         every: int | None,
         is_resumed: bool,
         say: Callable[[str], None],
+        epochs: int | None = None,
+        staging_in: Path | None = None,
     ) -> None:
         self.folder, self.every, self._say = folder, every, say
         self._identity = json.loads(json.dumps(identity))
         self._environment = json.loads(json.dumps(environment))
+        self._epochs, self._staging_in = epochs, staging_in
         self._is_resumed = is_resumed
-        self._is_stale = not is_resumed  # what is there is of an earlier run
+        self._has_written = False
+        self._earlier: Path | None = None  # where those of an earlier run are moved
         self._held: dict[str, jaxae.Snapshot] = {}
-        self._names: set[str] = set()
-        self._models: dict[str, dict[str, Any] | None] = {}
+        self._headers: dict[str, dict[str, Any]] = {}
         self._is_stopped = threading.Event()
         self._writer = ThreadPoolExecutor(1)
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
@@ -80,23 +92,68 @@ class Checkpoints:
         if is_resumed:
             self._check_identity()
 
-    def of(self, names: Sequence[str], model: dict[str, Any] | None = None) -> jaxae.Checkpoints:
+    def of(
+        self,
+        names: Sequence[str],
+        model: dict[str, Any] | None = None,
+        *,
+        any_length: int | None = None,
+    ) -> jaxae.Checkpoints:
         """Returns the checkpoints of some models that are trained by one call.
 
         Args:
           names: what they are called.
           model: what all of them can be built from again, or None.
+          any_length: how many epochs they are trained, if a longer training begins with the very
+            steps of a shorter one; None where the steps depend on the number of epochs.
 
         Raises:
           ValueError: if a name was given before.
         """
         folders = [_folder_name(name) for name in names]
+        header = {"model": model, "epochs": self._epochs if any_length is None else "any"}
         with self._turn:
-            if len({*self._names, *folders}) < len(self._names) + len(folders):
+            known = {folder.lower() for folder in [*self._headers, *folders]}  # as on macOS
+            if len(known) < len(self._headers) + len(folders):
                 raise ValueError(f"two models of a run are called alike: {folders}")
-            self._names.update(folders)
-            self._models |= dict.fromkeys(folders, model)
+            self._headers |= dict.fromkeys(folders, header)
+            if self._is_resumed:
+                self._move_other_lengths(folders, header["epochs"], any_length)
         return _OfModels(self, folders)
+
+    def _move_other_lengths(
+        self, folders: Sequence[str], epochs: Any, any_length: int | None
+    ) -> None:
+        """Moves checkpoints away that a run of this number of epochs does not pass through."""
+        others, beyond = [], []
+        for place in (place for folder in folders for place in _places(self.folder / folder)):
+            with contextlib.suppress(DamagedError):
+                manifest = read_manifest(place)
+                if manifest["epochs"] != epochs:
+                    others.append(place)
+                elif any_length is not None and _end(manifest) > any_length:
+                    beyond.append(place)
+        if others:
+            self._say(
+                f"{', '.join(sorted({place.parent.name for place in others}))}: trained anew, "
+                "since each step depends on how many epochs there are"
+            )
+        if beyond:
+            self._say(f"checkpoints after more than {any_length} epochs are not gone on from")
+        self._move_away([*others, *beyond])
+
+    def _move_away(self, places: Sequence[Path]) -> None:
+        if not places:
+            return
+        if self._earlier is None:
+            self._earlier = whole.free_name(self.folder, "earlier")
+            self._say(f"earlier checkpoints that are in the way are now in {self._earlier}")
+        for place in places:
+            to = self._earlier / place.parent.name / place.name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            place.rename(to)
+            with contextlib.suppress(OSError):  # not empty
+                place.parent.rmdir()
 
     def stop(self) -> None:
         """Lets all models stop, and hand over a snapshot, after their next steps."""
@@ -132,24 +189,32 @@ class Checkpoints:
         if self.every is None:
             self._held[name] = snapshot
 
-    def keep(self) -> bool:
-        """Writes what is held in memory only; returns whether there are checkpoints now."""
-        for name, snapshot in self._held.items():
-            self._write_later(name, snapshot)
-        return self.close()
+    def close(self, *, is_over: bool) -> bool:
+        """Waits until everything is written; returns whether there are checkpoints of this run.
 
-    def close(self) -> bool:
-        """Waits until everything is written; returns whether there are checkpoints."""
+        What is held in memory only is written too, unless the run is over and has left none before.
+        """
+        if not is_over or self._are_there():
+            for name, snapshot in self._held.items():
+                self._write_later(name, snapshot)
+        self._held = {}
         self._writer.shutdown(wait=True)
-        for stale in self.folder.glob("*/.partial-*"):  # of a save that was killed, or failed
-            shutil.rmtree(stale, ignore_errors=True)
-        return any(_places(model) for model in _subfolders(self.folder))
+        return self._are_there()
 
     def discard(self) -> None:
-        """Removes all checkpoints, unless they were asked for: the run is over."""
-        self.close()
-        if self.every is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the checkpoints of this run."""
+        for folder in self._headers:
+            for place in _places(self.folder / folder):
+                self._remove(place)
+            with contextlib.suppress(OSError):  # not empty: something of the user's
+                (self.folder / folder).rmdir()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _are_there(self) -> bool:
+        """Returns whether the folder has checkpoints of this run, and not of an earlier one."""
+        is_mine = self._is_resumed or self._has_written
+        return is_mine and any(_places(model) for model in _subfolders(self.folder))
 
     def _write_later(self, name: str, snapshot: jaxae.Snapshot) -> None:
         self._waiting.acquire()
@@ -157,38 +222,53 @@ class Checkpoints:
 
     def _write(self, name: str, snapshot: jaxae.Snapshot) -> None:
         try:
-            with self._turn:
-                if self._is_stale:
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                    self._is_stale = False
+            if not (self._is_resumed or self._has_written):
+                models = _subfolders(self.folder)
+                self._move_away([place for model in models for place in _places(model)])
             arrays, described = _flatten(snapshot)
             header = {"identity": self._identity, "environment": self._environment, **described}
-            header["model"] = self._models.get(name)
-            write(self.folder / name / _place(snapshot), arrays, header)
-            _thin_out(self.folder / name)
+            path = self.folder / name / _place(snapshot)
+            header |= self._headers[name]
+            write(path, arrays, header, staging_in=self._staging_in, is_ours=self._is_mine)
+            self._has_written = True
+            for place in _superseded(self.folder / name):
+                self._remove(place)
         except Exception as error:  # a full disk, above all: what is there stays
             what = f"{snapshot.epoch} epochs of {name}"
             self._say(f"a checkpoint after {what} cannot be written: {first_line(error)}")
         finally:
             self._waiting.release()
 
+    def _remove(self, place: Path) -> None:
+        if self._is_mine(place):
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _is_mine(self, place: Path) -> bool:
+        """Returns whether a folder is a checkpoint of this configuration and nothing else."""
+        try:
+            manifest = read_manifest(place)
+        except DamagedError:
+            return False
+        has_no_more = set(_files(place)) <= {"manifest.json", *manifest["files"]}
+        return has_no_more and manifest["identity"] == self._identity
+
     def _check_identity(self) -> None:
         """Raises InputError if a checkpoint is of another configuration."""
-        for model in _subfolders(self.folder):
-            for path in _places(model):
-                try:
-                    found = read_manifest(path)
-                except DamagedError:
-                    continue
-                if found["identity"] != self._identity:
-                    raise InputError(
-                        f"--resume: {path} is of another configuration: "
-                        f"{_difference(found['identity'], self._identity)}"
-                    )
-                if found["environment"] != self._environment:
-                    change = _difference(found["environment"], self._environment)
-                    self._say(f"the last digits may change from here on: {change}")
-                return
+        changes = set()
+        for path in (place for model in _subfolders(self.folder) for place in _places(model)):
+            try:
+                found = read_manifest(path)
+            except DamagedError:
+                continue
+            if found["identity"] != self._identity:
+                raise InputError(
+                    f"--resume: {path} is of another configuration: "
+                    f"{_difference(found['identity'], self._identity)}"
+                )
+            if found["environment"] != self._environment:
+                changes.add(_difference(found["environment"], self._environment))
+        for change in sorted(changes):
+            self._say(f"the last digits may change from here on: {change}")
 
 
 class _OfModels:
@@ -208,8 +288,22 @@ class _OfModels:
         return self._store.should_stop()
 
 
-def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+def write(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    header: dict[str, Any],
+    *,
+    staging_in: Path | None = None,
+    is_ours: Callable[[Path], bool] = lambda path: False,
+) -> None:
     """Writes a checkpoint: whole at ``path``, or not at all.
+
+    Args:
+      path: its folder.
+      arrays: what it holds, by name.
+      header: what its manifest says beside that.
+      staging_in: folder in which it is made first; by default beside its place.
+      is_ours: whether a folder that is there may be replaced; otherwise it is renamed.
 
     Raises:
       OSError: if it cannot be written, and whatever Orbax raises.
@@ -229,7 +323,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> 
             file.flush()
             os.fsync(file.fileno())
 
-    whole.write_folder(path, fill)
+    whole.write_folder(path, fill, staging_in=staging_in, is_ours=is_ours)
 
 
 def models(folder: Path) -> dict[str, Path]:
@@ -268,7 +362,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise DamagedError("manifest.json is too large")
         body = json.loads(text)
         digest = body.pop("sha256")
-        if digest != _digest(body) or body["format"] != _FORMAT or not _is_complete(body):
+        if digest != _digest(body):
+            raise DamagedError("manifest.json is not what was written")
+        if body["format"] == 1:  # there the number of epochs was one of the settings
+            body |= {"format": _FORMAT, "epochs": body["identity"]["settings"].pop("epochs", None)}
+        if body["format"] != _FORMAT or not _is_complete(body):
             raise DamagedError("manifest.json is not what was written")
     except DamagedError:
         raise
@@ -361,14 +459,12 @@ def _orbax() -> Any:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options)
 
 
-def _thin_out(folder: Path) -> None:
-    """Removes all checkpoints of a model but the newest ones and the best."""
+def _superseded(folder: Path) -> list[Path]:
+    """Returns all checkpoints of a model but the newest ones and the best."""
     places = _places(folder)
     losses = _losses(places)
     kept = {*places[-_KEPT:], min(losses, key=lambda path: losses[path], default=None)}
-    for path in places:
-        if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+    return [path for path in places if path not in kept]
 
 
 def _losses(places: Sequence[Path]) -> dict[Path, float]:
@@ -391,6 +487,11 @@ def _places(folder: Path) -> list[Path]:
         if match := _PLACE.fullmatch(path.name):
             found.append((int(match[1]), int(match[2] or 0), path))
     return [path for _, _, path in sorted(found)]
+
+
+def _end(manifest: dict[str, Any]) -> int:
+    """Returns how many epochs a training needs to pass through a checkpoint."""
+    return int(manifest["epoch"]) + bool(manifest["step"])
 
 
 def _place(snapshot: jaxae.Snapshot) -> str:
@@ -418,7 +519,9 @@ def _is_complete(body: dict[str, Any]) -> bool:
         "leaves": list,
     }
     kinds |= {"epoch": int, "step": int}
-    return "loss" in body and all(isinstance(body.get(key), kind) for key, kind in kinds.items())
+    return {"loss", "epochs"} <= body.keys() and all(
+        isinstance(body.get(key), kind) for key, kind in kinds.items()
+    )
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,11 +1,12 @@
-"""What a run leaves behind: config, metrics, log and figures, all of them whole or none.
+"""What a run leaves behind: config, metrics, log and figures.
 
-Files are written into a hidden folder beside their place and renamed when the run is over;
-a run that fails leaves what was there before.
+Files are written into a hidden folder beside their place and renamed when the run is over. A
+listing, ``.files.json``, names them with their digests: only what it proves to be written here is
+replaced or removed. A run that fails leaves what was there before.
 """
 
 import contextlib
-import fcntl
+import hashlib
 import json
 import math
 import os
@@ -22,42 +23,60 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.common import locks
 from experiments.common.data import Dataset
 from experiments.common.errors import InputError
 from jaxae import sweep_method
 from jaxae._version import __version__
 
-_LISTING = ".files.json"  # what the last run wrote, so that the next one leaves nothing stale
-_ALWAYS = ("config.json", "log.jsonl", "metrics.json", _LISTING)
+_LISTING = ".files.json"
+_OWNER = ".owner.json"  # in a hidden folder: the program that made it
+NUMBERS = ("config.json", "log.jsonl", "metrics.json")
 
 
 class RunRecord:
     """Collects the files of one run; use it as a context manager.
 
+    Args:
+      folder: where they shall be.
+      *names: files that the run will write there, beside its numbers, as far as they are known.
+
     Raises:
-      InputError: on entry, if the folder cannot be made or written.
+      InputError: on entry, if the folder cannot be made or written, another run writes to it, or a
+        file is in the way that no run has written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
+        self._names = (*NUMBERS, *names)
         self._made: list[Path] = []
+        self._is_published = False
+        self._log_lines: list[str] = []  # that could not be written yet
+        self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> "RunRecord":
-        self._require_room_for(_ALWAYS)
+        self._require_free([*self._names, _LISTING])
         try:
             ancestors = [self.folder, *self.folder.parents]
             self._made = [path for path in ancestors if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder)
-            for stale in self.folder.glob(".partial-*"):  # of a run that was killed
-                shutil.rmtree(stale, ignore_errors=True)
+            self._opened.enter_context(locks.held(self.folder / ".lock", seconds=0))
+            _remove_partial_folders(self.folder)
             self._staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+            owner = {"program": "jaxae", "version": __version__}
+            self.path(_OWNER).write_text(json.dumps(owner), encoding="utf-8")
+            self._log = open(self._staging / "log.jsonl", "wb", buffering=0)
+        except locks.HeldError as error:
+            raise InputError(
+                f"another run is writing to --out {self.folder}; wait for it, or take another "
+                f"folder ({error})"
+            ) from None
         except OSError as error:
+            self._opened.close()
             self._remove_made()
             raise InputError(
                 f"--out {self.folder} cannot be written as a folder: {error.strerror or error}"
             ) from error
-        self._log = open(self._staging / "log.jsonl", "w", encoding="utf-8")
         return self
 
     def __exit__(
@@ -66,34 +85,65 @@ class RunRecord:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._log.close()
-        if kind is None:
-            self._publish()
-        shutil.rmtree(self._staging, ignore_errors=True)
+        with self._opened:
+            try:
+                if kind is None and not self._is_published:
+                    self.publish()
+            finally:
+                self._log.close()
+                shutil.rmtree(self._staging, ignore_errors=True)
         if kind is not None:
             self._remove_made()
-        os.close(self._lock)
 
-    def _publish(self) -> None:
-        """Renames all files into place, and removes what an earlier run left there."""
-        names = sorted(path.name for path in self._staging.iterdir())
-        self._require_room_for(names, f"; the results of this run are in {self._staging}")
-        listing = self.folder / _LISTING
-        earlier = _listed(listing)
+    def publish(self, *names: str) -> None:
+        """Renames files into place, and removes what an earlier run left there.
+
+        Args:
+          *names: the files; by default all.
+
+        Raises:
+          InputError: if something is in the way; then nothing is renamed, and all files stay in
+            the hidden folder, which no later run removes.
+        """
+        if not names:
+            files = {path.name for path in self._staging.iterdir() if path.is_file()}
+            names = tuple(sorted(files - {_OWNER}))
+        self._write_log_lines()
+        self._log.close()  # Windows renames no open file
+        try:
+            self._require_free([*names, _LISTING])
+        except InputError as error:
+            self.path(_OWNER).unlink()
+            kept, self._staging = self._staging, self._staging / "none"
+            raise InputError(f"{error}; the results of this run are in {kept}") from None
+        mine = {name: [_sha256(self._staging / name)] for name in names}
+        earlier = _read_listing(self.folder)
+        # Whenever the machine stops, the listing has every file that is there.
+        both = {name: earlier.get(name, []) + mine.get(name, []) for name in {*mine, *earlier}}
+        self._write_listing(both)
         for name in names:
             os.replace(self._staging / name, self.folder / name)
-        for name in earlier - set(names):
-            with contextlib.suppress(OSError, ValueError):  # a folder, or no name at all
+        for name in earlier.keys() - mine.keys():
+            if _is_listed(self.folder / name, earlier):
                 (self.folder / name).unlink()
-        self.path(_LISTING).write_text(json.dumps(names), encoding="utf-8")
-        os.replace(self.path(_LISTING), listing)
+        self._write_listing(mine)
+        self._is_published = True
 
-    def _require_room_for(self, names: Sequence[str], hint: str = "") -> None:
-        """Raises InputError if a folder has the name of a file."""
+    def _write_listing(self, files: dict[str, list[str]]) -> None:
+        self.path(_LISTING).write_text(json.dumps(files, indent=1, sort_keys=True) + "\n")
+        os.replace(self.path(_LISTING), self.folder / _LISTING)
+
+    def _require_free(self, names: Sequence[str]) -> None:
+        """Raises InputError if one of the files would replace what no run has written."""
+        listed = _read_listing(self.folder)
         for name in names:
-            if os.path.isdir(self.folder / name):
+            path = self.folder / name
+            if path.is_dir():
+                raise InputError(f"--out {self.folder} has a folder named {name}; move it away")
+            if name != _LISTING and path.exists() and not _is_listed(path, listed):
                 raise InputError(
-                    f"--out {self.folder} has a folder named {name}; move it away{hint}"
+                    f"--out {self.folder} has a file {name} that no run has written, or that was "
+                    "changed since; move it away, or take another folder"
                 )
 
     def path(self, name: str) -> Path:
@@ -101,9 +151,21 @@ class RunRecord:
         return self._staging / name
 
     def log(self, **entry: Any) -> None:
-        """Adds one line to ``log.jsonl``."""
-        self._log.write(json.dumps(_finite(entry)) + "\n")
-        self._log.flush()
+        """Adds one line to ``log.jsonl``; what the disk does not take now is written later."""
+        self._log_lines.append(json.dumps(_finite(entry)) + "\n")
+        with contextlib.suppress(OSError):
+            self._write_log_lines()
+
+    def _write_log_lines(self) -> None:
+        begin, text = self._log.tell(), "".join(self._log_lines).encode()
+        try:
+            while text:
+                text = text[self._log.write(text) :]
+        except OSError:  # no half of a line stays
+            self._log.seek(begin)
+            self._log.truncate()
+            raise
+        self._log_lines.clear()
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file; numbers that are not finite become null."""
@@ -116,25 +178,6 @@ class RunRecord:
                 path.rmdir()
             except OSError:
                 return  # not empty, or never made
-
-
-def _locked(folder: Path) -> int:
-    """Returns the handle of a folder that no other run uses until it is closed, however.
-
-    Raises:
-      InputError: if another run uses it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            f"another run is writing to --out {folder}; wait for it, or take another folder"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return handle
 
 
 def default_folder(experiment: str, dataset: str) -> Path:
@@ -191,14 +234,49 @@ def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
     }
 
 
-def _listed(listing: Path) -> set[str]:
-    """Returns the names in a listing that are plain file names, and none if it is damaged."""
+def _read_listing(folder: Path) -> dict[str, list[str]]:
+    """Returns the digests that each file of earlier runs may have, by name.
+
+    A listing that is missing or damaged has no names. Earlier versions listed names alone; their
+    files have the digest "any".
+    """
     try:
-        names = json.loads(listing.read_text(encoding="utf-8"))
+        found = json.loads((folder / _LISTING).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return set()
-    names = names if isinstance(names, list) else []
-    return {n for n in names if isinstance(n, str) and n == Path(n).name and n not in ("", "..")}
+        return {}
+    if isinstance(found, list):
+        found = {name: ["any"] for name in found if isinstance(name, str)}
+    if not isinstance(found, dict):
+        return {}
+    is_file_name = lambda name: name == Path(name).name and name not in ("", "..")
+    return {
+        name: [digest for digest in digests if isinstance(digest, str)]
+        for name, digests in found.items()
+        if is_file_name(name) and isinstance(digests, list)
+    }
+
+
+def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
+    """Returns whether a file is one that a run has written, and has not changed since."""
+    digests = listed.get(path.name, [])
+    try:
+        return "any" in digests or (bool(digests) and _sha256(path) in digests)
+    except OSError:
+        return False
+
+
+def _remove_partial_folders(folder: Path) -> None:
+    """Removes the hidden folders of runs that were killed; to be called with the lock held."""
+    for stale in folder.glob(".partial-*"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            owner = json.loads((stale / _OWNER).read_text(encoding="utf-8"))
+            if owner.get("program") == "jaxae":
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version(package: str) -> str | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -95,6 +96,8 @@ class Run:
         self._started = time.perf_counter()
         self._record = records.RunRecord(self.folder)
         self._checkpoints: Checkpoints | None = None
+        self._figures: list[Callable[[], object]] = []
+        self._has_numbers = False
         self._progress = Progress(total, unit, is_shown=hosts.is_first())
         self._turn = threading.Lock()  # networks train in several threads
 
@@ -141,21 +144,29 @@ class Run:
             folder,
             identity=identity,
             environment=records.environment() | {"devices": _devices(config)},
+            epochs=config.epochs,
             every=config.checkpoint_every,
             is_resumed=is_resumed,
             say=self.say,
+            staging_in=self._record.path("checkpoints"),
         )
 
-    def checkpoints(self, names: Iterable[str], model: Any = None) -> jaxae.Checkpoints:
+    def checkpoints(
+        self, names: Iterable[str], model: Any = None, *, any_length: int | None = None
+    ) -> jaxae.Checkpoints:
         """Returns the checkpoints of models that are trained by one call.
 
         Args:
           names: what they are called.
           model: the module of all of them, where it is one of ``jaxae.models`` that takes the data
             as they are; then they can be loaded for use.
+          any_length: how many epochs they are trained, if a longer training begins with the very
+            steps of a shorter one: the step size is constant, and nothing comes of another
+            training. Then ``--resume`` with more ``--epochs`` goes on; otherwise it trains anew.
         """
         assert self._checkpoints is not None
-        return self._checkpoints.of(list(names), trained.describe(model))
+        described = trained.describe(model)
+        return self._checkpoints.of(list(names), described, any_length=any_length)
 
     def __exit__(
         self,
@@ -163,23 +174,49 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._checkpoints is not None
-        stops = (KeyboardInterrupt, jaxae.StoppedError, jaxae.LostProcessError)
-        is_stopped = kind is not None and issubclass(kind, stops)
-        has_checkpoints = self._checkpoints.keep() if is_stopped else self._checkpoints.close()
-        self._record.__exit__(kind, error, trace)
-        if kind is None:
-            self._checkpoints.discard()
-            self.say(f"results are in {self.folder}")
-        elif has_checkpoints:
-            self.say(f"training is kept in {self.folder}: the same command with --resume goes on")
-        self._progress.__exit__()
-        if self._aside is not None:
-            self._aside.cleanup()
+        try:
+            self._close(error)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._record.__exit__(type(error) if error else None, error, trace)
+            self._progress.__exit__()
+            if self._aside is not None:
+                self._aside.cleanup()
 
-    def path(self, name: str) -> Path:
-        """Returns where to write the file that shall be called ``name``."""
-        return self._record.path(name)
+    def _close(self, error: BaseException | None) -> None:
+        """Puts the results in their place; whatever keeps them from it, the training is kept."""
+        assert self._checkpoints is not None
+        is_over = False
+        try:
+            if error is None:
+                self._record.publish()
+                is_over = True
+            elif self._has_numbers:  # a figure could not be drawn or written
+                with contextlib.suppress(InputError, OSError):  # the first error counts
+                    self._record.publish(*records.NUMBERS)
+                    self.say(f"the numbers are in {self.folder}, without the figures")
+        finally:
+            has_checkpoints = self._checkpoints.close(is_over=is_over)
+            if has_checkpoints and not is_over:
+                kept = f"training is kept in {self.folder}"
+                self.say(f"{kept}: the same command with --resume goes on")
+        if has_checkpoints and is_over:
+            self.say(f"checkpoints are in {self.folder / 'checkpoints'}")
+        if is_over:
+            self.say(f"results are in {self.folder}")
+
+    def draw(self, plot: Callable[..., object], name: str, *arguments: Any, **options: Any) -> None:
+        """Lets a figure be drawn when all numbers are written.
+
+        Args:
+          plot: a function of ``plots``, called with the path of the file and with the rest.
+          name: what the file shall be called.
+          *arguments: what is drawn.
+          **options: passed on.
+        """
+        self._figures.append(partial(plot, self._record.path(name), *arguments, **options))
 
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""
@@ -214,7 +251,7 @@ class Run:
             self._progress.say(line)
 
     def finish(self, resolved: dict[str, Any], **results: Any) -> dict[str, Any]:
-        """Writes ``metrics.json`` and ``config.json`` and returns what the former holds.
+        """Writes ``metrics.json`` and ``config.json``, then the figures; returns the metrics.
 
         Args:
           resolved: options of the configuration that were left open, with what was used, and
@@ -235,4 +272,7 @@ class Run:
         }
         self._record.write_json("metrics.json", metrics)
         self._record.write_json("config.json", configuration)
+        self._has_numbers = True
+        for draw in self._figures:
+            draw()
         return metrics

@@ -46,8 +46,9 @@ def measure(networks: Networks, x: Array, noise: float) -> dict[str, Any]:
 
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes the figure."""
-    plots.dots(
-        run.path("cost.png"),
+    run.draw(
+        plots.dots,
+        "cost.png",
         {name: [number] for name, number in found.items()},
         {"one gradient, batch of 64": plots.Look("#222222")},
         x_label="operations, in units of the plain autoencoder's",

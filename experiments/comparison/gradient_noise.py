@@ -91,8 +91,9 @@ def measure(networks: Networks, x: Array, noise: float, key: Array) -> dict[str,
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes the figure."""
     flat = lambda name: [found[name]] * len(CORRUPTIONS)
-    plots.panels(
-        run.path("gradient_variance.png"),
+    run.draw(
+        plots.panels,
+        "gradient_variance.png",
         [
             plots.Panel(
                 "corruptions of each example",

@@ -70,7 +70,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         panel("DAE", "DAE, noise frozen"),
     ]
     title = "Optimisers on the full batch, every seed"
-    plots.panels(run.path("optimisers.png"), panels, title=title)
+    run.draw(plots.panels, "optimisers.png", panels, title=title)
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

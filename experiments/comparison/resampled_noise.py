@@ -86,7 +86,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     ]
     label = "expected denoising loss"
     panels = [plots.Panel("gradient evaluations", label, lines, ("log", "log"))]
-    plots.panels(run.path("resampled_noise.png"), panels, title="L-BFGS on a noisy objective")
+    run.draw(plots.panels, "resampled_noise.png", panels, title="L-BFGS on a noisy objective")
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

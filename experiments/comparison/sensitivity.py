@@ -82,8 +82,9 @@ def at_equal_error(measured: dict[str, list[Any]]) -> dict[str, Any]:
 
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes the figure."""
-    plots.panels(
-        run.path("sensitivity.png"),
+    run.draw(
+        plots.panels,
+        "sensitivity.png",
         [
             plots.Panel(
                 "distance of the input (pixel values)",

@@ -133,8 +133,9 @@ def measure(networks: Networks, x: Array, key: Array) -> dict[str, Any]:
 
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes the figure."""
-    plots.panels(
-        run.path("small_noise.png"),
+    run.draw(
+        plots.panels,
+        "small_noise.png",
         [
             plots.Panel(
                 "standard deviation s of the noise (pixel values)",

@@ -80,7 +80,7 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
         plots.Panel(at, "the same, relative to the smallest r", relative, ("log", "linear")),
     ]
     title = "How much the encoder shrinks distances, in random directions"
-    plots.panels(run.path("contraction.png"), panels, title=title)
+    run.draw(plots.panels, "contraction.png", panels, title=title)
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:

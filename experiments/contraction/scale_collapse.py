@@ -72,7 +72,7 @@ def draw_collapse(run: Run, found: Mapping[str, Any]) -> None:
         )
     ]
     title = "Untied weights: a smaller penalty, by a smaller encoder and a larger decoder"
-    plots.panels(run.path("collapse.png"), panels, title=title)
+    run.draw(plots.panels, "collapse.png", panels, title=title)
 
 
 def draw_rescaling(run: Run, found: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def draw_rescaling(run: Run, found: Mapping[str, Any]) -> None:
         lines = [plots.line(of_line, scales, [row[name] for row in rows], LOOKS["untied"])]
         panels.append(plots.Panel("epsilon", label, lines, ("log", "log"), scales))
     title = "A smaller encoder with a larger decoder escapes the penalty"
-    plots.panels(run.path("rescaling.png"), panels, title=title)
+    run.draw(plots.panels, "rescaling.png", panels, title=title)
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:

@@ -94,7 +94,7 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
     labels = ("index of singular value", "singular value (code units per pixel unit)")
     panel = plots.Panel(*labels, lines, ("linear", "log"))
     title = "Singular values of the encoder's Jacobian"
-    plots.panels(run.path("spectrum.png"), [panel], title=title)
+    run.draw(plots.panels, "spectrum.png", [panel], title=title)
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:

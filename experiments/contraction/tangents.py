@@ -79,7 +79,7 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
     images = found["pictures"]
     title = f"Leading right singular vectors of the CAE's Jacobian (lambda {found['weight']:g})"
     signed = tuple(images)[1:]
-    plots.image_rows(run.path("tangents.png"), images, title=title, gaps=(1, 4), signed=signed)
+    run.draw(plots.image_rows, "tangents.png", images, title=title, gaps=(1, 4), signed=signed)
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:

@@ -41,7 +41,7 @@ def draw_sweep(run: Run, found: Mapping[str, Any]) -> None:
             plots.plain("AE (lambda = 0)", weights, [ae[name]["mean"]] * len(weights), AE_LEVEL),
         ]
         panels.append(plots.Panel("lambda", label, lines, ("log", scale), weights))
-    plots.panels(run.path("weights.png"), panels, title="The contractive autoencoder over lambda")
+    run.draw(plots.panels, "weights.png", panels, title="The contractive autoencoder over lambda")
 
 
 def draw_trade(run: Run, found: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ def draw_trade(run: Run, found: Mapping[str, Any]) -> None:
     labels = ("squared Jacobian norm per example", "test MSE per pixel")
     trade = plots.Panel(*labels, path, ("log", "linear"), annotations=notes)
     title = "Error against contraction, lambda beside"
-    plots.panels(run.path("trade.png"), [trade], title=title)
+    run.draw(plots.panels, "trade.png", [trade], title=title)
 
 
 def claims(found: Mapping[str, Any]) -> list[Claim]:

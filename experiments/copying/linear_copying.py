@@ -16,8 +16,9 @@ LOOKS = dict(zip(INPUTS, (plots.METHODS["AE"], *plots.OTHERS), strict=True))
 
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes the errors of all networks on every kind of input, and how they came about."""
-    plots.dots(
-        run.path("copying.png"),
+    run.draw(
+        plots.dots,
+        "copying.png",
         {name: [row["relative_error"][x] for x in INPUTS] for name, row in by_name(found).items()},
         LOOKS,
         x_label="relative error ||r(x) - x||² / ||x||², 0 is a copy",
@@ -29,7 +30,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         lines = [plots.line(x, epochs, [row[x] for row in rows], LOOKS[x]) for x in INPUTS]
         labels = ("epoch, plus 1", "relative error, 0 is a copy")
         training.append(plots.Panel(*labels, lines, ("log", "log"), title=f"{kind} code"))
-    plots.panels(run.path("training.png"), training, title="Autoencoders without a regulariser")
+    run.draw(plots.panels, "training.png", training, title="Autoencoders without a regulariser")
 
 
 def draw_pictures(run: Run, images: Images, probes: Probes, results: Mapping[str, Results]) -> None:
@@ -37,8 +38,9 @@ def draw_pictures(run: Run, images: Images, probes: Probes, results: Mapping[str
     rows: dict[str, Array] = {"input": probes.shown}
     for result in results.values():
         rows |= result.pictures
-    plots.image_rows(
-        run.path("reconstructions.png"),
+    run.draw(
+        plots.image_rows,
+        "reconstructions.png",
         {name: images.pictures(row) for name, row in rows.items()},
         title="Test images, the same turned by 180°, with permuted pixels, and white noise",
         gaps=(1, 1 + len(rows) // 2),

@@ -27,7 +27,7 @@ def draw(run: Run, found: dict[str, Any], exact: dict[str, np.ndarray]) -> None:
             lines += [plots.plain(name, variances[keep], y, plots.EXACT) for y in gains_there]
         parts.append(plots.Panel(*labels, lines, ("log", "linear"), title=f"{kind} code"))
     title = "Gain of the reconstruction along the principal axes of the data"
-    plots.panels(run.path("gains.png"), parts, title=title)
+    run.draw(plots.panels, "gains.png", parts, title=title)
 
 
 def claims(metrics: dict[str, Any]) -> list[Claim]:

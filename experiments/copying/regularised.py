@@ -50,8 +50,9 @@ def measure(
 def draw(run: Run, found: dict[str, Any]) -> None:
     """Writes how much of the noise gets through each network."""
     rows = {name: [row["noise_left"], row["noise_passed"]] for name, row in by_name(found).items()}
-    plots.dots(
-        run.path("noise.png"),
+    run.draw(
+        plots.dots,
+        "noise.png",
         rows | {"best linear map": list(found["best_linear"].values())},
         {
             "error left, ||r(x + noise) - x||²": plots.METHODS["AE"],

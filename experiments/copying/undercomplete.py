@@ -82,7 +82,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     line = plots.line("linear autoencoder", pca["steps"], pca["excess_at"], plots.METHODS["AE"])
     label = "loss over that of PCA, minus 1"
     panel = plots.Panel("step of L-BFGS", label, [line], ("log", "log"))
-    plots.panels(run.path("pca.png"), [panel], title=f"{pca['code_dim']} linear code units: PCA")
+    run.draw(plots.panels, "pca.png", [panel], title=f"{pca['code_dim']} linear code units: PCA")
 
 
 def claims(metrics: dict[str, Any]) -> list[Claim]:

@@ -107,9 +107,9 @@ def draw(run: Run, found: Found) -> None:
             lines.append(plots.line(name, at, [row[key] for row in own], kind.look))
         panels.append(plots.Panel("active units per patch (L0)", label, lines, ("log", scale)))
     title = "Dictionaries of patches: what is explained, with how many units"
-    plots.panels(run.path("frontier.png"), panels, title=title)
+    run.draw(plots.panels, "frontier.png", panels, title=title)
     for name, atoms in found.atoms.items():
         slug = name.split(",")[0].lower() + ("_free" if "free" in name else "")
         slug += "_without_auxiliary" if "nothing" in name else ""
         title = f"The atoms that are used most ({name})"
-        plots.image_grid(run.path(f"atoms_{slug}.png"), atoms, columns=16, title=title)
+        run.draw(plots.image_grid, f"atoms_{slug}.png", atoms, columns=16, title=title)

@@ -86,4 +86,4 @@ def draw(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
             lines.append(plots.line(name, at, [row[key] for row in own], kind.look))
         panels.append(plots.Panel("atoms of an example", label, lines, ticks=ACTIVE))
     title = f"{ATOMS} known atoms in {INPUTS} dimensions"
-    plots.panels(run.path("recovery.png"), panels, title=title)
+    run.draw(plots.panels, "recovery.png", panels, title=title)

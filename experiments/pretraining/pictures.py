@@ -39,7 +39,7 @@ def draw_errors(run: Run, rows: Mapping[str, Mapping[str, Any]], papers: Papers)
         table[name] = numbers[: len(groups)]
     title = "What a classifier makes of features learned without labels"
     label = "test error (percent; pale: single seeds)"
-    plots.dots(run.path("errors.png"), table, groups, x_label=label, title=title)
+    run.draw(plots.dots, "errors.png", table, groups, x_label=label, title=title)
 
 
 def draw_contraction(run: Run, measured: Mapping[str, Mapping[str, Any]], papers: Papers) -> None:
@@ -63,4 +63,4 @@ def draw_contraction(run: Run, measured: Mapping[str, Mapping[str, Any]], papers
         x_label = "squared entry of the Jacobian, mean (1e-4)"
         panels.append(plots.Panel(x_label, label, lines, ("log", "linear")))
     title = "One layer: contraction, error and saturation"
-    plots.panels(run.path("contraction.png"), panels, title=title)
+    run.draw(plots.panels, "contraction.png", panels, title=title)

@@ -34,7 +34,7 @@ def draw(
     rows = {"test images": split.test.x} | dict(samples)
     shown = {name: np.asarray(x[:SHOWN]).reshape(-1, *shape) for name, x in rows.items()}
     title = f"Samples; of all but the annealed chains after {chains.LENGTH} steps"
-    plots.image_rows(run.path("samples.png"), shown, title=title, gaps=(1,))
+    run.draw(plots.image_rows, "samples.png", shown, title=title, gaps=(1,))
     strip_key, completion_key = jax.random.split(key)
     draw_strips(run, strip_key, samplers, split.test.x[:1], shape)
     draw_completions(run, completion_key, samplers, split, shape)
@@ -55,7 +55,7 @@ def draw_strips(
     strips["tangent walk, from a digit"] = samplers.chain("CAE", key, digit, keep=KEPT)[:, 0]
     shown = {name: np.asarray(x).reshape(-1, *shape) for name, x in strips.items()}
     title = f"Single chains, every {steps // KEPT} steps of {steps}"
-    plots.image_rows(run.path("strips.png"), shown, title=title, gaps=(1,))
+    run.draw(plots.image_rows, "strips.png", shown, title=title, gaps=(1,))
 
 
 def draw_completions(
@@ -71,7 +71,7 @@ def draw_completions(
     rows |= {f"completion {i + 1}": own for i, own in enumerate(jnp.split(complete, TRIES))}
     shown = {name: np.asarray(pictures).reshape(-1, *shape) for name, pictures in rows.items()}
     title = f"Lower halves by {chains.LENGTH} annealed steps"
-    plots.image_rows(run.path("completions.png"), shown, title=title, gaps=(2,))
+    run.draw(plots.image_rows, "completions.png", shown, title=title, gaps=(2,))
 
 
 def draw_shares(run: Run, rows: Mapping[str, Any]) -> None:
@@ -85,4 +85,4 @@ def draw_shares(run: Run, rows: Mapping[str, Any]) -> None:
         lines.append(plots.line(name, classes, shares[name], look))
     panel = plots.Panel("class", "share of the samples (percent)", lines, ticks=classes)
     title = "Classes of samples that start from noise, as a classifier sees them"
-    plots.panels(run.path("classes.png"), [panel], title=title)
+    run.draw(plots.panels, "classes.png", [panel], title=title)

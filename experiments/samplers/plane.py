@@ -192,7 +192,7 @@ def draw_samples(run: Run, key: Array, learned: tuple[Any, Any], sizes: Sizes) -
         panels[name] = states[-1]
     as_arrays = {name: np.asarray(points) for name, points in panels.items()}
     title = "Samples of a mixture of five Gaussians"
-    plots.scatters(run.path("mixture.png"), as_arrays, half_width=2.0, title=title)
+    run.draw(plots.scatters, "mixture.png", as_arrays, half_width=2.0, title=title)
 
 
 def draw(run: Run, found: Mapping[str, Any]) -> None:
@@ -220,4 +220,4 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
         lines.append(plots.plain("two true samples", x, [1.0] * len(x), plots.EXACT))
         panels.append(plots.Panel(label, "distance to the truth (ratio)", lines, ("log", "log")))
     title = "Samples of a known mixture: distance to the truth"
-    plots.panels(run.path("mixture_distances.png"), panels, title=title)
+    run.draw(plots.panels, "mixture_distances.png", panels, title=title)

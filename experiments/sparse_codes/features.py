@@ -28,8 +28,9 @@ def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:
     """Writes activations, filters and top inputs of the plain and of one sparse network."""
     name = f"lambda {plan.weights[plan.chosen]:g}"
     plain, sparse = kept[0], kept[plan.chosen]
-    plots.histograms(
-        run.path("activations.png"),
+    run.draw(
+        plots.histograms,
+        "activations.png",
         {"AE": plain["code"], f"sparse, {name}": sparse["code"]},
         [plots.METHODS["AE"], plots.METHODS["sparse"]],
         x_label="activation (pixel value)",
@@ -41,11 +42,11 @@ def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:
         often = by_use(code)
         most = often[:MOST_FILTERS]
         title = f"Filters, {what}: the {len(most)} units used most"
-        path = run.path(f"filters_{method}.png")
-        plots.image_grid(path, filters[most], columns=16, title=title)
+        shown = filters[most]
+        run.draw(plots.image_grid, f"filters_{method}.png", shown, columns=16, title=title)
         title = f"Filters (left, 0 is grey) and the test images that activate them most, {what}"
         rows = top_inputs(code, filters, tests, often)
-        plots.image_rows(run.path(f"top_inputs_{method}.png"), rows, title=title)
+        run.draw(plots.image_rows, f"top_inputs_{method}.png", rows, title=title)
 
 
 def by_use(code: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         plots.Panel(LABEL, "norm of a filter, mean", norms, ("log", "linear"), x),
         plots.Panel(LABEL, "lambda that the residual shows", weights, ("log", "log"), x),
     ]
-    plots.panels(run.path(FIGURE), panels, title="Free filters grow and weaken the penalty")
+    run.draw(plots.panels, FIGURE, panels, title="Free filters grow and weaken the penalty")
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

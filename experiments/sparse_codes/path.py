@@ -45,7 +45,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         plots.Panel(LABEL, count, [active], ("log", "linear"), x),
         plots.Panel(LABEL, "share of dead units", [dead], ("log", "linear"), x),
     ]
-    plots.panels(run.path(FIGURE), panels, title="Fewer active units cost reconstruction")
+    run.draw(plots.panels, FIGURE, panels, title="Fewer active units cost reconstruction")
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

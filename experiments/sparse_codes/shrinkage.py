@@ -115,7 +115,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
             LABEL, "residual along active filters (pixel value)", residual, title="learned decoder"
         ),
     ]
-    plots.panels(run.path(FIGURE), panels, title="L1 makes codes too small by lambda / 2")
+    run.draw(plots.panels, FIGURE, panels, title="L1 makes codes too small by lambda / 2")
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import animation
+from matplotlib.patches import Circle
 
-from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, STYLE
+from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, new_figure
 
 
 def vector_fields(
@@ -31,10 +31,8 @@ def vector_fields(
       title: headline.
     """
     extent = (-half_width, half_width, -half_width, half_width)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(4.6 * len(panels), 4.9), layout="constrained", squeeze=False
-        )
+    with new_figure((4.6 * len(panels), 4.9), layout="constrained") as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)
         for ax, (label, vectors) in zip(axes[0], panels.items(), strict=True):
             ax.imshow(background, origin="lower", extent=extent, cmap="Greys", alpha=0.6)
             ax.quiver(
@@ -49,7 +47,6 @@ def vector_fields(
             ax.set(title=label, aspect="equal", xlim=extent[:2], ylim=extent[2:])
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def corruption_ring(
@@ -72,12 +69,12 @@ def corruption_ring(
       title: headline.
     """
     radius = float(np.linalg.norm(corrupted[0] - centre))
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
+    with new_figure((5, 5), layout="constrained") as figure:
+        ax = figure.subplots()
         ax.plot(
             *manifold.T, ".", color=INK, markersize=2 if len(manifold) > 50 else 8, label="data"
         )
-        ax.add_patch(plt.Circle(tuple(centre), radius, color=MUTED, alpha=0.3, linewidth=0))
+        ax.add_patch(Circle(tuple(centre), radius, color=MUTED, alpha=0.3, linewidth=0))
         ax.plot(*corrupted.T, "o", color=MUTED, markersize=4, label="corrupted")
         ax.quiver(
             *corrupted.T,
@@ -99,7 +96,6 @@ def corruption_ring(
         figure.legend(loc="outside lower center", ncols=4, fontsize=8)
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def paths(
@@ -114,8 +110,8 @@ def paths(
       half_width: half of the side of the drawn square.
       title: headline.
     """
-    with plt.rc_context(STYLE | {"savefig.dpi": 90}):
-        figure, ax = plt.subplots(figsize=(4.6, 4.9), layout="constrained")
+    with new_figure((4.6, 4.9), layout="constrained", style={"savefig.dpi": 90}) as figure:
+        ax = figure.subplots()
         size = 2 if len(manifold) > 50 else 8
         ax.plot(*manifold.T, ".", color=MUTED, markersize=size)
         ax.set(aspect="equal", xlim=(-half_width, half_width), ylim=(-half_width, half_width))
@@ -134,7 +130,6 @@ def paths(
         figure.savefig(path.with_suffix(".png"))
         film = animation.FuncAnimation(figure, show_until, frames=len(positions))
         film.save(path.with_suffix(".gif"), writer=animation.PillowWriter(fps=8))
-        plt.close(figure)
 
 
 def scatters(
@@ -148,14 +143,11 @@ def scatters(
       half_width: half of the side of the drawn square.
       title: headline.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(3.2 * len(panels), 3.7), layout="constrained", squeeze=False
-        )
+    with new_figure((3.2 * len(panels), 3.7), layout="constrained") as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)
         for ax, (label, points) in zip(axes[0], panels.items(), strict=True):
             ax.plot(*points.T, ".", color=ACCENT, markersize=2, alpha=0.5)
             ax.set(aspect="equal", xlim=(-half_width, half_width), ylim=(-half_width, half_width))
             ax.set_title(label, fontsize=10)
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)

@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, Polygon
 
-from experiments.common.plots.style import ACCENT, SECOND, STYLE
+from experiments.common.plots.style import ACCENT, SECOND, new_figure
 
 
 def show(ax: Any, image: np.ndarray, signed: bool = False) -> None:
@@ -54,8 +53,7 @@ def image_rows(
     inches = 0.62
     label_width = 0.095 * max(len(label) for label in rows) + 0.25
     size = (count * inches + label_width, sum(heights) * inches + 0.45)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=size)
+    with new_figure(size) as figure:
         grid = figure.add_gridspec(
             len(heights),
             count,
@@ -77,7 +75,6 @@ def image_rows(
                     ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
         figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.12 / size[1], va="top")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> None:
@@ -92,8 +89,7 @@ def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> N
     rows = -(-len(images) // columns)
     size = (0.55 * columns + 0.1, 0.55 * rows + 0.5)
     scale = float(np.abs(images).max()) or 1.0
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=size)
+    with new_figure(size) as figure:
         grid = figure.add_gridspec(
             rows,
             columns,
@@ -108,7 +104,6 @@ def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> N
             show(figure.add_subplot(grid[divmod(index, columns)]), image / scale, signed=True)
         figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.1 / size[1], va="top")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def flow_chart(
@@ -123,8 +118,7 @@ def flow_chart(
       code: the code ``(k,)`` of the corrupted image.
       denoised: the reconstruction.
     """
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(10, 2.6))
+    with new_figure((10, 2.6)) as figure:
         canvas = figure.add_axes((0, 0, 1, 1))
         canvas.set(xlim=(0, 10), ylim=(0, 2.6))
         canvas.axis("off")
@@ -180,4 +174,3 @@ def flow_chart(
             backgroundcolor="white",
         )
         figure.savefig(path)
-        plt.close(figure)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from experiments.common.plots.style import MUTED, STYLE, Look
+from experiments.common.plots.style import MUTED, Look, new_figure
 
 
 class Line(NamedTuple):
@@ -77,10 +76,8 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
     columns = 2 if len(parts) == 4 else len(parts)
     rows = -(-len(parts) // columns)
     width = max(6.4, 4.4 * columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(width, 3.6 * rows + 0.9), layout="constrained", squeeze=False
-        )
+    with new_figure((width, 3.6 * rows + 0.9), layout="constrained") as figure:
+        axes = figure.subplots(rows, columns, squeeze=False)
         for ax, panel in zip(axes.flat, parts, strict=True):
             _draw(ax, panel)
         entries: dict[str, Any] = {}
@@ -101,7 +98,6 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
             handle.set_linewidth(1.6)
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def _plain_ticks(axis: Any) -> None:
@@ -164,8 +160,8 @@ def histograms(
     """
     everything = np.concatenate([np.ravel(sample) for sample in values.values()])
     edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(5.6, 4.0), layout="constrained")
+    with new_figure((5.6, 4.0), layout="constrained") as figure:
+        ax = figure.subplots()
         for (label, sample), look in zip(values.items(), looks, strict=True):
             share = np.histogram(sample, edges)[0] / np.size(sample)
             ax.stairs(share, edges, color=look.color, label=label, linewidth=1.6)
@@ -175,7 +171,6 @@ def histograms(
         figure.legend(loc="outside lower center", ncols=len(values), fontsize=9)
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)
 
 
 def dots(
@@ -197,8 +192,8 @@ def dots(
       title: headline.
       scale: of the horizontal axis.
     """
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots(figsize=(8.6, 0.42 * len(rows) + 1.6), layout="constrained")
+    with new_figure((8.6, 0.42 * len(rows) + 1.6), layout="constrained") as figure:
+        ax = figure.subplots()
         for row, numbers in enumerate(rows.values()):
             ax.axhline(row, color=MUTED, alpha=0.2, linewidth=1)
             for (label, look), number in zip(groups.items(), numbers, strict=True):
@@ -217,4 +212,3 @@ def dots(
         figure.legend(loc="outside lower center", ncols=len(groups), fontsize=9)
         figure.suptitle(title, x=0.02, ha="left")
         figure.savefig(path)
-        plt.close(figure)

@@ -4,11 +4,20 @@ The colours are those of Okabe and Ito; a method has the same colour and the sam
 figure, so that a figure reads without its legend and in print without its colours.
 """
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
-import matplotlib
+try:
+    import matplotlib
+except Exception:  # for a backend or a matplotlibrc of the user's that does not work here
+    with mock.patch.dict(os.environ, {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}):
+        import matplotlib
 
-matplotlib.use("Agg")
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 INK, ACCENT, SECOND, MUTED = "#222222", "#0072b2", "#d55e00", "#8a8a8a"
 
@@ -47,3 +56,25 @@ STYLE: Any = {
     "savefig.dpi": 150,
     "legend.frameon": False,
 }
+
+
+@contextmanager
+def new_figure(
+    size: tuple[float, float], *, layout: Any = None, style: Mapping[str, Any] = {}
+) -> Iterator[Figure]:
+    """Gives an empty figure, and our style to what is drawn in the block.
+
+    It starts from matplotlib's own defaults and its Agg renderer. Neither a user's matplotlibrc
+    nor the backend of a notebook has a part in it, and both stay as they are.
+
+    Args:
+      size: width and height in inches.
+      layout: as in ``matplotlib.figure.Figure``.
+      style: settings beside those of ``STYLE``.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | dict(style))
+        figure = Figure(figsize=size, layout=layout)
+        FigureCanvasAgg(figure)
+        yield figure

@@ -149,7 +149,9 @@ class Runner:
             [level for level, _ in jobs],
             on_epoch=lambda job, epoch, loss: self._log_epoch(dim, *jobs[job], epoch, loss),
             checkpoints=self.run.checkpoints(
-                (f"dim-{dim}_noise-{level:g}_seed-{seed}" for level, seed in jobs), trainer.model
+                (f"dim-{dim}_noise-{level:g}_seed-{seed}" for level, seed in jobs),
+                trainer.model,
+                any_length=trainer.any_length,
             ),
         )
         seconds = (time.perf_counter() - started) / len(jobs)

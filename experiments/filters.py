@@ -164,7 +164,7 @@ def train(
     keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
     names = [f"noise-{s.level:g}_beta-{s.beta:g}_seed-{seed}" for s, seed in jobs]
     traced = [[setting.level for setting, _ in jobs], [setting.beta for setting, _ in jobs]]
-    checkpoints = run.checkpoints(names, trainer.model)
+    checkpoints = run.checkpoints(names, trainer.model, any_length=trainer.any_length)
     trained = iter(trainer.fit_many(keys, x, *traced, on_epoch=on_epoch, checkpoints=checkpoints))
     return {setting: [next(trained) for _ in range(num_seeds)] for setting in settings}
 

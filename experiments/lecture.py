@@ -176,13 +176,15 @@ class Workers:
         command = [sys.executable, *words, "--out", str(job.folder)]
         command += command_line.machine_options(job.config)
         with (
-            tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
             subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
+                errors="replace",
+                env=os.environ | {"PYTHONIOENCODING": "utf-8"},
                 start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
             ) as process,
         ):

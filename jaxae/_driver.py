@@ -233,9 +233,10 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
     all_losses = [begin.losses]
     every = None if job.checkpoints is None else job.checkpoints.every
     at_once, is_first = min(blocks, _FIRST_BLOCKS), True
+    if _is_over(part):  # nothing of it is trained yet
+        raise StoppedError(begin.epoch, begin.step, part.model)
     while at < end:
         epoch = at // blocks
-        _check_stopped(part, epoch, at % blocks * _per_block(job))
         last = (epoch + min(epochs_per_call, every - epoch % every if every else end)) * blocks
         x: Any = None
         given: Any = None  # the memory of the last window is free while the next one is waited for
@@ -247,12 +248,13 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
             state, step_losses, device_losses = _called(program, given, several)
             losses = device_losses[..., : to // blocks - epoch]
             seconds = time.perf_counter() - started
-        _report(job, part, epoch, losses)
+        failed = _reported(job, part, epoch, losses)
         all_losses.append(losses)
         if not is_first:  # the first call touches its memory for the first time
             at_once = max(1, int(_SECONDS_PER_CALL * (to - at) / seconds))
         at, is_first = to, False
-        is_told = job.checkpoints is not None and job.checkpoints.should_stop()
+        is_told = failed is not None or _is_over(part)
+        is_told |= job.checkpoints is not None and job.checkpoints.should_stop()
         if several:
             is_told, at_once = _together(_hosts.agreed, is_told, at_once)
         is_told = is_told and at < end
@@ -265,6 +267,8 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
             _check_snapshot(part, now)
             if job.checkpoints is not None:
                 _save(job, part, now)
+        if failed is not None:
+            raise failed
         if is_told:
             raise StoppedError(epoch, step, part.model)
     return state
@@ -313,9 +317,20 @@ def _with_keys(leaf: np.ndarray, impl: Any) -> Any:
     return leaf if impl == 0 else jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
 
-def _check_stopped(part: Part, epoch: int, step: int) -> None:
-    if part.is_over is not None and part.is_over.is_set():
-        raise StoppedError(epoch, step, part.model)
+def _is_over(part: Part) -> bool:
+    """Returns whether a model beside this one has failed, or was stopped."""
+    return part.is_over is not None and part.is_over.is_set()
+
+
+def _reported(job: Job, part: Part, epoch: int, losses: np.ndarray) -> Exception | None:
+    """Reports losses; an error of a user's ``on_epoch`` is returned, to be raised after a save."""
+    try:
+        _report(job, part, epoch, losses)
+    except NonFiniteLossError:
+        raise
+    except Exception as error:
+        return error
+    return None
 
 
 def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:

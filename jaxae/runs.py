@@ -105,7 +105,8 @@ def fit(
       first_epoch: how many epochs ``state`` has behind it with this ``key``, so that going on
         takes the next shuffles and draws instead of repeating the first ones.
       on_epoch: called for each epoch, in order, with its number, from first_epoch + 1, and its
-        mean loss; on going on from a snapshot, for the epochs behind it too.
+        mean loss; on going on from a snapshot, for the epochs behind it too. An error that it
+        raises is raised here, after a snapshot was handed over.
       checkpoints: restores the snapshot to go on from, is given those to keep, and says when
         to stop; see :class:`Checkpoints`.
 

@@ -111,36 +111,37 @@ class Checkpoints:
           ValueError: if a name was given before.
         """
         folders = [_folder_name(name) for name in names]
-        header = {"model": model, "epochs": self._epochs if any_length is None else "any"}
+        header = {"model": model, "epochs": self._epochs}
         with self._turn:
             known = {folder.lower() for folder in [*self._headers, *folders]}  # as on macOS
             if len(known) < len(self._headers) + len(folders):
                 raise ValueError(f"two models of a run are called alike: {folders}")
             self._headers |= dict.fromkeys(folders, header)
             if self._is_resumed:
-                self._move_other_lengths(folders, header["epochs"], any_length)
+                self._adapt_length(folders, any_length)
         return _OfModels(self, folders)
 
-    def _move_other_lengths(
-        self, folders: Sequence[str], epochs: Any, any_length: int | None
-    ) -> None:
-        """Moves checkpoints away that a run of this number of epochs does not pass through."""
-        others, beyond = [], []
+    def _adapt_length(self, folders: Sequence[str], any_length: int | None) -> None:
+        """Moves checkpoints away through which a run with this ``--epochs`` does not pass."""
+        others, beyond, before = [], [], set()
         for place in (place for folder in folders for place in _places(self.folder / folder)):
             with contextlib.suppress(DamagedError):
                 manifest = read_manifest(place)
-                if manifest["epochs"] != epochs:
+                if manifest["epochs"] != self._epochs:
                     others.append(place)
-                elif any_length is not None and _end(manifest) > any_length:
+                    before.add(str(manifest["epochs"] or "default"))
+                if any_length is not None and _end(manifest) > any_length:
                     beyond.append(place)
         if others:
-            self._say(
-                f"{', '.join(sorted({place.parent.name for place in others}))}: trained anew, "
-                "since each step depends on how many epochs there are"
-            )
-        if beyond:
-            self._say(f"checkpoints after more than {any_length} epochs are not gone on from")
-        self._move_away([*others, *beyond])
+            now = self._epochs or "default"
+            how = "go on, as if it had been so from the start"
+            if any_length is None:
+                how = "are trained anew, because all their steps depend on the number of epochs"
+            elif beyond:
+                how = "go on from their last checkpoint before that, or are trained anew"
+            models = f"{folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}"
+            self._say(f"--epochs was {', '.join(sorted(before))} and is {now}: {models} {how}")
+        self._move_away(others if any_length is None else beyond)
 
     def _move_away(self, places: Sequence[Path]) -> None:
         if not places:

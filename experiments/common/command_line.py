@@ -1,10 +1,12 @@
 """From the command line to ``main(config)``: options, their checks, and exit statuses.
 
-0 is success; 2 is bad input, with one line on standard error; 130 is Ctrl-C and 143 SIGTERM;
-anything else that goes wrong is an internal error, a traceback and status 1.
+0 is success; 2 is bad input, with one line on standard error; 128 and the number of the signal
+where one stopped it, 130 for Ctrl-C and 143 for SIGTERM; anything else that goes wrong is an
+internal error, a traceback and status 1.
 """
 
 import dataclasses
+import errno
 import math
 import shlex
 import signal
@@ -18,7 +20,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import jax
 import tyro
 
-from experiments.common import compilation, hosts, interrupts, memory
+from experiments.common import compilation, hosts, interrupts, memory, streams
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
@@ -183,11 +185,21 @@ class Options(Protocol):
 
 Config = TypeVar("Config", bound=Options)
 
+# No room, a quota, a limit on the size of a file, a broken or read-only disk: no fault of ours.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
 
 def run(
     main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None = None
 ) -> int:
     """Returns the exit status of ``main`` on the options of the command line."""
+    with streams.tolerated():
+        return _run(main, config_class, args)
+
+
+def _run(
+    main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None
+) -> int:
     script = sys.modules[main.__module__]
     config = tyro.cli(
         config_class,
@@ -237,6 +249,11 @@ def _status_of(main: Callable[[Config], Any], config: Config) -> int:
             "and a smaller --batch-size or code takes less",
             file=sys.stderr,
         )
+        return 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"{str(stop) or 'interrupted'}; no result was written", file=sys.stderr)

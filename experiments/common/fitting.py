@@ -45,6 +45,7 @@ class Trainer:
         self.model, self._functions = model, jaxae.as_functions(model)
         self._optimizer = optax.adam(learning_rate)
         self._epochs = epochs
+        self.any_length = None if callable(learning_rate) else epochs  # of Run.checkpoints
 
         def of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
             return loss(key, *self.bound(params), x, *settings)

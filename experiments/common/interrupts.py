@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the step under way is finished and saved; a second one stops at once.
+"""Ctrl-C and SIGTERM: the step under way is finished and saved; a second Ctrl-C stops at once.
+
+SIGHUP, which comes when a terminal is closed, and SIGUSR1, which schedulers send some time before
+the limit of a job, are heard as SIGTERM is. Windows has neither, and SIGBREAK for Ctrl-Break.
 
 While the main thread trains, a signal is only remembered, since an exception between two calls
 of a program would lose the state that was handed over. Elsewhere it is raised at once.
@@ -11,7 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK")
+    if hasattr(signal, name)
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,7 +63,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _Heard.number = None
 
 
@@ -75,8 +82,12 @@ def deferred() -> Iterator[None]:
 
 def _hear(number: int, frame: FrameType | None) -> None:
     if _Heard.number is not None:
-        _Heard.deferrals = 0
-        raise Interrupted(number)
+        # A closed terminal sends SIGHUP twice (the kernel, and the shell), and a scheduler SIGTERM
+        # after SIGUSR1: only a person means that it shall not even save.
+        if number == signal.SIGINT:
+            _Heard.deferrals = 0
+            raise Interrupted(number)
+        return
     _Heard.number = number
     if _Heard.deferrals:
         print("stopping after this step; once more to stop at once", file=sys.stderr)

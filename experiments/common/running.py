@@ -13,7 +13,16 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jaxae
-from experiments.common import command_line, data, fitting, hosts, memory, records, trained
+from experiments.common import (
+    command_line,
+    data,
+    fitting,
+    hosts,
+    interrupts,
+    memory,
+    records,
+    trained,
+)
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.command_line import CommonConfig
 from experiments.common.errors import InputError
@@ -107,9 +116,11 @@ class Run:
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
             self.say(f"{self.name}: {counts}; seeds and settings train {how}")
             self.say(self._memory_statement(self.dataset))
+        settings = command_line.settings_of(self.config)
+        del settings["epochs"]  # it may change when a run is resumed
         identity = {
             "experiment": self.experiment,
-            "settings": command_line.settings_of(self.config),
+            "settings": settings,
             "data": None if self.dataset is None else self.dataset.fingerprint(),
             "jaxae": __version__,
         }
@@ -174,16 +185,17 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self._close(error)
-        except BaseException as failed:
-            error = failed
-            raise
-        finally:
-            self._record.__exit__(type(error) if error else None, error, trace)
-            self._progress.__exit__()
-            if self._aside is not None:
-                self._aside.cleanup()
+        with interrupts.deferred():  # a signal is heard when all is in its place
+            try:
+                self._close(error)
+            except BaseException as failed:
+                error = failed
+                raise
+            finally:
+                self._record.__exit__(type(error) if error else None, error, trace)
+                self._progress.__exit__()
+                if self._aside is not None:
+                    self._aside.cleanup()
 
     def _close(self, error: BaseException | None) -> None:
         """Puts the results in their place; whatever keeps them from it, the training is kept."""
@@ -193,7 +205,7 @@ class Run:
             if error is None:
                 self._record.publish()
                 is_over = True
-            elif self._has_numbers:  # a figure could not be drawn or written
+            elif self._has_numbers and isinstance(error, Exception):  # a figure failed
                 with contextlib.suppress(InputError, OSError):  # the first error counts
                     self._record.publish(*records.NUMBERS)
                     self.say(f"the numbers are in {self.folder}, without the figures")

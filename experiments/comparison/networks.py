@@ -93,7 +93,9 @@ def train(
         keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
         strengths = [settings[label] for label, _ in jobs]
         checkpoints = run.checkpoints(
-            (f"{label}_seed-{seed}" for label, seed in jobs), trainer.model
+            (f"{label}_seed-{seed}" for label, seed in jobs),
+            trainer.model,
+            any_length=trainer.any_length,
         )
         options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
         trained = iter(trainer.fit_many(keys, x, strengths, **options))

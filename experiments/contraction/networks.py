@@ -179,11 +179,10 @@ class Fitter:
         keys = [seed_keys(self._config, seed)[0] for _, seed in jobs]
         strengths = [setting for setting, _ in jobs]
         names = (f"{kind}_{setting:g}_seed-{seed}" for setting, seed in jobs)
-        options: dict[str, Any] = {
-            "on_epoch": on_epoch,
-            "checkpoints": self._run.checkpoints(names, self._trainers[kind].model),
-        }
-        of_job = iter(self._trainers[kind].fit_many(keys, self._train, strengths, **options))
+        trainer = self._trainers[kind]
+        checkpoints = self._run.checkpoints(names, trainer.model, any_length=trainer.any_length)
+        options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
+        of_job = iter(trainer.fit_many(keys, self._train, strengths, **options))
         return [self._scored(kind, [next(of_job) for _ in self._seeds]) for _ in settings]
 
     def _scored(self, kind: str, params: list[Any]) -> Trained:

@@ -91,8 +91,9 @@ def test_the_best_is_kept_when_it_is_older(tmp_path):
     for epoch, loss in enumerate((3.0, 1.0, 2.0, 2.5, 4.0), start=1):
         header = {"identity": {}, "environment": {}, "leaves": [], "epoch": epoch, "step": 0}
         path = tmp_path / f"{epoch:06d}"
-        checkpoints.write(path, {"a": np.zeros(2)}, header | {"loss": loss})
-        checkpoints._thin_out(tmp_path)
+        checkpoints.write(path, {"a": np.zeros(2)}, header | {"loss": loss, "epochs": None})
+        for old in checkpoints._superseded(tmp_path):
+            shutil.rmtree(old)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000004", "000005"]
 
 
@@ -164,7 +165,7 @@ def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
     store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
     store.of(["m"]).save(0, snapshot)
-    assert store.close()
+    assert store.close(is_over=True)
     found = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options).restore("m", state)
     assert found[1:3] == (0, 5)
     assert found.losses.shape == (0,)
@@ -203,7 +204,6 @@ def test_a_manifest_that_names_files_elsewhere_is_damage(out):
 
 
 CHANGES = {
-    "epochs": (["--epochs", "5"], "settings.epochs was 4 and is 5"),
     "rate": (["--learning-rate", "0.002"], "settings.learning_rate was 0.001 and is 0.002"),
     "seed": (["--seed", "3"], "settings.seed was 0 and is 3"),
     "corruption": (["--corruption", "gaussian"], 'corruption was "uniform" and is "gaussian"'),
@@ -240,15 +240,21 @@ def test_another_version_of_jax_is_said_and_gone_on_from(out, capsys):
     assert 'digits may change from here on: jax was "0.0.1"' in capsys.readouterr().out
 
 
-def test_without_resume_older_checkpoints_are_replaced_by_the_first_new_one(out):
+def test_without_resume_older_checkpoints_make_way_for_the_first_new_one_and_are_kept(out, capsys):
+    before = arrays(out)
     assert run(out, options=[*OPTIONS, "--epochs", "1", "--checkpoint-every", "1"]) == 0
     assert places(out) == ["000001"]
+    assert f"are now in {out / 'checkpoints.earlier-1'}" in capsys.readouterr().out
+    moved = out / "checkpoints.earlier-1" / MODEL / "000004"
+    same(arrays_of(moved), before)
+    assert trained.load(moved.parent).about["epoch"] == 4
 
 
-def test_a_finished_run_without_the_option_leaves_no_checkpoints(out):
+def test_a_later_run_without_checkpoints_leaves_those_that_are_there(out, finished):
     assert run(out, options=[*OPTIONS, "--epochs", "1"]) == 0
-    assert not (out / "checkpoints").exists()
     assert (out / "metrics.json").exists()
+    assert places(out) == ["000003", "000004"]
+    same(arrays(out), arrays(finished))
 
 
 def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, monkeypatch):
@@ -446,7 +452,7 @@ def test_typed_keys_in_an_optimisers_state_are_kept(tmp_path):
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
     store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
     store.of(["m"]).save(0, snapshot)
-    assert store.close()
+    assert store.close(is_over=True)
     again = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options)
     found = again.of(["m"]).restore(0, like)
     assert found.state.opt_state.dtype == state.opt_state.dtype

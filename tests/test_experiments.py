@@ -324,14 +324,15 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def fail(*_, **__):
-        raise RuntimeError("in the middle of drawing")
+        raise RuntimeError("in the middle of measuring")
 
-    monkeypatch.setattr(denoising.plots, "panels", fail)
+    monkeypatch.setattr(denoising.Runner, "baselines", fail)
     tiny = {"code_dims": (2,), "noise_levels": (0.5,), "epochs": 1}
     config = denoising.Config(dataset="digits", out=out, quick=True, **tiny)
     with pytest.raises(RuntimeError, match="in the middle"):
         denoising.main(config)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["checkpoints"]
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def test_a_second_run_leaves_nothing_stale_and_touches_nothing_else(tmp_path):

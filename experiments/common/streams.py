@@ -38,6 +38,9 @@ class _Tolerant:
         with self._forgiving():
             self._stream.flush()
 
+    def isatty(self) -> bool:
+        return not self._stream.closed and self._stream.isatty()
+
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
         try:

@@ -62,7 +62,7 @@ def saves(out):
     """Returns the checkpoints that are being written."""
     found = set()
     with contextlib.suppress(FileNotFoundError):  # it was whole in the meantime
-        for path in (out / "checkpoints").glob("*/.partial-*/arrays*"):
+        for path in out.glob(".partial-*/checkpoints/.partial-*/arrays*"):
             found.add(path.parent)
     return found
 

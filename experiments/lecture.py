@@ -126,13 +126,15 @@ def finished(job: Job, dataset: data.Dataset) -> Path | None:
     for folder in (job.folder, records.default_folder(job.name, name)):
         try:
             found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            figures = [name for c in job.module.claims(metrics) for name in (c.figure, *c.more)]
             is_same = (
                 found["command"] == job.command
                 and found["source_sha256"] == source
                 and found["environment"]["jaxae"] == __version__
+                and all((folder / name).is_file() for name in figures)
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
         if is_same:
             return folder
@@ -244,7 +246,7 @@ def main(config: Config) -> dict[str, Any]:
     name = f"{dataset.name}-quick" if config.quick else dataset.name
     out = config.out or records.default_folder("lecture", name)
     started = time.perf_counter()
-    with records.RunRecord(out) as record, Progress(len(PARTS), "part") as progress:
+    with records.RunRecord(out, "index.html") as record, Progress(len(PARTS), "part") as progress:
         parts = page.describe(run_parts(config, dataset, out, progress))
         html = page.render(
             parts,

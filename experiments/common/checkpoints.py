@@ -134,13 +134,13 @@ class Checkpoints:
                     beyond.append(place)
         if others:
             now = self._epochs or "default"
-            how = "go on, as if it had been so from the start"
-            if any_length is None:
-                how = "are trained anew, because all their steps depend on the number of epochs"
-            elif beyond:
-                how = "go on from their last checkpoint before that, or are trained anew"
             models = f"{folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}"
-            self._say(f"--epochs was {', '.join(sorted(before))} and is {now}: {models} {how}")
+            doing = f"going on with {models}, as if it had been so from the start"
+            if any_length is None:
+                doing = f"training {models} anew, because every step depends on how many there are"
+            elif beyond:
+                doing = f"going on with {models} from before that, or anew"
+            self._say(f"--epochs was {', '.join(sorted(before))} and is {now}: {doing}")
         self._move_away(others if any_length is None else beyond)
 
     def _move_away(self, places: Sequence[Path]) -> None:

@@ -132,12 +132,23 @@ def load(path: str | Path, *, best: bool = False) -> TrainedAutoencoder:
 
 
 def export(autoencoder: TrainedAutoencoder, folder: Path) -> None:
-    """Writes an exported folder, whole or not at all; one that is there is replaced.
+    """Writes an exported folder, whole or not at all.
+
+    An older export is replaced; any other folder that is there gets another name.
 
     Raises:
       OSError: if it cannot be written.
     """
-    whole.write_folder(folder, partial(_write, autoencoder))
+    whole.write_folder(folder, partial(_write, autoencoder), is_ours=is_export)
+
+
+def is_export(folder: Path) -> bool:
+    """Returns whether a folder holds the files of an exported model, and nothing else."""
+    try:
+        files = json.loads((folder / SAYS).read_text(encoding="utf-8"))["files"].keys()
+        return {path.name for path in folder.iterdir()} <= {*files, SAYS}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def _write(autoencoder: TrainedAutoencoder, folder: Path) -> None:

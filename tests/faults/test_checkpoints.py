@@ -257,6 +257,52 @@ def test_a_later_run_without_checkpoints_leaves_those_that_are_there(out, finish
     same(arrays(out), arrays(finished))
 
 
+def test_files_of_somebody_among_the_checkpoints_stay_where_they_are(out):
+    folder = out / "checkpoints" / MODEL
+    mine = [out / "checkpoints" / "best.pt", folder / "x", folder / "000003" / "notes.txt"]
+    mine.append(folder / "000001" / "data.bin")  # its folder looks like a checkpoint
+    mine[-1].parent.mkdir()
+    for path in mine:
+        path.write_text("mine")
+    assert run(out, "--resume", "--epochs", "6") == 0  # checkpoints after 3 and 4 are superseded
+    assert [path.name for path in mine if path.read_text() != "mine"] == []
+    assert places(out) == ["000001", "000003", "000005", "000006", "x"]
+
+
+def test_a_folder_of_somebody_in_the_place_of_a_checkpoint_gets_another_name(tmp_path):
+    state = jaxae.TrainState({"w": np.ones(2)}, (), np.int32(5))
+    options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
+    (tmp_path / "m" / "000002").mkdir(parents=True)
+    (tmp_path / "m" / "000002" / "best.pt").write_text("mine")
+    store = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options)
+    store.of(["m"]).save(0, jaxae.Snapshot(state, 2, 0, np.ones(2), np.ones(3)))
+    assert store.close(is_over=True)
+    assert (tmp_path / "m" / "000002.kept-1" / "best.pt").read_text() == "mine"
+    assert checkpoints.read_manifest(tmp_path / "m" / "000002")["epoch"] == 2
+
+
+def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoints(
+    tmp_path, finished, monkeypatch, capsys
+):
+    """Also those after its last epoch, so that what is loaded is the trained model."""
+    saved = []
+    save = checkpoints.Checkpoints.save
+
+    def stop_after_two(self, name, snapshot):
+        save(self, name, snapshot)
+        saved.append(snapshot.epoch)
+        if snapshot.epoch == 2:
+            raise RuntimeError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "save", stop_after_two)
+        with pytest.raises(RuntimeError, match="stop"):
+            run(tmp_path)
+    assert run(tmp_path, "--resume", options=[*OPTIONS, "--epochs", "4"]) == 0
+    assert f"checkpoints are in {tmp_path / 'checkpoints'}" in capsys.readouterr().out
+    same(arrays(tmp_path), arrays(finished))
+
+
 def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, monkeypatch):
     clock = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))

@@ -321,7 +321,7 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
         assert run(tmp_path, *options_of(3, "--resume")) == 0
     assert saved == [2, 3]
     said = capsys.readouterr().out
-    assert f"--epochs was 1 and is 3: {MODEL} go on, as if it had been so from the start" in said
+    assert f"--epochs was 1 and is 3: going on with {MODEL}, as if it had been so from" in said
     assert numbers(tmp_path) == numbers(untouched)
     for name, array in final_arrays(untouched).items():
         assert array.tobytes() == final_arrays(tmp_path)[name].tobytes()
@@ -336,7 +336,7 @@ def test_fewer_epochs_at_resume_are_those_of_a_shorter_run(tmp_path, capsys):
         assert numbers(tmp_path / "long") == numbers(tmp_path / other)
         places = (tmp_path / "long" / "checkpoints" / MODEL).iterdir()
         assert max(path.name for path in places) == f"00000{epochs}"
-    assert "go on from their last checkpoint before that" in capsys.readouterr().out
+    assert f"going on with {MODEL} from before that, or anew" in capsys.readouterr().out
     moved = tmp_path / "long" / "checkpoints.earlier-1" / MODEL / "000005"
     assert checkpoints.read_manifest(moved)["epoch"] == 5
 
@@ -353,5 +353,5 @@ def test_where_the_steps_depend_on_the_number_of_epochs_models_are_trained_anew(
     again = checkpoints.Checkpoints(tmp_path / "c", is_resumed=True, epochs=None, **options)
     assert again.of(["scheduled"]).restore(0, state) is None
     assert again.of(["constant"], any_length=50).restore(0, state).epoch == 2
-    assert "--epochs was 2 and is default: scheduled are trained anew, because" in said[0]
+    assert "--epochs was 2 and is default: training scheduled anew, because" in said[0]
     assert (tmp_path / "c.earlier-1" / "scheduled" / "000002").is_dir()

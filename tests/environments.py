@@ -1,0 +1,149 @@
+"""Runs the whole suite in fresh environments: every Python here, newest and oldest packages.
+
+    python tests/environments.py                   all of them; writes docs/environments.md
+    python tests/environments.py --newest-other    the newest besides this one; writes nothing
+
+Each environment is made from nothing in a temporary folder, from a clone of the last commit, so
+what is not committed is not tested. Python 3.11 and newer are looked for on the path and among
+the versions of pyenv. "newest" is what ``pip install -r requirements.txt`` takes; "oldest" are the
+lower bounds of that file themselves, as ``uv`` resolves them. About a quarter of an hour each, on
+two cores; needs a package index.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "environments.md"
+PACKAGES = ("jax", "flax", "optax", "numpy", "orbax-checkpoint", "matplotlib")
+OLDEST_PYTHON = (3, 11)
+HEAD = f"""# Where the tests were run
+
+Each line is a run of the whole suite in a fresh environment, from a fresh clone, by
+`python tests/environments.py`. "newest" is what `pip install -r requirements.txt` takes on that
+day, "oldest" the lower bounds of that file.
+
+| Python | packages | {" | ".join(PACKAGES)} | result | minutes | cores | day |
+|---|---|{"---|" * len(PACKAGES)}---|---:|---:|---|
+"""
+
+
+class Python(NamedTuple):
+    """An interpreter, and its version such as (3, 13)."""
+
+    path: str
+    version: tuple[int, int]
+
+
+def find_pythons() -> list[Python]:
+    """Returns one interpreter of each version from 3.11 on, the oldest version first."""
+    places = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        places += sorted(Path(root).glob("versions/*/bin"))
+    candidates = [sys.executable]
+    candidates += [str(path) for place in places for path in sorted(place.glob("python3.*"))]
+    found: dict[tuple[int, int], Python] = {}
+    ask = "import sys, venv, ensurepip; print(sys.version_info[0], sys.version_info[1])"
+    for path in candidates:
+        if not re.fullmatch(r"python(3(\.\d+)?)?(\.exe)?", Path(path).name):
+            continue
+        answer = subprocess.run([path, "-c", ask], capture_output=True, text=True)
+        if answer.returncode == 0:  # a shim of pyenv without its version fails
+            major, minor = map(int, answer.stdout.split())
+            found.setdefault((major, minor), Python(path, (major, minor)))
+    return [found[version] for version in sorted(found) if version >= OLDEST_PYTHON]
+
+
+def newest_other(pythons: Sequence[Python]) -> Python | None:
+    """Returns the newest interpreter of another version than this one, or None."""
+    others = [python for python in pythons if python.version != sys.version_info[:2]]
+    return others[-1] if others else None
+
+
+def run_suite(python: Python, packages: str) -> tuple[bool, str]:
+    """Runs the suite in an environment of its own.
+
+    Args:
+      python: the interpreter.
+      packages: "newest" or "oldest".
+
+    Returns:
+      Whether it passed, and its line of the table.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clone, environment = Path(folder, "clone"), Path(folder, "environment")
+        _call("git", "clone", "--quiet", str(ROOT), str(clone))
+        data = ROOT.parent / "shared"
+        if data.is_dir():  # the tests look for real data beside the repository
+            Path(folder, "shared").symlink_to(data)
+        _call(python.path, "-m", "venv", str(environment))
+        own = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+        if packages == "newest":
+            _call(
+                str(own), "-m", "pip", "install", "--quiet", "-r", str(clone / "requirements.txt")
+            )
+        else:
+            _call(str(own), "-m", "pip", "install", "--quiet", "uv")
+            options = ["--quiet", "--python", str(own), "--resolution", "lowest-direct"]
+            requirements = str(clone / "requirements.txt")
+            _call(str(own), "-m", "uv", "pip", "install", *options, "-r", requirements)
+        started = time.monotonic()
+        suite = subprocess.run(
+            [str(own), "-m", "pytest"], cwd=clone, text=True, stdout=subprocess.PIPE
+        )
+        minutes = (time.monotonic() - started) / 60
+        print(suite.stdout[-6000:], flush=True)
+        summary = suite.stdout.strip().rpartition("\n")[2]
+        result = summary.rpartition(" in ")[0] or f"no tests ran, exit status {suite.returncode}"
+        ask = "from importlib.metadata import version; import sys\n"
+        ask += "print(*map(version, sys.argv[1:]))"
+        versions = _call(str(own), "-c", ask, *PACKAGES).split()
+        exact = _call(str(own), "-c", "import platform; print(platform.python_version())").strip()
+    day = datetime.date.today().isoformat()
+    last = [result, f"{minutes:.1f}", str(os.cpu_count()), f"{day}, {platform.system()}"]
+    return suite.returncode == 0, f"| {' | '.join([exact, packages, *versions, *last])} |"
+
+
+def _call(*command: str) -> str:
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def main() -> int:
+    """Returns 0 if the suite passed everywhere."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--newest-other", action="store_true", help="one run, nothing is written")
+    options = parser.parse_args()
+    pythons = find_pythons()
+    print("Python here:", ", ".join(f"{p.version[0]}.{p.version[1]} ({p.path})" for p in pythons))
+    if options.newest_other:
+        other = newest_other(pythons)
+        if other is None:
+            print("no other Python from 3.11 on is here; the suite runs in this one alone")
+            return 0
+        print(f"the whole suite once more in Python {other.version[0]}.{other.version[1]}")
+        passed, line = run_suite(other, "newest")
+        print(line)
+        return 0 if passed else 1
+    runs = [(python, "newest") for python in pythons] + [(pythons[0], "oldest")]
+    outcomes = []
+    for python, packages in runs:
+        outcomes.append(run_suite(python, packages))
+        lines = "\n".join(line for _, line in outcomes)
+        PAGE.write_text(f"{HEAD}{lines}\n", encoding="utf-8")
+    return 0 if all(passed for passed, _ in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,7 +21,8 @@ from idx_files import idx_bytes, random_split, write_four
 
 from experiments.common import data
 from experiments.common.errors import InputError
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import folders, idx, tfds_source
+from experiments.common.sources.names import Name
 from experiments.common.sources.rows_file import RowsFile
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -445,7 +446,7 @@ def test_decoded_images_are_kept_and_stay_on_the_disk(prepared, monkeypatch, tmp
     first = data.load("mnist", target)
     monkeypatch.setattr(tfds_source, "_decode_split", lambda *_: pytest.fail("decoded again"))
     assert data.load("mnist", target).fingerprint() == first.fingerprint()
-    assert isinstance(tfds_source.load("mnist", target)["train"][0], RowsFile)
+    assert isinstance(tfds_source.load(Name("mnist", None, None), target)["train"][0], RowsFile)
 
 
 def test_a_damaged_cache_is_made_again(prepared, tmp_path):
@@ -500,7 +501,7 @@ def test_no_network_is_one_line_with_the_commands(tmp_path, server):
         data.load("mnist", tmp_path)
     line = str(caught.value)
     assert "\n" not in line
-    for part in ("cannot be reached", "python -m experiments", "--data-dir", "--dataset digits"):
+    for part in ("cannot be reached", 'data.load("mnist", Path(', "--data-dir", "--dataset digits"):
         assert part in line
 
 
@@ -531,7 +532,7 @@ def test_configs_and_versions_of_a_name(prepared, tmp_path):
     shutil.copytree(target / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
     (unfinished / "features.json").unlink()
     assert data.load("mnist", tmp_path).fingerprint() == plain
-    place = lambda *parts: tfds_source._prepared_folder(tmp_path, *parts)
+    place = lambda *parts: folders.find_prepared(tmp_path, *parts)
     for version in ("3.1.0", "3.10.0", "3.9.0"):
         folder = tmp_path / "emnist" / "letters" / version
         folder.mkdir(parents=True)

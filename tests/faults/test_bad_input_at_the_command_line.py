@@ -131,7 +131,7 @@ FILES = {
     "nothing.npz": npz(),
     "objects.npz": npz(x_train=np.array([{}], object), x_test=GREY),
     "odd.npz": npz(a=GREY, b=GREY),
-    "no_test.npz": npz(x_train=GREY, y_train=np.zeros(10, int)),
+    "no_test.npz": npz(x_train=GREY, x_tset=GREY, y_train=np.zeros(10, int)),
     "text_inside.npz": zipped(x_train="1,2,3", x_test="4,5,6"),
     "two_lines.npz": npz(**{"a\nb": GREY, "c": GREY}),
     "shapes.npz": npz(train=GREY, test=GREY[:, :2]),
@@ -371,7 +371,7 @@ encrypted           | lecture           | --dataset {in}/encrypted.npz     | can
 nothing inside      | denoising         | --dataset {in}/nothing.npz       | but it holds nothing
 objects inside      | sparse            | --dataset {in}/objects.npz       | Object arrays cannot be loaded
 odd names           | contractive       | --dataset {in}/odd.npz           | must hold x_train and x_test.*but it holds a, b
-no test split       | dae_vs_cae        | --dataset {in}/no_test.npz       | but it holds x_train, y_train
+no test split       | dae_vs_cae        | --dataset {in}/no_test.npz       | but it holds x_train, x_tset, y_train
 text inside         | overcomplete_copy | --dataset {in}/text_inside.npz   | must hold x_train and x_test
 shapes differ       | lecture           | --dataset {in}/shapes.npz        | train images are \\(4, 4, 1\\), but test \\(2, 4, 1\\)
 words as labels     | denoising         | --dataset {in}/words_as_labels.npz | must have integer labels, but they are <U1
@@ -409,7 +409,7 @@ IDX three of four   | denoising         | --dataset mnist --data-dir {in}/idx_th
 IDX other labels    | sparse            | --dataset mnist --data-dir {in}/idx_labels       | holds 12 images, but .* 7 labels
 IDX of no relative  | lecture           | --dataset cifar10 --data-dir {in}/idx            | cifar10 is not prepared in
 no network          | denoising         | --dataset mnist --data-dir {in}/tfds/mnist/3.0.1/none | is not a folder
-another version     | contractive       | --dataset mnist:9.9.9 --data-dir {in}/tfds       | mnist is not prepared .* cannot be reached
+another version     | contractive       | --dataset mnist:9.9.9 --data-dir {in}/tfds       | mnist:9.9.9 is not prepared .*; prepared there is mnist:3.0.1; it has the version 3.0.1$
 another data set    | dae_vs_cae        | --dataset kmnist --data-dir {in}/tfds/mnist/3.0.1 | holds mnist, but --dataset is kmnist
 shard missing       | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_shard    | is missing; prepare the data set mnist again
 shard truncated     | lecture           | --dataset mnist --data-dir {in}/tfds_cut         | mnist-train.* cannot be decoded
@@ -489,12 +489,10 @@ def listing(folder):
 @pytest.fixture
 def folders(inputs, tmp_path, monkeypatch):
     """Where a row may look, and a check that it has left everything as it was."""
-    import tensorflow_datasets as tfds
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tensorflow_datasets"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
     before = listing(inputs) | listing(tmp_path)
     with as_on_the_command_line():
         yield {"in": inputs, "long": LONG}

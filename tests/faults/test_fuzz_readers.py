@@ -29,7 +29,7 @@ from idx_files import idx_bytes
 import jaxae
 from experiments.common import checkpoints, data, trained
 from experiments.common.errors import InputError
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import array_file, decoded, idx, tfrecord
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parent.parent.parent
@@ -232,7 +232,7 @@ def load(path):
 @given(st.sampled_from(["x.npy", "x.npz"]), anything_like(*NPY) | odd_headers())
 def test_npy(largest, folder, name, content):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_LARGE", largest)  # beyond it a file stays where it is
+        patch.setattr(array_file, "_LARGE", largest)  # beyond it a file stays where it is
         read_or_refuse(load, folder / name, content)
 
 
@@ -255,7 +255,7 @@ LENGTHS = st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1])
     | st.builds(lambda n, rest: struct.pack("<QI", n, 0) + rest, LENGTHS, st.binary(max_size=40))
 )
 def test_tfrecord(folder, content):
-    read = lambda path: list(tfds_source.read_tfrecord(path))
+    read = lambda path: list(tfrecord.read_tfrecord(path))
     found = read_or_refuse(read, folder / "tfrecord", content)
     if found is not None:
         assert sum(len(record) + 16 for record in found) == len(content)
@@ -288,11 +288,11 @@ def entry(folder):
 def decode(split):
     images, labels = DECODED[split]
     rows = zip(images, np.zeros(len(images), int) if labels is None else labels, strict=True)
-    return tfds_source.Decoded(len(images), iter(rows), labels is not None)
+    return decoded.Decoded(len(images), iter(rows), labels is not None)
 
 
 def cached(folder):
-    return tfds_source._cached({"train": [folder / "shard"], "test": []}, decode)
+    return decoded.load({"train": [folder / "shard"], "test": []}, decode)
 
 
 @fuzz
@@ -461,14 +461,14 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 from experiments.common import data
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import idx, tfrecord
 from experiments.common.errors import InputError
 
 readers = {
     ".idx": lambda path: idx.read(path, ndim=3),
     ".npy": lambda path: data.load(str(path)),
     ".npz": lambda path: data.load(str(path)),
-    ".tfrecord": lambda path: list(tfds_source.read_tfrecord(path)),
+    ".tfrecord": lambda path: list(tfrecord.read_tfrecord(path)),
 }
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))

@@ -1,0 +1,181 @@
+"""A folder of PNG and JPEG images: one folder a class, or images without classes.
+
+``class/image.png``, or ``train/class/image.png`` and ``test/class/image.png``; or the images
+themselves in place of the folders of classes. Classes are numbered in the order of their names, or
+of their values where all names are whole numbers. Grey images have one channel and all others
+three: those with a palette become RGB. Transparency is left out where every pixel is opaque, and
+refused where one is not, since what lies below it is not known.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.common.errors import InputError, first_line
+from experiments.common.sources import decoded
+
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+_OTHER_IMAGES = {".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".avif", ".heic"}
+_NOT_OF_THE_USER = {"thumbs.db", "desktop.ini", "__macosx"}
+# Names of the folders of a split, the best first; validation images are a test split if need be.
+_SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "validation", "valid", "val"),
+}
+
+
+class _Split(NamedTuple):
+    """The images of a split in the order of their paths, and their classes, or None."""
+
+    images: list[Path]
+    classes: list[str] | None
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Returns whether there are PNG or JPEG images in a folder, or in folders of classes there."""
+    for depth in ("*", "*/*", "*/*/*"):
+        if any(_is_image(path) for path in folder.glob(depth)):
+            return True
+    return False
+
+
+def load(folder: Path) -> decoded.Splits:
+    """Returns images uint8 ``(n, height, width, channels)`` and labels ``(n,)``, or None.
+
+    Raises:
+      InputError: if there are none, they are not of one size, or one cannot be read.
+    """
+    splits = {split: _list_images(place) for split, place in _split_folders(folder).items()}
+    numbers = _numbers({name for split in splits.values() for name in split.classes or ()})
+    labels = {
+        name: [numbers[c] for c in split.classes or ()] or [0] * len(split.images)
+        for name, split in splits.items()
+    }
+    first = splits["train"].images[0]
+    shape = _read_image(first).shape
+
+    def decode(name: str) -> decoded.Decoded:
+        rows = _rows(splits[name].images, labels[name], first, shape)
+        return decoded.Decoded(len(labels[name]), rows, splits[name].classes is not None)
+
+    files = {name: split.images for name, split in splits.items()}
+    return decoded.load(files, decode, reading=f"images {json.dumps(labels)}")
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """Returns the folder of each split: the whole one is the train split if there are none."""
+    inside = {path.name.lower(): path for path in _entries(folder) if path.is_dir()}
+    found = {
+        split: next((inside[name] for name in names if name in inside), None)
+        for split, names in _SPLITS.items()
+    }
+    places = {split: place for split, place in found.items() if place is not None}
+    others = [path for path in inside.values() if path not in places.values()]
+    has_classes_beside = any(_images_in(path) for path in others)  # then train is one of them
+    is_divided = len(places) == 2 or ("train" in places and not has_classes_beside)
+    return places if is_divided else {"train": folder}
+
+
+def _list_images(folder: Path) -> _Split:
+    """Returns the images of a folder, or those in the folders of classes that are in it."""
+    flat = _images_in(folder)
+    by_class = {path.name: _images_in(path) for path in _entries(folder) if path.is_dir()}
+    by_class = {name: images for name, images in by_class.items() if images}
+    if flat and by_class:
+        raise InputError(
+            f"--dataset {flat[0]} is beside folders of images, such as {min(by_class)}; "
+            "put it into the folder of its class"
+        )
+    for name in by_class:
+        for inner in _entries(folder / name):
+            if inner.is_dir() and _images_in(inner):
+                raise InputError(f"--dataset {inner} holds images, but is in the folder of a class")
+    if by_class:
+        images = [image for name in sorted(by_class) for image in by_class[name]]
+        return _Split(images, [path.parent.name for path in images])
+    if not flat:
+        raise InputError(f"--dataset {folder} holds no PNG or JPEG images, nor folders of them")
+    return _Split(flat, None)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Returns what is in a folder, without hidden files and those that systems leave there."""
+    is_hidden = lambda path: path.name.startswith(".") or path.name.lower() in _NOT_OF_THE_USER
+    return [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Returns the images in a folder.
+
+    Raises:
+      InputError: if there are some that are not read.
+    """
+    entries = _entries(folder)
+    for path in entries:
+        if path.suffix.lower() in _OTHER_IMAGES and path.is_file():
+            raise InputError(f"--dataset {path} must be a PNG or a JPEG, as all images of a folder")
+    return [path for path in entries if _is_image(path)]
+
+
+def _is_image(path: Path) -> bool:
+    is_named_so = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    return is_named_so and path.is_file()
+
+
+def _numbers(names: set[str]) -> dict[str, int]:
+    """Returns the number of each class."""
+    is_whole = all(name.isascii() and name.isdigit() for name in names)
+    ordered = sorted(names, key=lambda name: (int(name), name) if is_whole else (0, name))
+    return {name: number for number, name in enumerate(ordered)}
+
+
+def _rows(
+    paths: Sequence[Path], labels: Sequence[int], first: Path, shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, int]]:
+    for path, label in zip(paths, labels, strict=True):
+        image = _read_image(path)
+        if image.shape != shape:
+            raise InputError(
+                f"--dataset {path} is {_described(image.shape)}, but {os.fspath(first)} is "
+                f"{_described(shape)}; all images must be of one size, and all grey or all colour"
+            )
+        yield image, label
+
+
+def _described(shape: tuple[int, ...]) -> str:
+    height, width, channels = shape
+    return f"{height} x {width} {'grey' if channels == 1 else 'colour'}"
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """Returns the pixels uint8 ``(height, width, channels)`` of one file.
+
+    Raises:
+      InputError: if it cannot be read, has transparent pixels, or more than 8 bits a channel.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            is_deep = any("16" in str(tile.args) for tile in image.tile)  # Pillow cuts colour to 8
+            mode = image.mode
+            has_alpha = "A" in mode or "transparency" in image.info
+            if is_deep or mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+                kind = "more than 8 bits a channel" if is_deep else f"the mode {mode}"
+                raise InputError(f"--dataset {path} has {kind}; save it as 8-bit grey or RGB")
+            if has_alpha and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+                raise InputError(f"--dataset {path} has transparent pixels; save it without them")
+            pixels = np.asarray(image.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+    except InputError:
+        raise
+    except Exception as error:  # damaged bytes raise whatever the decoders raise, bombs too
+        raise InputError(
+            f"--dataset {path} cannot be read as an image: {first_line(error)}; is it damaged?"
+        ) from error
+    return pixels.reshape(*pixels.shape[:2], -1)

@@ -127,7 +127,7 @@ def load(
     name, stored = _read(dataset, data_dir, has_room)
     splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
     if "test" not in splits:
-        splits = _hold_out(*splits["train"])
+        splits = _hold_out(dataset, *splits["train"])
     train: Images
     test: Images
     (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
@@ -208,10 +208,10 @@ def _read_named(dataset: str, data_dir: Path | None) -> tuple[str, Splits]:
     return str(name), {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
 
 
-def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
+def _hold_out(dataset: str, images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
     if len(images) < _HOLD_OUT:
         raise InputError(
-            f"a data set without a test split needs at least {_HOLD_OUT} examples, "
+            f"--dataset {dataset} has no test split, and needs at least {_HOLD_OUT} examples, "
             f"but it has {len(images)}"
         )
     is_test = np.arange(len(images)) % _HOLD_OUT == _HOLD_OUT - 1

@@ -142,7 +142,7 @@ def canonical(source: str, images: Any, labels: np.ndarray | None) -> Pixels:
     beyond = max(-low, high - 1)
     if beyond > _rounding_error(images.dtype):
         raise InputError(
-            f"{source} must lie in [0, 1], but it spans [{low}, {high}]; "
+            f"{source} must lie in [0, 1], but it spans [{low!s}, {high!s}]; "
             "scale it, or store it as uint8"
         )
     classes = np.zeros(len(images), np.int64) if labels is None else labels

@@ -48,7 +48,7 @@ def load(path: Path, has_room: Callable[[int], bool]) -> Splits:
     except Exception as error:  # damaged bytes raise what NumPy, zlib, zipfile, tokenize raise
         reason = first_line(error)
         if "allow_pickle" in reason:  # NumPy's advice would run code that is in the file
-            reason += "; numpy.stack makes one array of a list of images"
+            reason += "; numpy.stack makes a plain array of a list"
         raise InputError(f"--dataset {path} cannot be read as {path.suffix}: {reason}") from error
 
 

@@ -18,6 +18,8 @@ def find_prepared(root: Path, name: str, config: str | None, version: str | None
     Raises:
       InputError: if there is none, but one that lacks a file.
     """
+    if not root.is_dir():
+        return None
     if (root / _INFO).is_file():  # under whatever name
         return root
     finished = [path for path in _versions(root, name, config) if (path / _INFO).is_file()]

@@ -99,7 +99,10 @@ def _list_images(folder: Path) -> _Split:
         images = [image for name in sorted(by_class) for image in by_class[name]]
         return _Split(images, [path.parent.name for path in images])
     if not flat:
-        raise InputError(f"--dataset {folder} holds no PNG or JPEG images, nor folders of them")
+        raise InputError(
+            f"--dataset {folder} holds no PNG or JPEG images, nor folders of them; IDX files and "
+            "data prepared by TensorFlow Datasets are for --data-dir, with their name as --dataset"
+        )
     return _Split(flat, None)
 
 
@@ -119,12 +122,14 @@ def _images_in(folder: Path) -> list[Path]:
     for path in entries:
         if path.suffix.lower() in _OTHER_IMAGES and path.is_file():
             raise InputError(f"--dataset {path} must be a PNG or a JPEG, as all images of a folder")
+        if _is_image(path) and not path.is_file():  # a pipe, or a link to nothing
+            raise InputError(f"--dataset {path} is no regular file")
     return [path for path in entries if _is_image(path)]
 
 
 def _is_image(path: Path) -> bool:
     is_named_so = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    return is_named_so and path.is_file()
+    return is_named_so and not path.is_dir()
 
 
 def _numbers(names: set[str]) -> dict[str, int]:
@@ -161,8 +166,10 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=("PNG", "JPEG"))
+        with image:
             is_deep = any("16" in str(tile.args) for tile in image.tile)  # Pillow cuts colour to 8
             mode = image.mode
             has_alpha = "A" in mode or "transparency" in image.info

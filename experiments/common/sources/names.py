@@ -39,19 +39,24 @@ def _squeezed(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def preparing_command(name: Name, data_dir: Path | None) -> str:
+def preparing_command(name: Name, folder: Path) -> str:
     """Returns what prepares a data set with TensorFlow, to be pasted into a shell."""
-    place = "" if data_dir is None else f", data_dir={_quoted(data_dir)}"
-    builder = f"tfds.builder({_quoted(name)}{place}, file_format={_quoted('array_record')})"
-    code = f"import tensorflow_datasets as tfds; {builder}.download_and_prepare()"
-    return shlex.join(["python", "-c", code])
+    options = f"data_dir={_quoted(folder)}, file_format={_quoted('array_record')}"
+    code = f"tfds.builder({_quoted(name)}, {options}).download_and_prepare()"
+    return shlex.join(["python", "-c", f"import tensorflow_datasets as tfds; {code}"])
 
 
 def loading_command(name: Name, data_dir: Path | None) -> str:
-    """Returns what downloads a data set without an experiment, to be pasted into a shell."""
-    place = "" if data_dir is None else f", Path({_quoted(data_dir)})"
-    code = "from pathlib import Path; from experiments.common import data; "
-    return shlex.join(["python", "-c", f"{code}data.load({_quoted(name)}{place})"])
+    """Returns what downloads a data set without an experiment, to be pasted into a shell.
+
+    The folder need not be there: it is for another machine.
+    """
+    start = "from experiments.common import data; "
+    if data_dir is None:
+        return shlex.join(["python", "-c", f"{start}data.load({_quoted(name)})"])
+    code = f"from pathlib import Path; {start}data.load({_quoted(name)}, Path({_quoted(data_dir)}))"
+    make = shlex.join(["mkdir", "-p", "--", str(data_dir)])
+    return f"{make} && {shlex.join(['python', '-c', code])}"
 
 
 def _quoted(value: object) -> str:

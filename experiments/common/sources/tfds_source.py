@@ -37,7 +37,10 @@ def find_name(text: str) -> Name | None:
         return None
     # The list of all names takes an import of TensorFlow Datasets, a second or two.
     name = find_alike(parsed.name, idx.RELATIVES) or find_alike(parsed.name, _all_names())
-    return parsed._replace(name=name) if name else None
+    if not name:
+        return None
+    config = find_alike(parsed.config, _configs_of(name)) if parsed.config else None
+    return Name(name, config or parsed.config, parsed.version)
 
 
 def unknown(text: str) -> InputError:
@@ -49,6 +52,12 @@ def unknown(text: str) -> InputError:
         "TensorFlow Datasets, the path of a .npy, .npz or .csv file, or a folder of PNG or JPEG "
         f"images{hint}"
     )
+
+
+def _configs_of(name: str) -> list[str]:
+    import tensorflow_datasets as tfds
+
+    return [config.name for config in tfds.builder_cls(name).builder_configs.values()]
 
 
 def _all_names() -> list[str]:
@@ -98,18 +107,16 @@ def _open(name: Name, data_dir: Path | None) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)  # no advice about OpenCV
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"--data-dir {data_dir} is not a folder")
-    base = tfds.builder_cls(name.name)
-    configs = [config.name for config in base.builder_configs.values()]
-    config = find_alike(name.config, configs) if name.config else next(iter(configs), None)
-    if name.config and not config:
+    configs = _configs_of(name.name)
+    if name.config and name.config not in configs:
         raise InputError(
             f"--dataset {name}: {name.name} has "
             f"{'the configs ' + ', '.join(configs) if configs else 'no configs'}"
         )
-    wanted = name._replace(config=config)
+    wanted = name if name.config else name._replace(config=next(iter(configs), None))
     root = data_dir or tfds_folder()
     if not (folder := folders.find_prepared(root, *wanted)):
-        return prepare(base, wanted, data_dir)
+        return prepare(tfds.builder_cls(name.name), wanted, data_dir)
     folders.require_features(folder)
     try:
         builder = tfds.builder_from_directory(folder)
@@ -154,7 +161,7 @@ def prepare(base: Any, name: Name, data_dir: Path | None) -> Any:
     if not is_idx and not _has_tensorflow():
         raise InputError(
             f"{missing}; preparing it needs TensorFlow once: pip install tensorflow && "
-            f"{names.preparing_command(name, data_dir)}; --dataset digits needs none of this"
+            f"{names.preparing_command(name, folder)}; --dataset digits needs none of this"
         )
     url = getattr(base, "URL", "https://storage.googleapis.com/")
     if not _reachable(url):

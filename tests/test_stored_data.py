@@ -171,6 +171,16 @@ def test_an_npz_without_room_is_unpacked_once(save, large, tmp_path, monkeypatch
     assert data.load(str(path), has_room=no_room).fingerprint() == in_memory.fingerprint()
 
 
+def test_a_damaged_unpacked_array_is_unpacked_again(large, tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=IMAGES, x_test=IMAGES[:9], about=np.array([{}], object))
+    expected = data.load(str(path), has_room=no_room).fingerprint()
+    (unpacked,) = (tmp_path / "cache").glob("*/x_train.npy")
+    truncate(unpacked)
+    assert data.load(str(path), has_room=no_room).fingerprint() == expected
+    assert sorted(p.name for p in unpacked.parent.iterdir()) == ["x_test.npy", "x_train.npy"]
+
+
 def test_two_at_a_time_unpack_once(large, tmp_path, monkeypatch):
     np.savez(tmp_path / "x.npz", x_train=IMAGES, x_test=IMAGES[:9])
     real, written = whole.write_folder, []

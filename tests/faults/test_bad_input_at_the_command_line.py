@@ -139,6 +139,16 @@ FILES = {
     "fractions.npz": npz(x_train=GREY, x_test=GREY, y_train=np.full(10, 0.5)),
     "short_labels.npz": npz(x_train=GREY, x_test=GREY, y_train=np.ones(3, int)),
     "one_hot.npz": npz(x_train=GREY, x_test=GREY, y_test=np.eye(10, dtype=int)),
+    "first.npy": npy(np.zeros((9, 3, 8, 8), np.float32)),
+    "depth.npy": npy(np.ones((9, 4), np.uint16)),
+    "ragged.csv": content(b"label,1x1\n1,2\n1,2,3\n"),
+    "no_square.csv": content(b"1,2,3,4,5,6,7\n"),
+    "no_images": lambda path: path.mkdir(),
+    "images": lambda path: (path.mkdir(), (path / "x.PNG").write_bytes(b"no image")),
+    "zipped": lambda path: (
+        path.mkdir(),
+        zipped(**{"train-images-idx3-ubyte": ""})(path / "a.zip"),
+    ),
     "file": content(b"keep me"),
     "full": lambda path: (path / "metrics.json").mkdir(parents=True),
     "listing": lambda path: (path / ".files.json").mkdir(parents=True),
@@ -219,6 +229,7 @@ TFDS = {
     "tfds_bad_info": lambda folder, _: (folder / "dataset_info.json").write_text("{"),
     "tfds_bad_features": lambda folder, _: (folder / "features.json").write_text("[3"),
     "tfds_no_features": lambda folder, _: (folder / "features.json").unlink(),
+    "tfds_no_info": lambda folder, _: (folder / "dataset_info.json").unlink(),
     "tfds_no_image": without_image,
     "tfds_no_train": change_train(name="other"),
     "tfds_fewer": change_train(shardLengths=["29"]),
@@ -353,6 +364,16 @@ NaN                 | overcomplete_copy | --dataset {in}/nan.npy           | mus
 infinite            | lecture           | --dataset {in}/inf.npy           | must be finite, but 36 values
 0 to 255 as floats  | denoising         | --dataset {in}/bytes.npy         | must lie in \\[0, 1\\].*127.5
 negative            | sparse            | --dataset {in}/negative.npy      | must lie in \\[0, 1\\], but it spans \\[-0.5
+channels first      | sparse            | --dataset {in}/first.npy         | np.moveaxis\\(x, 1, -1\\)
+16 bits             | denoising         | --dataset {in}/depth.npy         | must be uint8 .* x / 65535 where
+no CSV              | lecture           | --dataset nowhere/x.CSV          | --dataset nowhere/x.CSV does not exist$
+ragged CSV          | contractive       | --dataset {in}/ragged.csv        | ragged.csv line 3 has 3 values, but the first line 2
+CSV of no squares   | dae_vs_cae        | --dataset {in}/no_square.csv     | name the columns in its first line
+folder of nothing   | sparse            | --dataset {in}/no_images/        | holds no PNG or JPEG images.* are for --data-dir
+folder of IDX files | overcomplete_copy | --dataset {in}/idx               | holds no PNG or JPEG images.* are for --data-dir
+no image in it      | lecture           | --dataset {in}/images            | x.PNG cannot be read as an image
+another file        | denoising         | --dataset {in}/file              | is a file, but of files only
+no home             | sparse            | --dataset ~nobody-here/x.npy     | the home folder is not known; write the whole path
 scalar              | contractive       | --dataset {in}/scalar.npy        | must be images .* but its shape is \\(\\)
 one axis            | dae_vs_cae        | --dataset {in}/one_axis.npy      | must be images \\(n, d\\).*\\(9,\\)
 five axes           | overcomplete_copy | --dataset {in}/five_axes.npy     | must be images
@@ -387,6 +408,9 @@ far from anything   | sparse            | --dataset qqqqzzzz               | is 
 no name             | contractive       | --dataset=                       | --dataset  is unknown
 path of no array    | dae_vs_cae        | --dataset no/such/file.txt       | is unknown
 above the folder    | lecture           | --dataset mnist/../../x          | --dataset mnist/../../x is unknown
+IDX in a zip file   | contractive       | --dataset mnist --data-dir {in}/zipped | holds a.zip; unpack it there$
+folder with a name  | dae_vs_cae        | --dataset {in}/images --data-dir {in}/idx | --data-dir is for named data sets
+home of nobody      | denoising         | --dataset mnist --data-dir ~nobody-here/x | --data-dir ~nobody-here/x
 config ..           | denoising         | --dataset mnist/..               | mnist has no configs
 needs TensorFlow    | overcomplete_copy | --dataset cifar10 --data-dir {in}/idx | needs TensorFlow once: pip install tensorflow
 odd config          | denoising         | --dataset emnist/nonsense        | emnist has the configs .*letters
@@ -417,7 +441,8 @@ shard empty         | denoising         | --dataset mnist --data-dir {in}/tfds_e
 shard of noise      | sparse            | --dataset mnist --data-dir {in}/tfds_noise       | mnist-train
 damaged info        | contractive       | --dataset mnist --data-dir {in}/tfds_bad_info    | cannot be read as a prepared data set
 damaged features    | dae_vs_cae        | --dataset mnist --data-dir {in}/tfds_bad_features | cannot be read as a prepared data set
-no features         | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_features | mnist
+no features         | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_features | holds no features.json; copy it there
+no information      | sparse            | --dataset mnist --data-dir {in}/tfds_no_info     | but not dataset_info.json; copy it there
 no image            | lecture           | --dataset mnist --data-dir {in}/tfds_no_image    | holds no images, but label
 no split train      | denoising         | --dataset mnist --data-dir {in}/tfds_no_train    | has no split named train, but
 fewer than stored   | sparse            | --dataset mnist --data-dir {in}/tfds_fewer       | holds 12 examples of 29|cannot be decoded

@@ -29,6 +29,13 @@ _SPLITS = {
 }
 
 
+class _Listing(NamedTuple):
+    """The images and the folders in a folder, by their names."""
+
+    images: list[Path]
+    folders: list[Path]
+
+
 class _Split(NamedTuple):
     """The images of a split in the order of their paths, and their classes, or None."""
 
@@ -39,7 +46,8 @@ class _Split(NamedTuple):
 def is_image_folder(folder: Path) -> bool:
     """Returns whether there are PNG or JPEG images in a folder, or in folders of classes there."""
     for depth in ("*", "*/*", "*/*/*"):
-        if any(_is_image(path) for path in folder.glob(depth)):
+        found = (path.suffix.lower() in _SUFFIXES and path.is_file() for path in folder.glob(depth))
+        if any(found):
             return True
     return False
 
@@ -69,35 +77,37 @@ def load(folder: Path) -> decoded.Splits:
 
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Returns the folder of each split: the whole one is the train split if there are none."""
-    inside = {path.name.lower(): path for path in _entries(folder) if path.is_dir()}
+    inside = {path.name.lower(): path for path in _list(folder).folders}
     found = {
         split: next((inside[name] for name in names if name in inside), None)
         for split, names in _SPLITS.items()
     }
     places = {split: place for split, place in found.items() if place is not None}
-    others = [path for path in inside.values() if path not in places.values()]
-    has_classes_beside = any(_images_in(path) for path in others)  # then train is one of them
-    is_divided = len(places) == 2 or ("train" in places and not has_classes_beside)
-    return places if is_divided else {"train": folder}
+    if len(places) == 1 and "train" in places:
+        others = [path for path in inside.values() if path != places["train"]]
+        if any(_list(path).images for path in others):  # then train is the name of a class
+            return {"train": folder}
+        return places
+    return places if len(places) == 2 else {"train": folder}
 
 
 def _list_images(folder: Path) -> _Split:
     """Returns the images of a folder, or those in the folders of classes that are in it."""
-    flat = _images_in(folder)
-    by_class = {path.name: _images_in(path) for path in _entries(folder) if path.is_dir()}
-    by_class = {name: images for name, images in by_class.items() if images}
+    flat, folders = _list(folder)
+    listings = {path.name: _list(path) for path in folders}
+    by_class = {name: listing for name, listing in listings.items() if listing.images}
     if flat and by_class:
         raise InputError(
             f"--dataset {flat[0]} is beside folders of images, such as {min(by_class)}; "
             "put it into the folder of its class"
         )
-    for name in by_class:
-        for inner in _entries(folder / name):
-            if inner.is_dir() and _images_in(inner):
-                raise InputError(f"--dataset {inner} holds images, but is in the folder of a class")
+    for inner in (path for listing in by_class.values() for path in listing.folders):
+        if _list(inner).images:
+            raise InputError(f"--dataset {inner} holds images, but is in the folder of a class")
     if by_class:
-        images = [image for name in sorted(by_class) for image in by_class[name]]
-        return _Split(images, [path.parent.name for path in images])
+        images = [image for name in sorted(by_class) for image in by_class[name].images]
+        classes = [name for name in sorted(by_class) for _ in by_class[name].images]
+        return _Split(images, classes)
     if not flat:
         raise InputError(
             f"--dataset {folder} holds no PNG or JPEG images, nor folders of them; IDX files and "
@@ -106,30 +116,29 @@ def _list_images(folder: Path) -> _Split:
     return _Split(flat, None)
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Returns what is in a folder, without hidden files and those that systems leave there."""
-    is_hidden = lambda path: path.name.startswith(".") or path.name.lower() in _NOT_OF_THE_USER
-    return [path for path in sorted(folder.iterdir()) if not is_hidden(path)]
-
-
-def _images_in(folder: Path) -> list[Path]:
-    """Returns the images in a folder.
+def _list(folder: Path) -> _Listing:
+    """Returns what is in a folder, but for hidden files and those that systems leave there.
 
     Raises:
-      InputError: if there are some that are not read.
+      InputError: if there are images that are not read.
     """
-    entries = _entries(folder)
-    for path in entries:
-        if path.suffix.lower() in _OTHER_IMAGES and path.is_file():
-            raise InputError(f"--dataset {path} must be a PNG or a JPEG, as all images of a folder")
-        if _is_image(path) and not path.is_file():  # a pipe, or a link to nothing
-            raise InputError(f"--dataset {path} is no regular file")
-    return [path for path in entries if _is_image(path)]
-
-
-def _is_image(path: Path) -> bool:
-    is_named_so = path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    return is_named_so and not path.is_dir()
+    found = _Listing([], [])
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith(".") or entry.name.lower() in _NOT_OF_THE_USER:
+                continue
+            if entry.is_dir():
+                found.folders.append(folder / entry.name)
+            elif suffix in _OTHER_IMAGES:
+                raise InputError(
+                    f"--dataset {entry.path} must be a PNG or a JPEG, as all images of a folder"
+                )
+            elif suffix in _SUFFIXES and not entry.is_file():  # a pipe, or a link to nothing
+                raise InputError(f"--dataset {entry.path} is no regular file")
+            elif suffix in _SUFFIXES:
+                found.images.append(folder / entry.name)
+    return found
 
 
 def _numbers(names: set[str]) -> dict[str, int]:

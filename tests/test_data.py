@@ -924,6 +924,7 @@ def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch
         ("", "is unknown"),
         ("no/such/file.txt", "is unknown"),
         ("qqqqzzzz", "allowed are digits"),
+        ("Digits", "did you mean digits"),
     ],
 )
 def test_unknown_data_sets(name, match):
@@ -935,6 +936,9 @@ def test_unknown_data_sets(name, match):
 def test_data_dir_that_is_no_folder(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         data.load("mnist", tmp_path / "nowhere")
+    write_four(tmp_path)
+    with pytest.raises(InputError, match="not a folder; name the folder in which it lies"):
+        data.load("mnist", tmp_path / "train-images-idx3-ubyte.gz")
 
 
 def test_data_dir_of_another_data_set(prepared):

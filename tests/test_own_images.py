@@ -240,7 +240,17 @@ def test_decoded_images_are_kept(tmp_path, monkeypatch):
         path.write_bytes(path.read_bytes()[:-1] + b"x")  # damaged: they are decoded again
     assert [data.load(path).fingerprint() for path in paths] == first
     monkeypatch.setattr(decoded, "_write_entry", lambda *_: pytest.fail("decoded again"))
-    assert [data.load(path).fingerprint() for path in paths] == first
+    stored = [data.load(path, has_room=lambda _: False) for path in paths]
+    assert [dataset.is_streamed for dataset in stored] == [True, True]
+    assert [dataset.fingerprint() for dataset in stored] == first
+
+
+def test_images_are_read_without_a_cache(tmp_path, monkeypatch, caplog):
+    write_images(tmp_path / "mine")
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "mine" / "3" / "1.png" / "cache"))
+    found = data.load(str(tmp_path / "mine")).fingerprint()
+    assert found == fingerprint(tmp_path, x_train=X, y_train=CLASSES)
+    assert "not kept" in caplog.text
 
 
 def test_a_moved_image_has_another_class(tmp_path):

@@ -182,8 +182,8 @@ def _read_path(path: Path, has_room: Callable[[int], bool]) -> Splits:
         )
     if not path.is_dir():
         raise InputError(
-            f"--dataset {path} is a file, but of files only .npy, .npz and .csv are read; "
-            "the folder of IDX files is for --data-dir, with --dataset mnist"
+            f"--dataset {path} is a file, but of files only .npy, .npz and .csv are read; unpack "
+            "an archive first; the folder of IDX files is for --data-dir, with --dataset mnist"
         )
     return image_folder.load(path)
 

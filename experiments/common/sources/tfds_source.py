@@ -106,7 +106,10 @@ def _open(name: Name, data_dir: Path | None) -> Any:
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # no advice about OpenCV
     if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"--data-dir {data_dir} is not a folder")
+        hint = "; name the folder in which it lies, and unpack it if it is an archive"
+        raise InputError(
+            f"--data-dir {data_dir} is not a folder{hint if data_dir.is_file() else ''}"
+        )
     configs = _configs_of(name.name)
     if name.config and name.config not in configs:
         raise InputError(
@@ -134,7 +137,7 @@ def _open(name: Name, data_dir: Path | None) -> Any:
 
 def _name_of(builder: Any) -> Name:
     config = builder.builder_config.name if builder.builder_config else None
-    return Name(builder.name, config, str(builder.version))
+    return Name(builder.name, config or None, str(builder.version))
 
 
 def _versions_of(base: Any, config: str | None) -> list[str]:

@@ -174,12 +174,11 @@ def _path_of(dataset: str) -> Path | None:
 
 
 def _read_path(path: Path, has_room: Callable[[int], bool]) -> Splits:
-    if path.suffix.lower() in _FILES:
-        return (
-            csv_file.load(path)
-            if path.suffix.lower() == ".csv"
-            else array_file.load(path, has_room)
-        )
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return csv_file.load(path)
+    if suffix in _FILES:
+        return array_file.load(path, has_room)
     if not path.is_dir():
         raise InputError(
             f"--dataset {path} is a file, but of files only .npy, .npz and .csv are read; unpack "

@@ -110,13 +110,7 @@ def _open(name: Name, data_dir: Path | None) -> Any:
         raise InputError(
             f"--data-dir {data_dir} is not a folder{hint if data_dir.is_file() else ''}"
         )
-    configs = _configs_of(name.name)
-    if name.config and name.config not in configs:
-        raise InputError(
-            f"--dataset {name}: {name.name} has "
-            f"{'the configs ' + ', '.join(configs) if configs else 'no configs'}"
-        )
-    wanted = name if name.config else name._replace(config=next(iter(configs), None))
+    wanted = _with_config(name)
     root = data_dir or tfds_folder()
     if not (folder := folders.find_prepared(root, *wanted)):
         return prepare(tfds.builder_cls(name.name), wanted, data_dir)
@@ -133,6 +127,17 @@ def _open(name: Name, data_dir: Path | None) -> Any:
         held = held if wanted.version else held._replace(version=None)
         raise InputError(f"{folder} holds {held}, but --dataset is {wanted}")
     return builder
+
+
+def _with_config(name: Name) -> Name:
+    """Returns a name with its config, which is the first one where none is given."""
+    configs = _configs_of(name.name)
+    if name.config and name.config not in configs:
+        raise InputError(
+            f"--dataset {name}: {name.name} has "
+            f"{'the configs ' + ', '.join(configs) if configs else 'no configs'}"
+        )
+    return name if name.config else name._replace(config=next(iter(configs), None))
 
 
 def _name_of(builder: Any) -> Name:

@@ -910,8 +910,8 @@ def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch
     assert len(data.load("mnist", target).test) == 5
     for arguments, match in (
         (("mnist",), "name a folder with --data-dir or TFDS_DATA_DIR"),
-        (("~/x.npy",), "--dataset ~/x.npy: the home folder is not known"),
-        (("mnist", Path("~/x")), "--data-dir ~/x: the home folder is not known"),
+        (("~/x.npy",), "--dataset ~/x.npy: there is no such home folder"),
+        (("mnist", Path("~/x")), "--data-dir ~/x: there is no such home folder"),
     ):
         with pytest.raises(InputError, match=match):
             data.load(*arguments)

@@ -373,7 +373,7 @@ folder of nothing   | sparse            | --dataset {in}/no_images/        | hol
 folder of IDX files | overcomplete_copy | --dataset {in}/idx               | holds no PNG or JPEG images.* are for --data-dir
 no image in it      | lecture           | --dataset {in}/images            | x.PNG cannot be read as an image
 another file        | denoising         | --dataset {in}/file              | is a file, but of files only
-no home             | sparse            | --dataset ~nobody-here/x.npy     | the home folder is not known; write the whole path
+no home             | sparse            | --dataset ~nobody-here/x.npy     | there is no such home folder; write the path without ~
 scalar              | contractive       | --dataset {in}/scalar.npy        | must be images .* but its shape is \\(\\)
 one axis            | dae_vs_cae        | --dataset {in}/one_axis.npy      | must be images \\(n, d\\).*\\(9,\\)
 five axes           | overcomplete_copy | --dataset {in}/five_axes.npy     | must be images
@@ -410,7 +410,7 @@ path of no array    | dae_vs_cae        | --dataset no/such/file.txt       | is 
 above the folder    | lecture           | --dataset mnist/../../x          | --dataset mnist/../../x is unknown
 IDX in a zip file   | contractive       | --dataset mnist --data-dir {in}/zipped | holds a.zip; unpack it there$
 folder with a name  | dae_vs_cae        | --dataset {in}/images --data-dir {in}/idx | --data-dir is for named data sets
-home of nobody      | denoising         | --dataset mnist --data-dir ~nobody-here/x | --data-dir ~nobody-here/x
+home of nobody      | denoising         | --dataset mnist --data-dir ~nobody-here/x | --data-dir ~nobody-here/x: there is no such home folder
 config ..           | denoising         | --dataset mnist/..               | mnist has no configs
 needs TensorFlow    | overcomplete_copy | --dataset cifar10 --data-dir {in}/idx | needs TensorFlow once: pip install tensorflow
 odd config          | denoising         | --dataset emnist/nonsense        | emnist has the configs .*letters

@@ -65,7 +65,7 @@ def load(files: Mapping[str, Sequence[Path]], decode: Decode, reading: str = "")
                 pass
             whole.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
             return _read_entry(entry, sorted(files))
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+    except OSError as error:
         logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
     return {split: _in_memory(split, decode(split)) for split in sorted(files)}
 

@@ -10,13 +10,13 @@ def expand(path: str | Path, named: str) -> Path:
     """Returns a path with the home folder in place of ``~``.
 
     Raises:
-      InputError: if that home folder is not known; ``named`` says whose path it is.
+      InputError: if there is no such home folder; ``named`` is the option that gave the path.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(
-            f"{named} {path}: the home folder is not known; write the whole path without ~"
+            f"{named} {path}: there is no such home folder; write the path without ~"
         ) from error
 
 

@@ -6,13 +6,19 @@ import gzip
 import hashlib
 import http.server
 import importlib.util
+import json
+import re
+import shlex
 import shutil
 import struct
 import threading
 import warnings
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +27,8 @@ from idx_files import idx_bytes, random_split, write_four
 
 from experiments.common import data
 from experiments.common.errors import InputError
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import folders, idx, tfds_source
+from experiments.common.sources.names import Name
 from experiments.common.sources.rows_file import RowsFile
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -125,6 +132,102 @@ def test_the_canonical_order_is_no_order_of_the_pixels(tmp_path):
     assert abs(np.corrcoef(brightness, np.arange(len(brightness)))[0, 1]) < 0.2
 
 
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return data.load(str(path))
+
+
+X, Y = random_split(20, 4)
+LABELS = {
+    "a column": (Y[:, None], Y),
+    "whole floats": (Y.astype(np.float32), Y),
+    "big-endian": (Y.astype(">i4"), Y),
+    "yes or no": (Y > 4, Y > 4),
+    "negative": (Y - np.int64(5), Y - np.int64(5)),
+    "large": (Y * np.int64(9e9), Y * np.int64(9e9)),
+}
+
+
+@pytest.mark.parametrize(("given_as", "expected"), LABELS.values(), ids=LABELS)
+def test_whole_numbers_of_any_kind_are_labels(given_as, expected, tmp_path):
+    found = npz(tmp_path / "a.npz", x_train=X, x_test=X, y_train=given_as, y_test=given_as)
+    plain = {"y_train": expected.astype(np.int64), "y_test": expected.astype(np.int64)}
+    same = npz(tmp_path / "b.npz", x_train=X, x_test=X, **plain)
+    assert found.train_labels.dtype == np.int64
+    assert set(found.train_labels) == set(expected.tolist())
+    assert found.fingerprint() == same.fingerprint()
+    ones = found.test_labels[found.one_of_each_class()]
+    assert ones.tolist() == sorted(set(expected.tolist()))
+
+
+SPELLINGS = {
+    "capitals": {"X_Train": X, "X_Test": X[:5], "Y_Train": Y, "Y_Test": Y[:5]},
+    "MedMNIST": {
+        "train_images": X,
+        "test_images": X[:5],
+        "train_labels": Y[:, None],
+        "test_labels": Y[:5, None],
+    },
+    "more than is needed": {
+        "x_train": X,
+        "x_test": X[:5],
+        "y_train": Y,
+        "y_test": Y[:5],
+        "x_val": X[:3],
+        "about": np.array([{}], object),
+    },
+}
+
+
+@pytest.mark.parametrize("arrays", SPELLINGS.values(), ids=SPELLINGS)
+def test_other_names_in_an_npz(arrays, tmp_path):
+    plain = npz(tmp_path / "b.npz", x_train=X, x_test=X[:5], y_train=Y, y_test=Y[:5])
+    assert npz(tmp_path / "a.npz", **arrays).fingerprint() == plain.fingerprint()
+
+
+def test_an_npz_of_a_train_split_alone_is_divided(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    plain = data.load(str(tmp_path / "x.npy"))
+    found = npz(tmp_path / "x.npz", x_train=X, y_train=Y)
+    np.testing.assert_array_equal(found.train, plain.train)
+    assert (len(found.train_labels), len(found.test_labels)) == (16, 4)
+
+
+def test_a_split_may_lack_its_labels(tmp_path):
+    found = npz(tmp_path / "x.npz", x_train=X, x_test=X, y_train=Y)
+    assert found.train_labels is not None
+    assert found.test_labels is None
+
+
+def test_suffixes_in_capitals_and_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", X)
+    expected = data.load("~/x.npy").fingerprint()
+    for old, new in (("x.npy", "my x.NPY"), ("x.npz", "X.Npz")):
+        (tmp_path / old).rename(tmp_path / new)
+        found = data.load(f"~/{new}")
+        assert (found.name, found.fingerprint()) == (new, expected)
+    assert data.load(f"{tmp_path}/my x.NPY/").fingerprint() == expected
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
+def test_rounding_errors_of_pixels_are_clipped(dtype, tmp_path):
+    step = np.finfo(np.float16 if dtype == "float16" else np.float32).eps
+    exact = np.linspace(0, 1, 80).reshape(20, 2, 2).astype(dtype)
+    rounded = np.where(exact == 1, exact + step, np.where(exact == 0, -step, exact)).astype(dtype)
+    assert rounded.max() > 1
+    for name, array in (("exact", exact), ("rounded", rounded)):
+        np.save(tmp_path / f"{name}.npy", array)
+    found = [data.load(str(tmp_path / f"{name}.npy")) for name in ("exact", "rounded")]
+    assert found[0].fingerprint() == found[1].fingerprint()
+    streamed = data.load(str(tmp_path / "rounded.npy"), has_room=lambda _: False)
+    for images, flat in zip((streamed.train, streamed.test), streamed.flat(), strict=True):
+        assert np.asarray(images).max() <= 1
+        assert flat[:].min() >= 0
+    assert streamed.fingerprint() == found[0].fingerprint()
+
+
 # IDX files
 
 
@@ -163,6 +266,73 @@ def test_idx_names_with_a_dot_and_relatives_of_mnist(tmp_path):
     for path in (tmp_path / "FashionMNIST" / "raw").iterdir():
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
     assert len(data.load("fashion_mnist", tmp_path).test) == 5
+
+
+def in_folders(path):
+    """Puts a file into a folder of its own name, as Kaggle does."""
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    (path / path.name).write_bytes(content)
+
+
+RENAMED = {
+    "a folder each": in_folders,
+    "capitals": lambda path: path.rename(path.with_name(path.name.upper())),
+    "second downloads": lambda path: path.rename(path.with_name(f"{path.name} (1)")),
+    "by wget": lambda path: path.rename(path.with_name(f"{path.name}.1")),
+}
+
+
+@pytest.mark.parametrize("rename", RENAMED.values(), ids=RENAMED)
+def test_idx_files_under_other_names(rename, tmp_path):
+    write_four(tmp_path, compress=False)
+    expected = data.load("mnist", tmp_path).fingerprint()
+    for path in list(tmp_path.glob("*ubyte")):
+        rename(path)
+    assert data.load("mnist", tmp_path).fingerprint() == expected
+
+
+def test_a_second_download_is_not_mistaken_for_the_first(tmp_path):
+    write_four(tmp_path)
+    expected = data.load("mnist", tmp_path).fingerprint()
+    for path in list(tmp_path.glob("*.gz")):  # the same names, of FashionMNIST perhaps
+        other = path.with_name(path.name.replace(".gz", " (1).gz"))
+        other.write_bytes(gzip.compress(b"of another data set"))
+    assert data.load("mnist", tmp_path).fingerprint() == expected
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(InputError, match=r"ubyte.gz and .*ubyte \(1\).gz; leave only the one"):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("MNIST", "mnist"),
+        ("mnist:3.0.1", "mnist:3.0.1"),
+        ("FashionMNIST", "fashion_mnist"),
+        ("fashion-mnist", "fashion_mnist"),
+        ("Fashion MNIST", "fashion_mnist"),
+        ("KMNIST", "kmnist"),
+    ],
+)
+def test_names_in_any_spelling(typed, name, tmp_path):
+    write_four(tmp_path)
+    found = data.load(typed, tmp_path)
+    assert found.name == name
+    assert found.fingerprint() == data.load("mnist", tmp_path).fingerprint()
+
+
+def test_names_of_tensorflow_datasets_in_any_spelling():
+    spellings = {
+        "CIFAR-10": "cifar10",
+        "Emnist/letters": "emnist/letters",
+        "SVHNCropped:3.1.0": "svhn_cropped:3.1.0",
+    }
+    for typed, name in spellings.items():
+        assert str(tfds_source.find_name(typed)) == name
+    for unknown in ("", "-", "mnist:3", "mnist/", "m/n/i", "no such name"):
+        assert tfds_source.find_name(unknown) is None
 
 
 GOOD = idx_bytes(np.zeros((2, 3, 3), np.uint8))
@@ -241,6 +411,22 @@ BAD_FILES = {
         save("x.npy", np.full((9, 4), np.inf)),
         "must be finite",
     ),
+    "channels first": ("x.npy", save("x.npy", np.zeros((9, 3, 8, 8))), r"moveaxis\(x, 1, -1\)"),
+    "grey channel first": (
+        "x.npy",
+        save("x.npy", np.zeros((9, 1, 8, 8))),
+        "has the channels first",
+    ),
+    "bytes as integers": (
+        "x.npy",
+        save("x.npy", np.full((9, 4), 200, np.uint16)),
+        r"but it is uint16; x.astype\(numpy.uint8\) where",
+    ),
+    "a little more than 1": (
+        "x.npy",
+        save("x.npy", GREY * np.float32(2.00001)),
+        r"spans \[1\.00000\d+, 1\.00000\d+\]",
+    ),
     "0 to 255 as floats": ("x.npy", save("x.npy", GREY * 255), r"must lie in \[0, 1\].*127.5"),
     "negative": ("x.npy", save("x.npy", GREY - 1), r"must lie in \[0, 1\], but it spans \[-0.5"),
     "one axis": ("x.npy", save("x.npy", np.zeros(9)), r"must be images \(n, d\).*\(9,\)"),
@@ -273,6 +459,37 @@ BAD_FILES = {
             folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.full(10, 0.5)
         ),
         "must have integer labels, but they are float64",
+    ),
+    "labels are not finite": (
+        "x.npz",
+        lambda folder: np.savez(
+            folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.full(10, np.nan)
+        ),
+        "must have integer labels, but they are float64 and one is nan",
+    ),
+    "labels beyond 64 bits": (
+        "x.npz",
+        lambda folder: np.savez(
+            folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.full(10, 2**64 - 1, np.uint64)
+        ),
+        "must have integer labels.* one is 18446744073709551615",
+    ),
+    "labels are one-hot": (
+        "x.npz",
+        lambda folder: np.savez(folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.eye(10)),
+        r"labels of shape \(10, 10\); numpy.argmax\(y, axis=1\)",
+    ),
+    "labels are objects": (
+        "x.npz",
+        lambda folder: np.savez(
+            folder / "x.npz", x_train=GREY, x_test=GREY, y_train=np.zeros(10, object)
+        ),
+        "y_train.npy: Object arrays",
+    ),
+    "an empty split": (
+        "x.npz",
+        lambda folder: np.savez(folder / "x.npz", x_train=GREY[:0], x_test=GREY),
+        r"\(train\) must be images .* with n >= 1",
     ),
     "labels differ": (
         "x.npz",
@@ -445,7 +662,7 @@ def test_decoded_images_are_kept_and_stay_on_the_disk(prepared, monkeypatch, tmp
     first = data.load("mnist", target)
     monkeypatch.setattr(tfds_source, "_decode_split", lambda *_: pytest.fail("decoded again"))
     assert data.load("mnist", target).fingerprint() == first.fingerprint()
-    assert isinstance(tfds_source.load("mnist", target)["train"][0], RowsFile)
+    assert isinstance(tfds_source.load(Name("mnist", None, None), target)["train"][0], RowsFile)
 
 
 def test_a_damaged_cache_is_made_again(prepared, tmp_path):
@@ -500,7 +717,7 @@ def test_no_network_is_one_line_with_the_commands(tmp_path, server):
         data.load("mnist", tmp_path)
     line = str(caught.value)
     assert "\n" not in line
-    for part in ("cannot be reached", "python -m experiments", "--data-dir", "--dataset digits"):
+    for part in ("cannot be reached", 'data.load("mnist", Path(', "--data-dir", "--dataset digits"):
         assert part in line
 
 
@@ -531,7 +748,7 @@ def test_configs_and_versions_of_a_name(prepared, tmp_path):
     shutil.copytree(target / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
     (unfinished / "features.json").unlink()
     assert data.load("mnist", tmp_path).fingerprint() == plain
-    place = lambda *parts: tfds_source._prepared_folder(tmp_path, *parts)
+    place = lambda *parts: folders.find_prepared(tmp_path, *parts)
     for version in ("3.1.0", "3.10.0", "3.9.0"):
         folder = tmp_path / "emnist" / "letters" / version
         folder.mkdir(parents=True)
@@ -545,9 +762,159 @@ def test_configs_and_versions_of_a_name(prepared, tmp_path):
         data.load("mnist/letters", tmp_path)
 
 
-def test_preparing_other_data_sets_names_the_command(tmp_path):
-    with pytest.raises(InputError, match=r"cifar10.*needs TensorFlow once: pip install tensorflow"):
-        data.load("cifar10", tmp_path)
+def test_configs_and_versions_that_are_not_those_of_the_folder(prepared, tmp_path):
+    target, _ = prepared
+    version = tmp_path / "any name"
+    shutil.copytree(target / "mnist" / "3.0.1", version)
+    assert data.load("mnist", version).fingerprint() == data.load("mnist", target).fingerprint()
+    with pytest.raises(InputError, match=r"holds mnist:3.0.1, but --dataset is mnist:3.0.2"):
+        data.load("mnist:3.0.2", version)
+    info = version / "dataset_info.json"
+    named = json.loads(info.read_text()) | {"name": "emnist", "configName": "digits"}
+    info.write_text(json.dumps(named))
+    for shard in list(version.glob("mnist-*")):
+        shard.rename(shard.with_name(f"e{shard.name}"))
+    assert data.load("EMNIST/Digits", version).name == "emnist/digits"
+    with pytest.raises(InputError, match="holds emnist/digits, but --dataset is emnist/letters"):
+        data.load("emnist/letters", version)
+
+
+def commands(line):
+    """Returns the commands in a message, as a shell takes them apart, and the code of Python."""
+    pasted = re.search(r"(?:once: |run )(.*?)(?: and copy.*)?; --dataset digits|$", line)[1]
+    words = shlex.split(pasted.split(" and copy")[0])
+    return words, words[words.index("-c") + 1]
+
+
+def test_preparing_other_data_sets_names_the_command(tmp_path, monkeypatch):
+    place = tmp_path / 'it\'s "here"'
+    place.mkdir()
+    with pytest.raises(InputError, match=r"emnist/letters is not prepared in") as caught:
+        data.load("EMNIST/letters", place)
+    words, code = commands(str(caught.value))
+    assert words[:6] == ["pip", "install", "tensorflow", "&&", "python", "-c"]
+    import tensorflow_datasets as tfds
+
+    called = []
+    monkeypatch.setattr(tfds, "builder", lambda *a, **k: called.append((a, k)) or mock.Mock())
+    exec(code, {})
+    assert called == [
+        (("emnist/letters",), {"data_dir": str(place), "file_format": "array_record"})
+    ]
+
+
+def test_downloading_elsewhere_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
+    place = tmp_path / "it's here"
+    place.mkdir()
+    with pytest.raises(InputError, match="cannot be reached") as caught:
+        data.load("KMNIST", place)
+    words, code = commands(str(caught.value))
+    assert words[:5] == ["mkdir", "-p", "--", str(place), "&&"]
+    called = []
+    monkeypatch.setattr(data, "load", lambda *a: called.append(a))
+    exec(code, {})
+    assert called == [("kmnist", place)]
+
+
+def zip_of(*names):
+    def write(folder):
+        with zipfile.ZipFile(folder / "archive.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, "content")
+
+    return write
+
+
+LYING_THERE = {
+    "IDX files in a zip file": (
+        zip_of("a/train-images-idx3-ubyte"),
+        "archive.zip; unpack it there$",
+    ),
+    "another zip file": (
+        zip_of("a.png"),
+        "kmnist is not prepared in .*; archive.zip lies there: unp",
+    ),
+    "no zip file": (
+        lambda folder: (folder / "x.zip").write_text("?"),
+        "; x.zip lies there: unpack",
+    ),
+    "an array": (lambda folder: np.save(folder / "x.npy", X), "--dataset .*/x.npy reads it"),
+    "images": (
+        lambda folder: PIL.Image.fromarray(X[0]).save(folder / "0.png"),
+        "images lie there: --dataset .* reads them",
+    ),
+    "nothing": (lambda folder: None, "is not prepared in [^;]*; http://.* cannot be reached"),
+}
+
+
+@pytest.mark.parametrize(("make", "match"), LYING_THERE.values(), ids=LYING_THERE)
+def test_what_lies_in_the_folder_instead(make, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
+    make(tmp_path)
+    with pytest.raises(InputError, match=match) as caught:
+        data.load("kmnist", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_a_prepared_folder_that_lacks_a_file(name, prepared, tmp_path):
+    target, _ = prepared
+    shutil.copytree(target / "mnist", tmp_path / "mnist")
+    (tmp_path / "mnist" / "3.0.1" / name).unlink()
+    for folder in (tmp_path, tmp_path / "mnist", tmp_path / "mnist" / "3.0.1"):
+        with pytest.raises(InputError, match=rf"mnist/3.0.1 .*{name}; copy it there from where"):
+            data.load("mnist", folder)
+
+
+def test_versions_that_cannot_be_had(prepared, tmp_path):
+    target, _ = prepared
+    with pytest.raises(
+        InputError, match=r"prepared there is mnist:3.0.1; it has the version 3.0.1$"
+    ):
+        data.load("mnist:9.9.9", target)
+    with pytest.raises(
+        InputError, match=r"emnist/mnist:9.9.9 is not .*; it has the version 3.1.0$"
+    ):
+        data.load("emnist/mnist:9.9.9", tmp_path)
+
+
+# the home folder
+
+
+def test_the_folder_of_tensorflow_datasets(prepared, tmp_path, monkeypatch):
+    target, _ = prepared
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = data.load("mnist", target).fingerprint()
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/mine")
+    shutil.copytree(target, tmp_path / "mine")
+    assert data.load("mnist").fingerprint() == expected
+    assert data.load("mnist", Path("~/mine")).fingerprint() == expected
+    shutil.move(tmp_path / "mine", tmp_path / "tensorflow_datasets")
+    for is_set in (True, False):  # an empty variable counts as none
+        monkeypatch.setenv("TFDS_DATA_DIR", "") if is_set else monkeypatch.delenv("TFDS_DATA_DIR")
+        assert data.load("mnist").fingerprint() == expected
+
+
+def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch):
+    target, _ = prepared
+
+    def unknown(path):
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert len(data.load("digits").test) == 359
+    assert len(data.load("mnist", target).test) == 5
+    for arguments, match in (
+        (("mnist",), "name a folder with --data-dir or TFDS_DATA_DIR"),
+        (("~/x.npy",), "--dataset ~/x.npy: there is no such home folder"),
+        (("mnist", Path("~/x")), "--data-dir ~/x: there is no such home folder"),
+    ):
+        with pytest.raises(InputError, match=match):
+            data.load(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -557,6 +924,7 @@ def test_preparing_other_data_sets_names_the_command(tmp_path):
         ("", "is unknown"),
         ("no/such/file.txt", "is unknown"),
         ("qqqqzzzz", "allowed are digits"),
+        ("Digits", "did you mean digits"),
     ],
 )
 def test_unknown_data_sets(name, match):
@@ -568,6 +936,9 @@ def test_unknown_data_sets(name, match):
 def test_data_dir_that_is_no_folder(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         data.load("mnist", tmp_path / "nowhere")
+    write_four(tmp_path)
+    with pytest.raises(InputError, match="not a folder; name the folder in which it lies"):
+        data.load("mnist", tmp_path / "train-images-idx3-ubyte.gz")
 
 
 def test_data_dir_of_another_data_set(prepared):

@@ -35,6 +35,8 @@ def test_purity_by_hand():
     code[:9, 2] = 1.0  # too few inputs: does not count
     np.testing.assert_allclose(units.purity(code, labels), (1.0 + 0.5) / 2)
     assert np.isnan(units.purity(np.zeros((30, 2)), labels))
+    any_labels = np.array([-1, 9 * 10**9, 5])[labels]  # no array may be as long as the largest
+    assert units.purity(code, any_labels) == units.purity(code, labels)
 
 
 def test_purity_of_chance_is_between_one_class_and_equal_shares(key):

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as st_numpy
 from experiments.common import data, memory, pixels, whole
 from experiments.common.errors import InputError
 from experiments.common.pixels import Pixels
+from experiments.common.sources import array_file
 from experiments.common.sources.rows_file import RowsFile
 
 ROOT = Path(__file__).parent.parent
@@ -102,7 +103,7 @@ def test_files_that_cannot_be_read_row_by_row(name, tmp_path, monkeypatch):
     make(tmp_path / "x.npy")
     with pytest.raises(ValueError, match=match):
         RowsFile(tmp_path / "x.npy")
-    monkeypatch.setattr(data, "_LARGE", 0)
+    monkeypatch.setattr(array_file, "_LARGE", 0)
     with pytest.raises(InputError, match=f"cannot be read as .npy: .*{match}"):
         data.load(str(tmp_path / "x.npy"), has_room=no_room)
 
@@ -110,7 +111,7 @@ def test_files_that_cannot_be_read_row_by_row(name, tmp_path, monkeypatch):
 def test_fortran_order_is_read_at_once_where_there_is_room(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", IMAGES)
     expected = data.load(str(tmp_path / "x.npy")).fingerprint()
-    monkeypatch.setattr(data, "_LARGE", 0)
+    monkeypatch.setattr(array_file, "_LARGE", 0)
     np.save(tmp_path / "x.npy", np.asfortranarray(IMAGES))
     assert data.load(str(tmp_path / "x.npy")).fingerprint() == expected
 
@@ -118,7 +119,7 @@ def test_fortran_order_is_read_at_once_where_there_is_room(tmp_path, monkeypatch
 @pytest.fixture
 def large(monkeypatch, tmp_path):
     """Lets every file be a large one, and the cache be in a folder that is not there yet."""
-    monkeypatch.setattr(data, "_LARGE", 0)
+    monkeypatch.setattr(array_file, "_LARGE", 0)
     monkeypatch.setattr(pixels, "_PIECE_BYTES", 1000)  # twelve images
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
 
@@ -151,7 +152,7 @@ def test_stored_images_are_those_in_memory(dtype, shape, large, tmp_path):
 def test_a_small_file_keeps_its_digest_whichever_way_it_is_read(large, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", IMAGES)
     large_file = data.load(str(tmp_path / "x.npy")).fingerprint()
-    monkeypatch.setattr(data, "_LARGE", 2**40)
+    monkeypatch.setattr(array_file, "_LARGE", 2**40)
     assert data.load(str(tmp_path / "x.npy")).fingerprint() == large_file
 
 
@@ -168,6 +169,16 @@ def test_an_npz_without_room_is_unpacked_once(save, large, tmp_path, monkeypatch
     np.testing.assert_array_equal(stored.train_labels, in_memory.train_labels)
     monkeypatch.setattr(whole, "write_folder", lambda *_: pytest.fail("unpacked again"))
     assert data.load(str(path), has_room=no_room).fingerprint() == in_memory.fingerprint()
+
+
+def test_a_damaged_unpacked_array_is_unpacked_again(large, tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, x_train=IMAGES, x_test=IMAGES[:9], about=np.array([{}], object))
+    expected = data.load(str(path), has_room=no_room).fingerprint()
+    (unpacked,) = (tmp_path / "cache").glob("*/x_train.npy")
+    truncate(unpacked)
+    assert data.load(str(path), has_room=no_room).fingerprint() == expected
+    assert sorted(p.name for p in unpacked.parent.iterdir()) == ["x_test.npy", "x_train.npy"]
 
 
 def test_two_at_a_time_unpack_once(large, tmp_path, monkeypatch):

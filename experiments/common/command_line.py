@@ -30,9 +30,10 @@ class CommonConfig:
     """Options that every experiment has."""
 
     dataset: str = "mnist"
-    """digits, the name of an image data set of TensorFlow Datasets, or a .npy or .npz file."""
+    """digits, the name of an image data set of TensorFlow Datasets, a .npy, .npz or .csv file, or a
+    folder of PNG or JPEG images."""
     data_dir: Path | None = None
-    """Folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
+    """For a name: folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
     epochs: int | None = None
     """Passes over the training data; by default 50 as in the lecture, on digits 200."""
     batch_size: int = 64

@@ -10,9 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-import shutil
-import warnings
-import zipfile
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import pixels, whole
-from experiments.common.errors import InputError, first_line, visible
+from experiments.common import pixels
+from experiments.common.errors import InputError, visible
 from experiments.common.pixels import Pixels
-from experiments.common.sources import cache, idx, tfds_source
-from experiments.common.sources.rows_file import NotByRowsError, RowsFile
+from experiments.common.sources import array_file, csv_file, idx, image_folder, tfds_source
+from experiments.common.sources.decoded import Splits
+from experiments.common.sources.paths import expand
 
 Images = Any  # an array, or Pixels
 Split = tuple[Pixels, np.ndarray | None]
-_LARGE = 2**26  # bytes of a file that is not read at once
+_FILES = (".npy", ".npz", ".csv")
 _HOLD_OUT = 5  # where a data set has no test split, every fifth example is one
-_MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,8 @@ def load(
     """Returns a data set, in memory where it has room there.
 
     Args:
-      dataset: ``"digits"`` (inside scikit-learn), the path of a ``.npy`` or ``.npz`` file, or
-        the name of an image data set of TensorFlow Datasets.
+      dataset: ``"digits"`` (inside scikit-learn), the path of a ``.npy``, ``.npz`` or ``.csv``
+        file or of a folder of images, or the name of an image data set of TensorFlow Datasets.
       data_dir: for a name: a folder prepared by TensorFlow Datasets, or a folder of the four
         IDX files; None for the default folder of TensorFlow Datasets.
       has_room: says whether so many bytes of pixels can be in memory.
@@ -126,19 +124,10 @@ def load(
     Raises:
       InputError: if the data are not there, cannot be read, or are no images in [0, 1].
     """
-    is_file = Path(dataset).suffix in (".npy", ".npz")
-    if data_dir is not None and (is_file or dataset == "digits"):
-        raise InputError(f"--data-dir is for named data sets; --dataset {dataset} needs none")
-    name = Path(dataset).name if is_file else dataset
-    if dataset == "digits":
-        stored = {"train": _digits()}
-    elif is_file:
-        stored = _read_numpy(Path(dataset), has_room)
-    else:
-        stored = _read_named(dataset, data_dir)
+    name, stored = _read(dataset, data_dir, has_room)
     splits = {split: _canonical(dataset, split, *stored[split]) for split in stored}
     if "test" not in splits:
-        splits = _hold_out(*splits["train"])
+        splits = _hold_out(dataset, *splits["train"])
     train: Images
     test: Images
     (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
@@ -154,6 +143,50 @@ def load(
     return found
 
 
+def _read(
+    dataset: str, data_dir: Path | None, has_room: Callable[[int], bool]
+) -> tuple[str, Splits]:
+    """Returns the name of a data set and its splits as they are stored."""
+    path = _path_of(dataset)
+    if data_dir is not None and (path is not None or dataset == "digits"):
+        raise InputError(f"--data-dir is for named data sets; --dataset {dataset} needs none")
+    if dataset == "digits":
+        return dataset, {"train": _digits()}
+    try:
+        if path is None:
+            folder = None if data_dir is None else expand(data_dir, "--data-dir")
+            return _read_named(dataset, folder)
+        name = path.name if path.name not in ("", "..") else path.resolve().name
+        return name, _read_path(path, has_room)
+    except OSError as error:  # of a folder without permission, or a name that is too long
+        raise InputError(f"--dataset {dataset} cannot be read: {error}") from error
+
+
+def _path_of(dataset: str) -> Path | None:
+    """Returns the file or the folder that is meant, or None where it is a name."""
+    if Path(dataset).suffix.lower() in _FILES:
+        return expand(dataset, "--dataset")
+    if not dataset.strip() or dataset == "digits":
+        return None
+    path = expand(dataset, "--dataset")
+    # A folder mnist that happens to be here is ./mnist; the data set has the shorter name.
+    return path if os.path.exists(path) and tfds_source.find_name(dataset) is None else None
+
+
+def _read_path(path: Path, has_room: Callable[[int], bool]) -> Splits:
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return csv_file.load(path)
+    if suffix in _FILES:
+        return array_file.load(path, has_room)
+    if not path.is_dir():
+        raise InputError(
+            f"--dataset {path} is a file, but of files only .npy, .npz and .csv are read; unpack "
+            "an archive first; the folder of IDX files is for --data-dir, with --dataset mnist"
+        )
+    return image_folder.load(path)
+
+
 def _digits() -> tuple[np.ndarray, np.ndarray | None]:
     from sklearn.datasets import load_digits
 
@@ -161,97 +194,23 @@ def _digits() -> tuple[np.ndarray, np.ndarray | None]:
     return (bunch.images / 16).astype(np.float32), bunch.target
 
 
-def _read_named(name: str, data_dir: Path | None) -> tfds_source.Splits:
-    try:
-        if data_dir is not None and data_dir.is_dir() and (files := idx.find(data_dir, name)):
-            return {split: idx.read_split(paths) for split, paths in files.items()}
-        splits = tfds_source.load(name, data_dir)
-    except OSError as error:  # of a folder without permission, or a name that is too long
-        raise InputError(f"--dataset {name} cannot be read: {error}") from error
+def _read_named(dataset: str, data_dir: Path | None) -> tuple[str, Splits]:
+    name = tfds_source.find_name(dataset)
+    if name is None:
+        raise tfds_source.unknown(dataset)
+    is_folder = data_dir is not None and data_dir.is_dir()
+    files = idx.find(data_dir, name.name) if data_dir and is_folder and not name.config else None
+    if files:
+        return str(name), {split: idx.read_split(paths) for split, paths in files.items()}
+    splits = tfds_source.load(name, data_dir)
     held_out = splits.get("test", splits.get("validation"))
-    return {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
+    return str(name), {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})
 
 
-def _read_numpy(path: Path, has_room: Callable[[int], bool]) -> tfds_source.Splits:
-    """Returns the splits of a user's own file.
-
-    ``.npy``: images ``(n, d)``, ``(n, h, w)`` or ``(n, h, w, c)``. ``.npz``: ``x_train`` and
-    ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, or a single array.
-    """
-    try:
-        arrays = _load_arrays(path, has_room)
-    except FileNotFoundError:
-        raise InputError(f"--dataset {path} does not exist") from None
-    except Exception as error:  # damaged bytes raise what NumPy, zlib, zipfile, tokenize raise
-        raise InputError(
-            f"--dataset {path} cannot be read as {path.suffix}: {first_line(error)}"
-        ) from error
-    for prefix in ("x_", ""):
-        if {f"{prefix}train", f"{prefix}test"} <= arrays.keys():
-            return {
-                split: (arrays[f"{prefix}{split}"], arrays.get(f"y_{split}"))
-                for split in ("train", "test")
-            }
-    if len(arrays) == 1:
-        return {"train": (next(iter(arrays.values())), None)}
-    raise InputError(
-        f"--dataset {path} must hold x_train and x_test, train and test, or one array, "
-        f"but it holds {', '.join(sorted(arrays)) or 'nothing'}"
-    )
-
-
-def _load_arrays(path: Path, has_room: Callable[[int], bool]) -> dict[str, Any]:
-    """Returns the arrays of a file by name; damaged files raise all kinds of exceptions.
-
-    A large ``.npy`` stays where it is; the arrays of an ``.npz`` for which there is no room are
-    unpacked into the cache first.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")  # opening a named pipe would wait forever
-    is_large = path.stat().st_size > _LARGE
-    if path.suffix == ".npy" and is_large:
-        try:
-            return {"": RowsFile(path)}
-        except NotByRowsError:
-            if not has_room(path.stat().st_size):
-                raise
-    with open(path, "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        expanded = sum(member.file_size for member in loaded.zip.infolist())
-        if expanded > max(_MAX_EXPANDED, 20 * path.stat().st_size):
-            raise ValueError(f"it expands to {expanded} bytes; store so much with numpy.savez")
-        if is_large and not has_room(4 * expanded):  # bytes become floats
-            return _unpacked(loaded.zip, path)
-        return {name: array for name, array in loaded.items() if isinstance(array, np.ndarray)}
-
-
-def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
-    """Returns the arrays of an ``.npz`` file from the cache, unpacked where they are not yet."""
-    with open(path, "rb") as file:
-        name = f"npz-{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
-
-    def unpack(staging: Path) -> None:
-        for member in archive.infolist():
-            name = Path(member.filename).name
-            with archive.open(member) as packed, open(staging / name, "wb") as file:
-                shutil.copyfileobj(packed, file, 2**20)
-
-    with cache.turn() as folder:
-        entry = folder / name
-        if not entry.is_dir():
-            whole.write_folder(entry, unpack)
-    found = {file.stem: file for file in sorted(entry.glob("*.npy"))}
-    opened = lambda name: np.load if name.startswith("y_") else RowsFile  # labels are small
-    return {name: opened(name)(file) for name, file in found.items()}
-
-
-def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
+def _hold_out(dataset: str, images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
     if len(images) < _HOLD_OUT:
         raise InputError(
-            f"a data set without a test split needs at least {_HOLD_OUT} examples, "
+            f"--dataset {dataset} has no test split, and needs at least {_HOLD_OUT} examples, "
             f"but it has {len(images)}"
         )
     is_test = np.arange(len(images)) % _HOLD_OUT == _HOLD_OUT - 1
@@ -259,24 +218,49 @@ def _hold_out(images: Pixels, labels: np.ndarray | None) -> dict[str, Split]:
     return {"train": part(~is_test), "test": part(is_test)}
 
 
-def _canonical(dataset: str, split: str, images: np.ndarray, labels: np.ndarray | None) -> Split:
+def _canonical(dataset: str, split: str, images: Any, labels: Any) -> Split:
     """Returns images ``(n, h, w, c)``, and labels, sorted by content."""
-    source, images = f"--dataset {dataset} ({split})", _with_channels(dataset, images)
-    if labels is not None and labels.shape != (len(images),):
-        raise InputError(f"{source} has {len(images)} images, but labels of shape {labels.shape}")
-    if labels is not None and labels.dtype.kind not in "iub":
-        raise InputError(f"{source} must have integer labels, but they are {labels.dtype}")
-    sorted_images = pixels.canonical(source, images, labels)
-    order = sorted_images.order
-    return sorted_images, None if labels is None else np.asarray(labels, np.int64)[order]
+    source = f"--dataset {dataset} ({split})"
+    images = _with_channels(source, images)
+    classes = None if labels is None else _classes_of(source, labels, len(images))
+    sorted_images = pixels.canonical(source, images, classes)
+    return sorted_images, None if classes is None else classes[sorted_images.order]
 
 
-def _with_channels(dataset: str, images: np.ndarray) -> np.ndarray:
+def _classes_of(source: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """Returns labels as whole numbers ``(n,)``: those of ``(n, 1)``, and those stored as floats."""
+    if labels.shape not in ((count,), (count, 1)):
+        is_one_hot = labels.ndim == 2 and len(labels) == count
+        hint = "; numpy.argmax(y, axis=1) makes classes of one-hot rows" if is_one_hot else ""
+        raise InputError(f"{source} has {count} images, but labels of shape {labels.shape}{hint}")
+    labels = labels.reshape(count)
+    if labels.dtype.kind not in "iubf":
+        raise InputError(
+            f"{source} must have integer labels, but they are {labels.dtype}; "
+            "numpy.unique(y, return_inverse=True)[1] numbers any classes"
+        )
+    with np.errstate(invalid="ignore"):  # of NaN and of what is too large, which are refused
+        classes = labels.astype(np.int64)
+        bad = np.flatnonzero((classes != labels) | (np.abs(labels.astype(np.float64)) >= 2.0**63))
+    if len(bad):
+        raise InputError(
+            f"{source} must have integer labels, but they are {labels.dtype} and one is "
+            f"{labels[bad[0]]}"
+        )
+    return classes
+
+
+def _with_channels(source: str, images: Any) -> Any:
     """Returns ``(n, h, w, c)``: rows of d become square pictures, or strips one pixel high."""
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(
-            f"--dataset {dataset} must be images (n, d), (n, h, w) or (n, h, w, c) with n >= 1, "
+            f"{source} must be images (n, d), (n, h, w) or (n, h, w, c) with n >= 1, "
             f"but its shape is {images.shape}"
+        )
+    if images.ndim == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] > 4:
+        raise InputError(
+            f"{source} must be images (n, h, w, c), but its shape {images.shape} has the channels "
+            "first; np.moveaxis(x, 1, -1) puts them last"
         )
     if images.ndim == 2:
         n, d = images.shape

@@ -22,10 +22,19 @@ class Pixels:
         indexed like one.
       order: which of the stored images are its rows, and in which order ``(m,)``.
       example_shape: shape in which an image is given out.
+      is_clipped: whether stored values beyond [0, 1] are given out as 0 and 1.
     """
 
-    def __init__(self, stored: Any, order: np.ndarray, example_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        stored: Any,
+        order: np.ndarray,
+        example_shape: tuple[int, ...],
+        *,
+        is_clipped: bool = False,
+    ) -> None:
         self._stored, self._order, self._example_shape = stored, order, example_shape
+        self._is_clipped = is_clipped
 
     dtype = np.dtype(np.float32)
 
@@ -55,6 +64,8 @@ class Pixels:
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Returns some rows: a slice of them, numbers ``(k,)``, a mask, or one."""
         found = as_pixels(np.asarray(self._stored[self._order[rows]]))
+        if self._is_clipped:
+            found = np.clip(found, 0, 1)
         return found.reshape(*found.shape[:-3], *self._example_shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -77,11 +88,13 @@ class Pixels:
 
     def flat(self) -> "Pixels":
         """Returns the same images as rows ``(m, d)``."""
-        return Pixels(self._stored, self._order, (math.prod(self._example_shape),))
+        shape = (math.prod(self._example_shape),)
+        return Pixels(self._stored, self._order, shape, is_clipped=self._is_clipped)
 
     def subset(self, rows: np.ndarray) -> "Pixels":
         """Returns some of the rows, without reading them."""
-        return Pixels(self._stored, self._order[rows], self._example_shape)
+        order = self._order[rows]
+        return Pixels(self._stored, order, self._example_shape, is_clipped=self._is_clipped)
 
 
 def rows_in(most_bytes: int, example_shape: Sequence[int]) -> int:
@@ -102,7 +115,8 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
 def canonical(source: str, images: Any, labels: np.ndarray | None) -> Pixels:
     """Returns images ``(n, h, w, c)`` sorted by a digest of their pixels, ties by their label.
 
-    One pass over the images, some MiB at a time.
+    One pass over the images, some MiB at a time. Values that leave [0, 1] by no more than a
+    rounding error are clipped.
 
     Raises:
       InputError: naming the source, if they are no pixels in [0, 1].
@@ -110,25 +124,45 @@ def canonical(source: str, images: Any, labels: np.ndarray | None) -> Pixels:
     if images.dtype not in (np.uint8, np.bool_) and not np.issubdtype(images.dtype, np.floating):
         raise InputError(
             f"{source} must be uint8 in [0, 255] or floating in [0, 1], but it is {images.dtype}"
+            f"{_as_allowed(images.dtype)}"
         )
     as_stored = Pixels(images, np.arange(len(images)), images.shape[1:])
     digests = np.empty((len(images), 2), ">u8")
-    bad, low, high = 0, math.inf, -math.inf
+    bad, low, high = 0, np.float32(np.inf), np.float32(-np.inf)
     for begin, piece in as_stored.pieces():
         bad += int(np.sum(~np.isfinite(piece)))
-        low, high = min(low, float(piece.min())), max(high, float(piece.max()))
+        low, high = min(low, piece.min()), max(high, piece.max())
+        if low < 0 or high > 1:
+            piece = np.clip(piece, 0, 1)
         for row, pixels in enumerate(piece, start=begin):
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
             digests[row] = np.frombuffer(digest, ">u8")
     if bad:
         raise InputError(f"{source} must be finite, but {bad} values are NaN or infinite")
-    if low < 0 or high > 1:
+    beyond = max(-low, high - 1)
+    if beyond > _rounding_error(images.dtype):
         raise InputError(
-            f"{source} must lie in [0, 1], but it spans [{low:g}, {high:g}]; "
+            f"{source} must lie in [0, 1], but it spans [{low!s}, {high!s}]; "
             "scale it, or store it as uint8"
         )
     classes = np.zeros(len(images), np.int64) if labels is None else labels
-    return as_stored.subset(np.lexsort((classes, digests[:, 1], digests[:, 0])))
+    order = np.lexsort((classes, digests[:, 1], digests[:, 0]))
+    return Pixels(images, order, images.shape[1:], is_clipped=bool(beyond > 0))
+
+
+def _as_allowed(dtype: np.dtype) -> str:
+    """Returns how to make pixels of other integers, after a semicolon."""
+    if dtype.kind not in "iu":
+        return ""
+    return (
+        "; x.astype(numpy.uint8) where they are in [0, 255], or x / 65535 where they have 16 bits"
+    )
+
+
+def _rounding_error(dtype: np.dtype) -> float:
+    """Returns by how much a pixel may leave [0, 1]; float64 may have been float32 before."""
+    is_half = dtype.kind == "f" and dtype.itemsize == 2
+    return 4 * float(np.finfo(np.float16 if is_half else np.float32).eps)
 
 
 def update(digest: Any, images: "np.ndarray | Pixels") -> None:

@@ -77,7 +77,8 @@ def purity(code: np.ndarray, labels: np.ndarray) -> float:
     """
     live = (code > 0).sum(0) >= TOP
     top = np.argsort(-code[:, live], axis=0)[:TOP]  # (TOP, live units)
-    shares = [np.bincount(labels[rows]).max() / TOP for rows in top.T]
+    classes = np.unique(labels, return_inverse=True)[1]  # labels may be negative, or large
+    shares = [np.bincount(classes[rows]).max() / TOP for rows in top.T]
     return float(np.mean(shares)) if shares else float("nan")
 
 

@@ -131,7 +131,7 @@ FILES = {
     "nothing.npz": npz(),
     "objects.npz": npz(x_train=np.array([{}], object), x_test=GREY),
     "odd.npz": npz(a=GREY, b=GREY),
-    "no_test.npz": npz(x_train=GREY, y_train=np.zeros(10, int)),
+    "no_test.npz": npz(x_train=GREY, x_tset=GREY, y_train=np.zeros(10, int)),
     "text_inside.npz": zipped(x_train="1,2,3", x_test="4,5,6"),
     "two_lines.npz": npz(**{"a\nb": GREY, "c": GREY}),
     "shapes.npz": npz(train=GREY, test=GREY[:, :2]),
@@ -139,6 +139,16 @@ FILES = {
     "fractions.npz": npz(x_train=GREY, x_test=GREY, y_train=np.full(10, 0.5)),
     "short_labels.npz": npz(x_train=GREY, x_test=GREY, y_train=np.ones(3, int)),
     "one_hot.npz": npz(x_train=GREY, x_test=GREY, y_test=np.eye(10, dtype=int)),
+    "first.npy": npy(np.zeros((9, 3, 8, 8), np.float32)),
+    "depth.npy": npy(np.ones((9, 4), np.uint16)),
+    "ragged.csv": content(b"label,1x1\n1,2\n1,2,3\n"),
+    "no_square.csv": content(b"1,2,3,4,5,6,7\n"),
+    "no_images": lambda path: path.mkdir(),
+    "images": lambda path: (path.mkdir(), (path / "x.PNG").write_bytes(b"no image")),
+    "zipped": lambda path: (
+        path.mkdir(),
+        zipped(**{"train-images-idx3-ubyte": ""})(path / "a.zip"),
+    ),
     "file": content(b"keep me"),
     "full": lambda path: (path / "metrics.json").mkdir(parents=True),
     "listing": lambda path: (path / ".files.json").mkdir(parents=True),
@@ -219,6 +229,7 @@ TFDS = {
     "tfds_bad_info": lambda folder, _: (folder / "dataset_info.json").write_text("{"),
     "tfds_bad_features": lambda folder, _: (folder / "features.json").write_text("[3"),
     "tfds_no_features": lambda folder, _: (folder / "features.json").unlink(),
+    "tfds_no_info": lambda folder, _: (folder / "dataset_info.json").unlink(),
     "tfds_no_image": without_image,
     "tfds_no_train": change_train(name="other"),
     "tfds_fewer": change_train(shardLengths=["29"]),
@@ -353,6 +364,16 @@ NaN                 | overcomplete_copy | --dataset {in}/nan.npy           | mus
 infinite            | lecture           | --dataset {in}/inf.npy           | must be finite, but 36 values
 0 to 255 as floats  | denoising         | --dataset {in}/bytes.npy         | must lie in \\[0, 1\\].*127.5
 negative            | sparse            | --dataset {in}/negative.npy      | must lie in \\[0, 1\\], but it spans \\[-0.5
+channels first      | sparse            | --dataset {in}/first.npy         | np.moveaxis\\(x, 1, -1\\)
+16 bits             | denoising         | --dataset {in}/depth.npy         | must be uint8 .* x / 65535 where
+no CSV              | lecture           | --dataset nowhere/x.CSV          | --dataset nowhere/x.CSV does not exist$
+ragged CSV          | contractive       | --dataset {in}/ragged.csv        | ragged.csv line 3 has 3 values, but the first line 2
+CSV of no squares   | dae_vs_cae        | --dataset {in}/no_square.csv     | name the columns in its first line
+folder of nothing   | sparse            | --dataset {in}/no_images/        | holds no PNG or JPEG images.* are for --data-dir
+folder of IDX files | overcomplete_copy | --dataset {in}/idx               | holds no PNG or JPEG images.* are for --data-dir
+no image in it      | lecture           | --dataset {in}/images            | x.PNG cannot be read as an image
+another file        | denoising         | --dataset {in}/file              | is a file, but of files only
+no home             | sparse            | --dataset ~nobody-here/x.npy     | there is no such home folder; write the path without ~
 scalar              | contractive       | --dataset {in}/scalar.npy        | must be images .* but its shape is \\(\\)
 one axis            | dae_vs_cae        | --dataset {in}/one_axis.npy      | must be images \\(n, d\\).*\\(9,\\)
 five axes           | overcomplete_copy | --dataset {in}/five_axes.npy     | must be images
@@ -371,7 +392,7 @@ encrypted           | lecture           | --dataset {in}/encrypted.npz     | can
 nothing inside      | denoising         | --dataset {in}/nothing.npz       | but it holds nothing
 objects inside      | sparse            | --dataset {in}/objects.npz       | Object arrays cannot be loaded
 odd names           | contractive       | --dataset {in}/odd.npz           | must hold x_train and x_test.*but it holds a, b
-no test split       | dae_vs_cae        | --dataset {in}/no_test.npz       | but it holds x_train, y_train
+no test split       | dae_vs_cae        | --dataset {in}/no_test.npz       | but it holds x_train, x_tset, y_train
 text inside         | overcomplete_copy | --dataset {in}/text_inside.npz   | must hold x_train and x_test
 shapes differ       | lecture           | --dataset {in}/shapes.npz        | train images are \\(4, 4, 1\\), but test \\(2, 4, 1\\)
 words as labels     | denoising         | --dataset {in}/words_as_labels.npz | must have integer labels, but they are <U1
@@ -387,6 +408,9 @@ far from anything   | sparse            | --dataset qqqqzzzz               | is 
 no name             | contractive       | --dataset=                       | --dataset  is unknown
 path of no array    | dae_vs_cae        | --dataset no/such/file.txt       | is unknown
 above the folder    | lecture           | --dataset mnist/../../x          | --dataset mnist/../../x is unknown
+IDX in a zip file   | contractive       | --dataset mnist --data-dir {in}/zipped | holds a.zip; unpack it there$
+folder with a name  | dae_vs_cae        | --dataset {in}/images --data-dir {in}/idx | --data-dir is for named data sets
+home of nobody      | denoising         | --dataset mnist --data-dir ~nobody-here/x | --data-dir ~nobody-here/x: there is no such home folder
 config ..           | denoising         | --dataset mnist/..               | mnist has no configs
 needs TensorFlow    | overcomplete_copy | --dataset cifar10 --data-dir {in}/idx | needs TensorFlow once: pip install tensorflow
 odd config          | denoising         | --dataset emnist/nonsense        | emnist has the configs .*letters
@@ -409,7 +433,7 @@ IDX three of four   | denoising         | --dataset mnist --data-dir {in}/idx_th
 IDX other labels    | sparse            | --dataset mnist --data-dir {in}/idx_labels       | holds 12 images, but .* 7 labels
 IDX of no relative  | lecture           | --dataset cifar10 --data-dir {in}/idx            | cifar10 is not prepared in
 no network          | denoising         | --dataset mnist --data-dir {in}/tfds/mnist/3.0.1/none | is not a folder
-another version     | contractive       | --dataset mnist:9.9.9 --data-dir {in}/tfds       | mnist is not prepared .* cannot be reached
+another version     | contractive       | --dataset mnist:9.9.9 --data-dir {in}/tfds       | mnist:9.9.9 is not prepared .*; prepared there is mnist:3.0.1; it has the version 3.0.1$
 another data set    | dae_vs_cae        | --dataset kmnist --data-dir {in}/tfds/mnist/3.0.1 | holds mnist, but --dataset is kmnist
 shard missing       | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_shard    | is missing; prepare the data set mnist again
 shard truncated     | lecture           | --dataset mnist --data-dir {in}/tfds_cut         | mnist-train.* cannot be decoded
@@ -417,7 +441,8 @@ shard empty         | denoising         | --dataset mnist --data-dir {in}/tfds_e
 shard of noise      | sparse            | --dataset mnist --data-dir {in}/tfds_noise       | mnist-train
 damaged info        | contractive       | --dataset mnist --data-dir {in}/tfds_bad_info    | cannot be read as a prepared data set
 damaged features    | dae_vs_cae        | --dataset mnist --data-dir {in}/tfds_bad_features | cannot be read as a prepared data set
-no features         | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_features | mnist
+no features         | overcomplete_copy | --dataset mnist --data-dir {in}/tfds_no_features | holds no features.json; copy it there
+no information      | sparse            | --dataset mnist --data-dir {in}/tfds_no_info     | but not dataset_info.json; copy it there
 no image            | lecture           | --dataset mnist --data-dir {in}/tfds_no_image    | holds no images, but label
 no split train      | denoising         | --dataset mnist --data-dir {in}/tfds_no_train    | has no split named train, but
 fewer than stored   | sparse            | --dataset mnist --data-dir {in}/tfds_fewer       | holds 12 examples of 29|cannot be decoded
@@ -489,12 +514,10 @@ def listing(folder):
 @pytest.fixture
 def folders(inputs, tmp_path, monkeypatch):
     """Where a row may look, and a check that it has left everything as it was."""
-    import tensorflow_datasets as tfds
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
-    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path / "tensorflow_datasets"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
     before = listing(inputs) | listing(tmp_path)
     with as_on_the_command_line():
         yield {"in": inputs, "long": LONG}

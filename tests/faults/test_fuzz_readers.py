@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from idx_files import idx_bytes
 import jaxae
 from experiments.common import checkpoints, data, trained
 from experiments.common.errors import InputError
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import array_file, decoded, idx, image_folder, tfrecord
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parent.parent.parent
@@ -232,7 +233,7 @@ def load(path):
 @given(st.sampled_from(["x.npy", "x.npz"]), anything_like(*NPY) | odd_headers())
 def test_npy(largest, folder, name, content):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_LARGE", largest)  # beyond it a file stays where it is
+        patch.setattr(array_file, "_LARGE", largest)  # beyond it a file stays where it is
         read_or_refuse(load, folder / name, content)
 
 
@@ -240,6 +241,43 @@ def test_npy(largest, folder, name, content):
 @given(st.sampled_from(["x.npy", "x.npz"]), anything_like(*NPZ) | odd_archives())
 def test_npz(folder, name, content):
     read_or_refuse(load, folder / name, content)
+
+
+# CSV and images
+
+CSV = [b"label,1x1\n" + b"1,255\r\n" * 6, b"\xef\xbb\xbf" + b"7,0,1,2,3\n" * 5, b"0,9,0,9\n\n" * 5]
+
+
+@fuzz
+@given(anything_like(*CSV))
+def test_csv(folder, content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXAE_CACHE_DIR", str(folder / "cache of csv"))
+        read_or_refuse(load, folder / "x.csv", content)
+
+
+def picture(mode, kind, **options):
+    file = io.BytesIO()
+    PIL.Image.new(mode, (3, 2), 1).save(file, kind, **options)
+    return file.getvalue()
+
+
+PICTURES = [
+    *(picture(mode, "PNG") for mode in ("L", "RGB", "P", "RGBA", "1", "I;16")),
+    picture("L", "PNG", transparency=1),
+    picture("L", "JPEG"),
+    picture("RGB", "JPEG", progressive=True),
+]
+
+
+@fuzz
+@given(anything_like(*PICTURES))
+def test_image(folder, content):
+    found = read_or_refuse(image_folder._read_image, folder / "x.png", content)
+    if found is not None:
+        assert found.dtype == np.uint8
+        assert found.ndim == 3
+        assert found.shape[2] in (1, 3)
 
 
 # TFRecord
@@ -255,7 +293,7 @@ LENGTHS = st.sampled_from([0, 1, 2**31, 2**40, 2**63, 2**64 - 1])
     | st.builds(lambda n, rest: struct.pack("<QI", n, 0) + rest, LENGTHS, st.binary(max_size=40))
 )
 def test_tfrecord(folder, content):
-    read = lambda path: list(tfds_source.read_tfrecord(path))
+    read = lambda path: list(tfrecord.read_tfrecord(path))
     found = read_or_refuse(read, folder / "tfrecord", content)
     if found is not None:
         assert sum(len(record) + 16 for record in found) == len(content)
@@ -288,11 +326,11 @@ def entry(folder):
 def decode(split):
     images, labels = DECODED[split]
     rows = zip(images, np.zeros(len(images), int) if labels is None else labels, strict=True)
-    return tfds_source.Decoded(len(images), iter(rows), labels is not None)
+    return decoded.Decoded(len(images), iter(rows), labels is not None)
 
 
 def cached(folder):
-    return tfds_source._cached({"train": [folder / "shard"], "test": []}, decode)
+    return decoded.load({"train": [folder / "shard"], "test": []}, decode)
 
 
 @fuzz
@@ -440,6 +478,17 @@ def gzip_bomb(head, zeros=4 * GIB):
     return b"\x1f\x8b\x08" + bytes(7) + stream + bytes(8)
 
 
+def png_head(width, height=None):
+    """Returns the start of a grey PNG: its signature, its header and an end."""
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height or width, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+    )
+
+
 LARGE = npy_head((10, 2**27))
 MEMBERS = [f"{number}.npy" for number in range(1000)]
 BOMBS = {
@@ -454,6 +503,9 @@ BOMBS = {
     "overlapping.npz": lambda: archive(npy_head((10, 10**7)), 10**8, says=10**8, names=MEMBERS),
     "claims 600 GiB.npy": lambda: npy_head((600, GIB)) + bytes(100),
     "claims 900 MB.npy": lambda: npy_head((9, 10**8)) + bytes(100),
+    "one line.csv": lambda: b"1," * 2**21 + b"1",
+    "claims 12000 x 12000.png": lambda: png_head(12000),
+    "is 9000 x 9000.png": lambda: PICTURES[0].replace(png_head(3, 2)[8:33], png_head(9000)[8:33]),
     "claims 2^40.tfrecord": lambda: struct.pack("<QI", 2**40, 0) + bytes(100),
     "claims 900 MB.tfrecord": lambda: struct.pack("<QI", 9 * 10**8, 0) + bytes(100),
 }
@@ -461,15 +513,18 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 from experiments.common import data
-from experiments.common.sources import idx, tfds_source
+from experiments.common.sources import idx, image_folder, tfrecord
 from experiments.common.errors import InputError
 
 readers = {
     ".idx": lambda path: idx.read(path, ndim=3),
+    ".csv": lambda path: data.load(str(path)),
     ".npy": lambda path: data.load(str(path)),
     ".npz": lambda path: data.load(str(path)),
-    ".tfrecord": lambda path: list(tfds_source.read_tfrecord(path)),
+    ".png": image_folder._read_image,
+    ".tfrecord": lambda path: list(tfrecord.read_tfrecord(path)),
 }
+import PIL.Image
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

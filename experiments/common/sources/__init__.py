@@ -1,1 +1,1 @@
-"""Where data come from: IDX files, TensorFlow Datasets, arrays in files, the cache."""
+"""Where data come from: arrays, CSV files, images, IDX files, TensorFlow Datasets, the cache."""

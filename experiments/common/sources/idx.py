@@ -7,6 +7,7 @@ are read. Format: http://yann.lecun.com/exdb/mnist, section "file formats".
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -22,6 +23,16 @@ _MAX_BYTES = 2**28  # five times the pixels of MNIST; a header is not believed b
 # The data sets that come as these four files, and their folders in torchvision.
 RELATIVES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _SPLITS = {"train": "train", "test": "t10k"}
+_STEMS = [
+    f"{split}-{kind}"
+    for split in _SPLITS.values()
+    for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+]
+_FILE = re.compile(
+    r"(?P<stem>(train|t10k)-(images|labels))(?P<dot>[-.])idx(?P<kind>[13])[-.]ubyte"
+    r"(?P<copy> ?\(\d+\)| \d+| copy)?(?P<gzip>\.gz)?(?P<again>\.\d+)?",
+    re.IGNORECASE,
+)
 
 
 class IdxFiles(NamedTuple):
@@ -38,29 +49,32 @@ def find(folder: Path, name: str) -> dict[str, IdxFiles] | None:
     of the one that was asked for, and of no other data set.
 
     Raises:
-      InputError: if some of the four are there and others are missing.
+      InputError: if some of the four are there and others are missing, or it is not clear which
+        of several copies are meant.
     """
     if name not in RELATIVES:
         return None
-    for place in (folder, folder / "raw", folder / RELATIVES[name] / "raw", folder / name):
-        found = {
-            f"{stem}-{kind}": _existing(place, f"{stem}-{kind}")
-            for stem in _SPLITS.values()
-            for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-        }
-        if missing := [stem for stem, path in found.items() if path is None]:
-            if len(missing) < len(found):
-                raise InputError(
-                    f"{place} holds some IDX files, but not {', '.join(missing)} "
-                    "(plain or with .gz); put all four there"
-                )
+    for place in _places(folder, name):
+        found = _candidates(place)
+        missing = [stem for stem in _STEMS if not found[stem]]
+        if len(missing) == len(_STEMS):
             continue
-        paths = {stem: path for stem, path in found.items() if path is not None}
+        if missing:
+            raise InputError(
+                f"{place} holds some IDX files, but not {', '.join(missing)} "
+                "(plain or with .gz); put all four there"
+            )
+        paths = _one_of(place, found)
         return {
             split: IdxFiles(paths[f"{stem}-images-idx3-ubyte"], paths[f"{stem}-labels-idx1-ubyte"])
             for split, stem in _SPLITS.items()
         }
     return None
+
+
+def are_in(folder: Path) -> bool:
+    """Returns whether there are files in a folder that have the name of an IDX file."""
+    return any(_candidates(folder).values())
 
 
 def read_split(files: IdxFiles) -> tuple[np.ndarray, np.ndarray]:
@@ -117,10 +131,58 @@ def _parse_header(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     return struct.unpack(f">{ndim}I", header[4:])
 
 
-def _existing(folder: Path, stem: str) -> Path | None:
-    # Some distributions spell the name with a dot: train-images.idx3-ubyte.
-    head, _, tail = stem.rpartition("-idx")
-    for name in (stem, f"{stem}.gz", f"{head}.idx{tail}", f"{head}.idx{tail}.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+def _places(folder: Path, name: str) -> list[Path]:
+    """Returns where the files are looked for: also where torchvision puts them."""
+    own = {RELATIVES[name].lower(), name}
+    children = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    of_its_name = [path for path in children if path.name.lower().replace("-", "_") in own]
+    raw = [path for path in (folder, *of_its_name) for path in path.glob("[rR][aA][wW]")]
+    return [folder, *of_its_name, *raw]
+
+
+class _Candidate(NamedTuple):
+    """A file that may be one of the four; the least is the best one."""
+
+    copy: str  # what a browser adds to the name of a second download
+    is_nested: bool  # in a folder of its own name
+    has_dot: bool  # some distributions write train-images.idx3-ubyte
+    is_gzip: bool
+    path: Path
+
+
+def _candidates(place: Path) -> dict[str, list[_Candidate]]:
+    """Returns the files for each of the four names, the best first."""
+    found: dict[str, list[_Candidate]] = {stem: [] for stem in _STEMS}
+    if not place.is_dir():
+        return found
+    for entry in sorted(place.iterdir()):
+        if not (named := _FILE.fullmatch(entry.name)):
+            continue
+        # Kaggle puts every file into a folder of its own name.
+        for path in [entry] if entry.is_file() else sorted(entry.iterdir()):
+            inner = _FILE.fullmatch(path.name)
+            if not inner or inner["stem"].lower() != named["stem"].lower() or not path.is_file():
+                continue
+            stem = f"{inner['stem']}-idx{inner['kind']}-ubyte".lower()
+            if stem not in found:
+                continue
+            copy = (named["copy"] or named["again"] or "").strip()
+            has_dot = inner["dot"] == "."
+            rank = _Candidate(copy, path != entry, has_dot, bool(inner["gzip"]), path)
+            found[stem].append(rank)
+    return {stem: sorted(candidates) for stem, candidates in found.items()}
+
+
+def _one_of(place: Path, found: dict[str, list[_Candidate]]) -> dict[str, Path]:
+    """Returns the four files: the originals, or the only copies that there are.
+
+    Raises:
+      InputError: if one is there only as a copy and another twice, since a second download of
+        that name may be of another data set.
+    """
+    if any(candidates[0].copy for candidates in found.values()):
+        for candidates in found.values():
+            if len({candidate.copy for candidate in candidates}) > 1:
+                names = " and ".join(candidate.path.name for candidate in candidates)
+                raise InputError(f"{place} holds {names}; leave only the one that is meant there")
+    return {stem: candidates[0].path for stem, candidates in found.items()}

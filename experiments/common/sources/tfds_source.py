@@ -3,69 +3,81 @@ without TensorFlow.
 
 Prepared folders in the array_record format are read through ``tfds.data_source``; tfrecord
 folders, which most users of TensorFlow have, record by record. Decoding 60,000 PNGs takes
-seconds, so the pixels are kept as plain arrays in a cache named after the content of the
-files, and read from there from then on.
+seconds, so the pixels are kept in the cache.
 """
 
 import difflib
-import hashlib
 import http.client
 import io
-import json
 import logging
-import os
-import re
-import struct
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from experiments.common import whole
 from experiments.common.errors import InputError, first_line
-from experiments.common.sources import cache, idx
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.sources import decoded, folders, idx, names
+from experiments.common.sources.names import Name, find_alike
+from experiments.common.sources.paths import tfds_folder
+from experiments.common.sources.tfrecord import read_tfrecord
 
 _PROBE_SECONDS = 5.0
 _AT_ONCE = 512  # records that are decoded at a time
-_CACHE_VERSION = "3"
-_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?", re.ASCII)
-# Images are an array, or what is indexed like one.
-Splits = dict[str, tuple[Any, np.ndarray | None]]
 
 
-class Decoded(NamedTuple):
-    """A split that is being decoded.
+def find_name(text: str) -> Name | None:
+    """Returns the name of the data set that ``text`` means, or None if it is of none.
 
-    Attributes:
-      examples: how many it has.
-      rows: yields their images and labels, one by one.
-      has_labels: whether the labels mean anything.
+    Letters and digits decide: ``FashionMNIST`` and ``fashion-mnist`` are ``fashion_mnist``.
     """
+    if not (parsed := names.parse(text)):
+        return None
+    # The list of all names takes an import of TensorFlow Datasets, a second or two.
+    name = find_alike(parsed.name, idx.RELATIVES) or find_alike(parsed.name, _all_names())
+    if not name:
+        return None
+    config = find_alike(parsed.config, _configs_of(name)) if parsed.config else None
+    return Name(name, config or parsed.config, parsed.version)
 
-    examples: int
-    rows: Iterator[tuple[np.ndarray, int]]
-    has_labels: bool
+
+def unknown(text: str) -> InputError:
+    """Returns the error about a name that is of no data set."""
+    near = difflib.get_close_matches(text.lower(), ["digits", *_all_names()])
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return InputError(
+        f"--dataset {text} is unknown: allowed are digits, the name of an image data set of "
+        "TensorFlow Datasets, the path of a .npy, .npz or .csv file, or a folder of PNG or JPEG "
+        f"images{hint}"
+    )
 
 
-Decode = Callable[[str], Decoded]
+def _configs_of(name: str) -> list[str]:
+    import tensorflow_datasets as tfds
+
+    return [config.name for config in tfds.builder_cls(name).builder_configs.values()]
 
 
-def load(name: str, data_dir: Path | None) -> Splits:
+def _all_names() -> list[str]:
+    import tensorflow_datasets as tfds
+
+    return list(tfds.list_builders(with_community_datasets=False))
+
+
+def load(name: Name, data_dir: Path | None) -> decoded.Splits:
     """Returns ``{split: (images uint8 (n, h, w, c), labels (n,) or None)}`` of a data set.
 
     Args:
       name: name of an image data set in TensorFlow Datasets, with its config and version where
-        wanted: ``"mnist"``, ``"emnist/letters"``, ``"mnist:3.0.1"``.
+        wanted: ``mnist``, ``emnist/letters``, ``mnist:3.0.1``.
       data_dir: folder that holds ``<name>/<version>``, or one such version folder itself;
         None for the default of TensorFlow Datasets.
 
     Raises:
-      InputError: if the name is unknown, the data are neither there nor to be had, are
-        damaged, or are not images of one size.
+      InputError: if the data are neither there nor to be had, are damaged, or are not images of
+        one size.
     """
     builder = _open(name, data_dir)
     if "train" not in builder.info.splits:
@@ -82,94 +94,97 @@ def load(name: str, data_dir: Path | None) -> Splits:
         if not path.is_file():
             raise InputError(f"{path} is missing; prepare the data set {name} again")
 
-    def decode(split: str) -> Decoded:
+    def decode(split: str) -> decoded.Decoded:
         return _decode_split(builder, split, files[split], image, label)
 
-    return _cached(files, decode)
+    return decoded.load(files, decode)
 
 
-def _open(name: str, data_dir: Path | None) -> Any:
+def _open(name: Name, data_dir: Path | None) -> Any:
     """Returns a builder of prepared data, preparing them first where that is possible."""
     import tensorflow_datasets as tfds
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # no advice about OpenCV
     if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"--data-dir {data_dir} is not a folder")
-    parsed = _NAME.fullmatch(name)
-    try:
-        base = tfds.builder_cls(parsed["name"] if parsed else name)
-    except Exception:  # tfds raises several classes here, some only for odd names
-        base = None
-    if parsed is None or base is None:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = "; name the folder in which it lies, and unpack it if it is an archive"
         raise InputError(
-            f"--dataset {name} is unknown: allowed are digits, the name of an image data set of "
-            f"TensorFlow Datasets, or the path of a .npy or .npz file{hint}"
+            f"--data-dir {data_dir} is not a folder{hint if data_dir.is_file() else ''}"
         )
-    configs = [config.name for config in base.builder_configs.values()]
-    if parsed["config"] and parsed["config"] not in configs:
+    wanted = _with_config(name)
+    root = data_dir or tfds_folder()
+    if not (folder := folders.find_prepared(root, *wanted)):
+        return prepare(tfds.builder_cls(name.name), wanted, data_dir)
+    folders.require_features(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+        held = _name_of(builder)
+    except Exception as error:  # JSON, protobuf and tfds each raise their own classes
         raise InputError(
-            f"--dataset {name}: {base.name} has "
+            f"{folder} cannot be read as a prepared data set: {first_line(error)}"
+        ) from error
+    is_wanted = held.name == wanted.name and held.config in (wanted.config, None)
+    if not is_wanted or wanted.version not in (held.version, None):
+        held = held if wanted.version else held._replace(version=None)
+        raise InputError(f"{folder} holds {held}, but --dataset is {wanted}")
+    return builder
+
+
+def _with_config(name: Name) -> Name:
+    """Returns a name with its config, which is the first one where none is given."""
+    configs = _configs_of(name.name)
+    if name.config and name.config not in configs:
+        raise InputError(
+            f"--dataset {name}: {name.name} has "
             f"{'the configs ' + ', '.join(configs) if configs else 'no configs'}"
         )
-    config = parsed["config"] or (configs[0] if configs else None)
-    root = data_dir or Path(tfds.core.constants.DATA_DIR)
-    if folder := _prepared_folder(root, base.name, config, parsed["version"]):
-        try:
-            builder = tfds.builder_from_directory(folder)
-        except Exception as error:  # JSON, protobuf and tfds each raise their own classes
-            raise InputError(
-                f"{folder} cannot be read as a prepared data set: {first_line(error)}"
-            ) from error
-        if builder.name != base.name:
-            raise InputError(f"{folder} holds {builder.name}, but --dataset is {name}")
-        return builder
-    return prepare(base, data_dir, config)
+    return name if name.config else name._replace(config=next(iter(configs), None))
 
 
-def _prepared_folder(root: Path, name: str, config: str | None, version: str | None) -> Path | None:
-    """Returns the folder of the wanted or newest version, as TFDS lays them out."""
-    places = [root / name / config] if config else []
-    found = [root] if (root / "dataset_info.json").is_file() else []
-    for parent in (*places, root / name, root):
-        found += [info.parent for info in parent.glob("*/dataset_info.json")]
-    finished = [path for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
-    wanted = [path for path in finished if version in (None, path.name)]
-    return max(wanted, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+def _name_of(builder: Any) -> Name:
+    config = builder.builder_config.name if builder.builder_config else None
+    return Name(builder.name, config or None, str(builder.version))
 
 
-def prepare(base: Any, data_dir: Path | None, config: str | None = None) -> Any:
+def _versions_of(base: Any, config: str | None) -> list[str]:
+    """Returns the versions that this release of TensorFlow Datasets can prepare."""
+    found = [base.VERSION, *base.SUPPORTED_VERSIONS]
+    if config and (own := base.builder_configs[config]).version:
+        found = [own.version, *own.supported_versions]
+    return [str(version) for version in found if version]
+
+
+def prepare(base: Any, name: Name, data_dir: Path | None) -> Any:
     """Returns a builder whose data were downloaded and prepared as array_record just now.
 
     The relatives of MNIST (IDX files) need no TensorFlow: the files come through TFDS's
     download manager with its checksums, NumPy reads them and pillow encodes the PNGs.
     """
-    import tensorflow_datasets as tfds
     from tensorflow_datasets.image_classification import mnist
 
-    name, folder = base.name, data_dir or Path(tfds.core.constants.DATA_DIR)
-    arguments: dict[str, Any] = {"file_format": "array_record"}
-    arguments |= {"data_dir": data_dir} if data_dir else {}
-    arguments |= {"config": config} if config else {}
-    is_idx = issubclass(base, mnist.MNIST) and name in idx.RELATIVES
+    folder = data_dir or tfds_folder()
+    missing = f"{name} is not prepared in {folder}{folders.describe(folder, *name[:2])}"
+    if name.version and name.version not in (versions := _versions_of(base, name.config)):
+        raise InputError(f"{missing}; it has the version {' or '.join(versions)}")
+    is_idx = issubclass(base, mnist.MNIST) and name.name in idx.RELATIVES
     if not is_idx and not _has_tensorflow():
         raise InputError(
-            f"{name} is not prepared in {folder}, and preparing it needs TensorFlow once: "
-            'pip install tensorflow && python -c "import tensorflow_datasets as tfds; '
-            f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\"; "
-            "--dataset digits needs none of this"
+            f"{missing}; preparing it needs TensorFlow once: pip install tensorflow && "
+            f"{names.preparing_command(name, folder)}; --dataset digits needs none of this"
         )
     url = getattr(base, "URL", "https://storage.googleapis.com/")
     if not _reachable(url):
+        files = ", or download the four IDX files and pass their folder as --data-dir"
         raise InputError(
-            f"{name} is not prepared in {folder} and {url} cannot be reached: where there is a "
-            f"network, run python -m experiments.denoising --dataset {name} --quick and copy "
-            f"{folder}, or download the four IDX files and pass their folder as --data-dir; "
-            "--dataset digits needs no download"
+            f"{missing}; {url} cannot be reached: where there is a network, run "
+            f"{names.loading_command(name, data_dir)} and copy {folder} from there"
+            f"{files if is_idx else ''}; --dataset digits needs no download"
         )
+    options = {"config": name.config} if name.config else {}
+    options |= {"version": name.version} if name.version else {}
     try:
-        builder = (_idx_builder(base) if is_idx else base)(**arguments)
+        builder = (_idx_builder(base) if is_idx else base)(
+            file_format="array_record", data_dir=folder, **options
+        )
         builder.download_and_prepare()
     except InputError:
         raise
@@ -216,7 +231,7 @@ def _idx_builder(base: Any) -> Any:
         return type(base.__name__, (base,), members)
 
 
-def _feature_names(name: str, features: Any) -> tuple[str, str | None]:
+def _feature_names(name: Name, features: Any) -> tuple[str, str | None]:
     import tensorflow_datasets as tfds
 
     items = dict(features.items()) if hasattr(features, "items") else {}
@@ -233,7 +248,7 @@ def _feature_names(name: str, features: Any) -> tuple[str, str | None]:
 
 def _decode_split(
     builder: Any, split: str, paths: list[Path], image: str, label: str | None
-) -> Decoded:
+) -> decoded.Decoded:
     expected = builder.info.splits[split].num_examples
 
     def rows() -> Iterator[tuple[np.ndarray, int]]:
@@ -251,7 +266,7 @@ def _decode_split(
         if count != expected:
             raise InputError(f"{paths[0]} holds {count} examples of {expected}; is it truncated?")
 
-    return Decoded(expected, rows(), label is not None)
+    return decoded.Decoded(expected, rows(), label is not None)
 
 
 def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
@@ -264,99 +279,6 @@ def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
     rows = range(len(source))
     pieces = (rows[begin : begin + _AT_ONCE] for begin in range(0, len(rows), _AT_ONCE))
     return (row for piece in pieces for row in source.__getitems__(list(piece)))
-
-
-def read_tfrecord(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file: length, its checksum, bytes, their checksum.
-
-    The lengths must add up to the file; the checksums are not verified.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while header := file.read(12):
-            if len(header) < 12:
-                raise InputError(f"{path} ends within a record header; is it truncated?")
-            (length,) = struct.unpack("<Q", header[:8])
-            if length + 4 > size - file.tell():
-                raise InputError(f"{path} ends within a record; is it damaged or truncated?")
-            yield file.read(length + 4)[:length]
-
-
-def _cached(files: dict[str, list[Path]], decode: Decode) -> Splits:
-    """Returns decoded splits, from the cache if files with the same content were decoded before."""
-    digest = hashlib.sha256(_CACHE_VERSION.encode())
-    for path in (path for paths in files.values() for path in paths):
-        with open(path, "rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    try:
-        with cache.turn() as folder:
-            entry = folder / digest.hexdigest()[:32]
-            try:
-                return _read_entry(entry, sorted(files))
-            except Exception:  # not there, or damaged in whatever way: decode again
-                pass
-            whole.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
-            return _read_entry(entry, sorted(files))
-    except OSError as error:
-        logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
-    return {split: _in_memory(decode(split)) for split in sorted(files)}
-
-
-def _in_memory(decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
-    pairs = list(decoded.rows)
-    labels = np.asarray([label for _, label in pairs]) if decoded.has_labels else None
-    return np.stack([image for image, _ in pairs]), labels
-
-
-def _read_entry(entry: Path, wanted: list[str]) -> Splits:
-    index = json.loads((entry / "index.json").read_text())
-    if sorted(index) != wanted:
-        raise ValueError(f"index.json has not the splits {wanted}")
-    splits: Splits = {}
-    for split, digests in index.items():
-        arrays: dict[str, Any] = {}
-        for part, digest in digests.items():
-            path = entry / f"{split}_{part}.npy"
-            if _sha256(path) != digest:
-                raise ValueError(f"{path} is damaged")
-            arrays[part] = RowsFile(path) if part == "images" else np.load(path)
-        splits[split] = arrays["images"], arrays.get("labels")
-    return splits
-
-
-def _write_entry(staging: Path, splits: Sequence[str], decode: Decode) -> None:
-    """Writes the arrays of all splits; images go to the disk as they are decoded."""
-    index: dict[str, dict[str, str]] = {}
-    for split in splits:
-        decoded = decode(split)
-        path = staging / f"{split}_images.npy"
-        labels = _write_images(path, decoded)
-        index[split] = {"images": _sha256(path)}
-        if decoded.has_labels:
-            path = staging / f"{split}_labels.npy"
-            np.save(path, labels, allow_pickle=False)
-            index[split]["labels"] = _sha256(path)
-    (staging / "index.json").write_text(json.dumps(index))
-
-
-def _write_images(path: Path, decoded: Decoded) -> np.ndarray:
-    """Writes images as one array, and returns their labels."""
-    labels = np.zeros(decoded.examples, np.int64)
-    with open(path, "wb") as file:
-        for row, (image, label) in enumerate(decoded.rows):
-            if row == 0:
-                header = {"descr": image.dtype.str, "fortran_order": False}
-                header["shape"] = (decoded.examples, *image.shape)
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(np.ascontiguousarray(image).data)
-            if row < decoded.examples:  # more are an error at the end
-                labels[row] = label
-    return labels
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reachable(url: str) -> bool:

@@ -1,0 +1,37 @@
+"""Paths that a person types or that an environment variable gives."""
+
+import os
+from pathlib import Path
+
+from experiments.common.errors import InputError
+
+
+def expand(path: str | Path, named: str) -> Path:
+    """Returns a path with the home folder in place of ``~``.
+
+    Raises:
+      InputError: if there is no such home folder; ``named`` is the option that gave the path.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"{named} {path}: there is no such home folder; write the path without ~"
+        ) from error
+
+
+def tfds_folder() -> Path:
+    """Returns the default folder of TensorFlow Datasets: $TFDS_DATA_DIR, or one at home.
+
+    Raises:
+      InputError: if it is in a home folder that is not known.
+    """
+    if given := os.environ.get("TFDS_DATA_DIR"):
+        return expand(given, "TFDS_DATA_DIR")
+    try:
+        return Path("~/tensorflow_datasets").expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            "the home folder, in which TensorFlow Datasets keeps its data, is not known; name a "
+            "folder with --data-dir or TFDS_DATA_DIR, or take --dataset digits"
+        ) from error

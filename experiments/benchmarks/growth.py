@@ -13,7 +13,6 @@ holds n d numbers of data and 7 d k of weights, gradients and moments. Exponents
 dominates, and below 1 where another one stays.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ import optax
 import jaxae
 from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
-from experiments.benchmarks.training import NOISE, RATE
-from experiments.common import command_line, fitting, records
+from experiments.benchmarks.task import NOISE, RATE
+from experiments.common import command_line, fitting
 
 Config = common.Options
 
@@ -82,7 +81,10 @@ def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
 
 
 def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
-    """Returns the ways to train the models: in threads, together, one after another."""
+    """Returns the ways to train the models: in threads, together, one after another.
+
+    The first two return stacked parameters; a loop has its models apart, before and after.
+    """
     run, arguments = prepared(size)
     stacked = (arguments[0], arguments[1], arguments[3])
     singles = fitting.unstacked(stacked, size.models)
@@ -94,8 +96,10 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
 
     def in_turn() -> Any:
         x = arguments[2]
-        for state, key, level in singles:
+        return [
             jax.block_until_ready(jaxae.fit(run, state, key, x, level, epochs=epochs).params)
+            for state, key, level in singles
+        ]
 
     return {
         "threads": partial(many, "threads"),
@@ -105,7 +109,10 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
 
 
 def planned_bytes(size: Size) -> int:
-    """Returns the device memory of the program: arguments, results and temporary buffers."""
+    """Returns the device memory of a program of all models: arguments, results, temporary buffers.
+
+    The models are under vmap, also where they would train in threads.
+    """
     run, (states, keys, x, levels) = prepared(size)
     program: Any = run.program(*run.arguments(states, keys, x, levels), is_batched=True)
     memory = program.memory_analysis()
@@ -138,12 +145,22 @@ def exponent(values: list[Any]) -> float:
 def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     """Returns the seconds of each way to train the models of a size."""
     calls = ways(size, epochs)
-    for call in calls.values():
-        call()
+    require_same_models({name: call() for name, call in calls.items()}, size.models)
     found = race({name: Contender(call) for name, call in calls.items()}, rounds)
     for row in found.values():
         del row["compile_seconds"], row["temporary_bytes"]
     return found
+
+
+def require_same_models(trained: dict[str, Any], models: int) -> None:
+    """Raises RuntimeError if a way to train several models does not train what the others do."""
+    alone = trained["one after another"]
+    for name in ("threads", "vmap"):
+        together = fitting.unstacked(trained[name], models)
+        for mine, other in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+            # In other orders of summation the rounding errors grow from step to step.
+            if not np.linalg.norm(other - mine) <= 0.01 * np.linalg.norm(mine):
+                raise RuntimeError(f"{name!r} trains other models than one after another")
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -151,7 +168,7 @@ def main(config: Config) -> dict[str, Any]:
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
     chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
-    with common.record(config.out) as record:
+    with common.record("growth", config.out) as record:
         grown = {}
         for name, sizes in chosen.items():
             grown[name] = {"sizes": [getattr(s, name) for s in sizes], **growth(sizes, rounds)}
@@ -173,7 +190,7 @@ def main(config: Config) -> dict[str, Any]:
         results = {
             "benchmark": "growth",
             "rounds": rounds,
-            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "environment": common.environment(),
             "growth": grown,
             "sweeps": swept,
         }

@@ -452,7 +452,7 @@ def test_the_ways_to_train_several_models(monkeypatch):
     monkeypatch.setattr(jaxae, "fit_many", lambda *_, **o: calls.append(o["method"]) or mock.Mock())
     monkeypatch.setattr(jaxae, "fit", lambda *_, **o: calls.append("fit") or mock.Mock())
     monkeypatch.setattr(jax, "block_until_ready", lambda params: params)
-    for way in growth.ways(growth.Size(8, 4, 2, 3), 1).values():
+    for way in growth.ways(growth.prepared(growth.Size(8, 4, 2, 3)), 3, 1).values():
         way()
     assert calls == ["threads", "vmap", "fit", "fit", "fit"]
     alone = [{"w": np.full(2, float(i))} for i in (1, 2)]

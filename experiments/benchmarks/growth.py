@@ -61,7 +61,10 @@ SWEEPS = {
 }
 
 
-def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
+Prepared = tuple[jaxae.Run, tuple[Any, ...]]  # a run, and the arguments of fit_many
+
+
+def prepared(size: Size) -> Prepared:
     """Returns a run, and states, keys, data and noise levels of its models."""
     model = jaxae.DenseAutoencoder((size.inputs,), size.code_dim, output_activation=jax.nn.sigmoid)
     init, encode, decode = jaxae.as_functions(model)
@@ -80,14 +83,14 @@ def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
     return run, (states, keys, jnp.asarray(data, jnp.float32), levels)
 
 
-def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
+def ways(given: Prepared, models: int, epochs: int) -> dict[str, Callable[[], Any]]:
     """Returns the ways to train the models: in threads, together, one after another.
 
     The first two return stacked parameters; a loop has its models apart, before and after.
     """
-    run, arguments = prepared(size)
+    run, arguments = given
     stacked = (arguments[0], arguments[1], arguments[3])
-    singles = fitting.unstacked(stacked, size.models)
+    singles = fitting.unstacked(stacked, models)
 
     def many(method: str) -> Any:
         return jax.block_until_ready(
@@ -108,13 +111,16 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def planned_bytes(size: Size) -> int:
+def planned_bytes(given: Prepared, models: int) -> int:
     """Returns the device memory of a program of all models: arguments, results, temporary buffers.
 
-    The models are under vmap, also where they would train in threads.
+    Several models are under vmap, also where they would train in threads.
     """
-    run, (states, keys, x, levels) = prepared(size)
-    program: Any = run.program(*run.arguments(states, keys, x, levels), is_batched=True)
+    run, (*stacked, x, levels) = given
+    if models == 1:
+        ((*stacked, levels),) = fitting.unstacked((*stacked, levels), 1)
+    arguments = run.arguments(*stacked, x, levels)
+    program: Any = run.program(*arguments, is_batched=models > 1)
     memory = program.memory_analysis()
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(sizes + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
@@ -122,12 +128,18 @@ def planned_bytes(size: Size) -> int:
 
 def growth(sizes: list[Size], rounds: int) -> dict[str, Any]:
     """Returns seconds of an epoch and bytes for some sizes, and the exponents."""
-    calls = {str(i): ways(size, 1)[jaxae.sweep_method()] for i, size in enumerate(sizes)}
+    given = [prepared(size) for size in sizes]
+    models = [size.models for size in sizes]
+    method = jaxae.sweep_method()
+    calls = {
+        str(i): ways(one, m, 1)[method]
+        for i, (one, m) in enumerate(zip(given, models, strict=True))
+    }
     for call in calls.values():
         call()
     found = race({name: Contender(call) for name, call in calls.items()}, rounds)
     seconds = [row["seconds"] for row in found.values()]
-    bytes_ = [planned_bytes(size) for size in sizes]
+    bytes_ = [planned_bytes(one, m) for one, m in zip(given, models, strict=True)]
     return {
         "seconds": seconds,
         "bytes": bytes_,
@@ -144,7 +156,7 @@ def exponent(values: list[Any]) -> float:
 
 def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     """Returns the seconds of each way to train the models of a size."""
-    calls = ways(size, epochs)
+    calls = ways(prepared(size), size.models, epochs)
     require_same_models({name: call() for name, call in calls.items()}, size.models)
     found = race({name: Contender(call) for name, call in calls.items()}, rounds)
     for row in found.values():

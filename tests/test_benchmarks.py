@@ -535,3 +535,14 @@ def test_other_systems_have_neither_affinity_nor_usage_of_a_child(monkeypatch, c
         error = capsys.readouterr().err
         assert "needs os.wait4; run it on Linux or macOS" in error
         assert error.count("\n") == 1
+
+
+def test_the_stream_of_random_words_ends_with_the_keys(monkeypatch, capsysbinary):
+    monkeypatch.setattr(random_bits, "_PER_STEP", 4)
+    monkeypatch.setattr(random_bits, "_AT_A_TIME", 1)
+    monkeypatch.setattr(random_bits, "_KEYS", 10)
+    fake = lambda key, first, per_key: first + np.arange(4, dtype=np.uint32)
+    monkeypatch.setattr(random_bits, "words", fake)
+    random_bits.main(random_bits.Config(order="keys"))
+    written = np.frombuffer(capsysbinary.readouterr().out, np.uint32)
+    assert written.tolist() == list(range(8))

@@ -1,26 +1,44 @@
 """The benchmarks run, compare equals with equals, and write a whole file; nothing here is timed."""
 
 import json
+import math
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
 from functools import partial
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core as jex
 from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments.benchmarks import (
+    alone,
+    common,
     contraction,
     epoch,
     growth,
+    in_jaxae,
+    in_keras,
+    in_torch,
     large,
     random_bits,
+    rounding,
     side_by_side,
     start,
     streaming,
+    task,
     training,
 )
 from experiments.common import command_line
+from experiments.common.errors import InputError
+from jaxae import _program, _reader
 
 run = partial(command_line.run, contraction.main, contraction.Config)
 
@@ -30,6 +48,20 @@ def in_a_hurry(monkeypatch):
     """Nothing here is timed: no pauses, and nothing runs seven times because it is short."""
     monkeypatch.setattr(side_by_side, "_SHORT", 0)
     monkeypatch.setattr(side_by_side, "_PAUSE", 0)
+
+
+def test_a_row_that_is_the_program_of_another_one_is_refused():
+    def text(function):
+        return jax.jit(function).lower(jnp.ones(3)).compile().as_text()
+
+    def triple(x):
+        return 3 * jnp.sin(x)
+
+    base = text(triple)
+    side_by_side.require_different(base, text(lambda x: 4 * jnp.sin(x)), "another number")
+    side_by_side.require_different(base, text(lambda x: 3 * jnp.cos(x)), "another function")
+    with pytest.raises(RuntimeError, match="'by a lambda' is the same program"):
+        side_by_side.require_different(base, text(lambda x: 3 * jnp.sin(x)), "by a lambda")
 
 
 def test_contenders_take_turns():
@@ -67,10 +99,16 @@ def test_a_quick_run_writes_a_whole_file(tmp_path, capsys):
 
 
 def test_a_rival_with_another_value_stops_the_benchmark(monkeypatch, tmp_path):
-    monkeypatch.setattr(contraction, "by_hand", lambda params, x: 2 * x.sum(-1))
-    with pytest.raises(RuntimeError, match=r"by hand gives .*, jaxae gives"):
+    by_hand = contraction.by_hand
+    without_gradient = lambda params, x: jax.lax.stop_gradient(by_hand(params, x))
+    monkeypatch.setattr(contraction, "by_hand", without_gradient)
+    with pytest.raises(RuntimeError, match="the gradient of by hand is not that of jaxae"):
         contraction.main(contraction.Config(quick=True, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+    call = lambda value: side_by_side.Contender(lambda: (value, [np.ones(2)]))
+    monkeypatch.setattr(contraction, "penalties", lambda _: {"jaxae": call(1.0), "b": call(1.01)})
+    with pytest.raises(RuntimeError, match="the value of b is not that of jaxae"):
+        contraction.measure(contraction.QUICK, 1)
 
 
 def test_the_training_steps_with_a_penalty_are_the_same():
@@ -81,6 +119,11 @@ def test_the_training_steps_with_a_penalty_are_the_same():
     losses = {name: float(contender.call()[1]) for name, contender in found.items()}
     assert losses["CAE"] > losses["AE"]
     assert losses["CAE"] == pytest.approx(losses["CAE, by hand"], rel=1e-5)
+    contraction.require_same_step(found)
+    with pytest.raises(RuntimeError, match="the step of CAE, by hand is not that"):
+        contraction.require_same_step(found | {"CAE, by hand": found["AE"]})
+    with pytest.raises(RuntimeError, match="'CAE' is the same program"):
+        contraction.require_same_step(dict.fromkeys(found, found["AE"]))
 
 
 @pytest.mark.parametrize(
@@ -131,18 +174,59 @@ def test_training_and_its_variants_write_whole_files(tmp_path, capsys, as_users_
 
 
 def test_a_contender_with_another_loss_stops_the_benchmark(monkeypatch, as_users_run_it):
-    wrong = lambda task: partial(next, iter([1.0, 0.5, 0.25]))
-    both = {"jaxae": training.ours, "wrong": wrong}
+    of_losses = lambda *losses: lambda _: partial(next, iter(losses))
+    both = {"jaxae": of_losses(1.0, 0.9), "wrong": of_losses(1.0, 0.5)}
     monkeypatch.setattr(training, "contenders", lambda: both)
-    with pytest.raises(RuntimeError, match=r"wrong comes to \[1.0, 0.5\], jaxae to \["):
-        training.measure(training.QUICK, 1)
+    with pytest.raises(RuntimeError, match=r"wrong comes to \[1.0, 0.5\], jaxae to \[1.0, 0.9\]"):
+        training.measure(task.QUICK, 1)
+    both = {training.OURS: both["jaxae"], training.OURS_SLOWER: of_losses(1.0, 0.9)}
+    with pytest.raises(RuntimeError, match="default generator' is the same program"):
+        training.measure(task.QUICK, 1)
 
 
-def test_one_contender_alone_trains_one_epoch(monkeypatch, capsys, as_users_run_it):
-    monkeypatch.setitem(training.CASES, start.CASE, training.QUICK)
-    assert np.isfinite(start.main(start.Config(alone="jaxae"))["loss"])
-    assert command_line.run(start.main, start.Config, ["--alone", "nobody"]) == 2
-    assert "--alone must be among jaxae, jaxae, default" in capsys.readouterr().err
+def test_one_contender_alone_trains_the_task_of_the_others(tmp_path, monkeypatch):
+    given = in_jaxae.make_task(task.QUICK)
+    task.save(tmp_path / "task.npz", given)
+    loaded = task.load(tmp_path / "task.npz")
+    assert loaded.case == task.QUICK
+    np.testing.assert_array_equal(loaded.x, given.x)
+    assert loaded.params.keys() == given.params.keys()
+    made = []
+
+    def make(kind):
+        return lambda given, *names, **keys: made.append((kind, *names, *keys)) or (lambda: 0.5)
+
+    for kind in (in_jaxae, in_torch, in_keras):
+        monkeypatch.setattr(kind, "Epochs" if kind is in_jaxae else "epochs", make(kind))
+    names = ("jaxae", "jaxae, default generator", "torch eager", "keras")
+    for name in names:
+        assert alone.one_epoch(name, tmp_path / "task.npz", "cpu") == 0.5
+    ours = [(in_jaxae,), (in_jaxae, "make_key")]
+    assert made == [*ours, (in_torch, "torch eager", "cpu"), (in_keras,)]
+
+
+def test_what_trains_with_another_library_does_not_import_jax():
+    modules = ("alone", "task", "in_torch", "in_keras")
+    code = ", ".join(f"experiments.benchmarks.{name}" for name in modules)
+    code = f"import sys, {code}; print({{'jax', 'jaxae', 'torch', 'keras'}} & {{*sys.modules}})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout == "set()\n"
+
+
+def test_a_cache_that_is_not_used_is_no_warm_cache(monkeypatch):
+    def until_first_epoch(folder, options):
+        (folder / "cache").mkdir(exist_ok=True)
+        (folder / "cache" / str(next(names))).touch()
+        return 1.0
+
+    monkeypatch.setattr(start, "_until_first_epoch", until_first_epoch)
+    imported = mock.Mock(stdout=b"0.5")
+    monkeypatch.setattr(start.subprocess, "run", lambda *_, **__: imported)
+    names = iter("aaa")
+    assert start.of_a_script(1)["first epoch, warm cache"] == 1.0
+    names = iter("abc")
+    with pytest.raises(RuntimeError, match="did not take their programs from it"):
+        start.of_a_script(1)
 
 
 def test_a_process_of_its_own_is_measured():
@@ -175,13 +259,50 @@ def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
     assert list(results["sweeps"]["quick"]) == ["threads", "vmap", "one after another"]
 
 
-def test_streaming_compares_the_same_bits_and_writes_a_whole_file(tmp_path, as_users_run_it):
+def test_streaming_compares_the_same_bits_and_writes_a_whole_file(
+    tmp_path, as_users_run_it, monkeypatch
+):
+    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 4 * task.PIXELS * 256)
+    monkeypatch.setattr(task, "QUICK", task.Case(8, 64, examples=513))
     options = ["--quick", "--out", str(tmp_path)]
     assert command_line.run(streaming.main, streaming.Config, options) == 0
     (path,) = tmp_path.glob("streaming-*.json")
     (case,) = json.loads(path.read_text())["cases"].values()
     assert list(case) == ["memory", "file, row by row", "memory-mapped", "Grain, one by one"]
     assert case["memory"]["times_the_first"] == {"median": 1, "min": 1, "max": 1}
+
+
+def test_what_is_read_at_once_is_not_read_in_pieces():
+    case = task.Case(8, 64, examples=100)
+    streaming.require_pieces("memory", [], case)
+    streaming.require_pieces("file", [60, 40] * streaming.EPOCHS, case)
+    for name, reads in (("memory", [60, 40]), ("file", []), ("file", [100] * streaming.EPOCHS)):
+        with pytest.raises(RuntimeError, match=f"'{name}' read "):
+            streaming.require_pieces(name, reads, case)
+    streaming.require_pieces("file", [512] * streaming.EPOCHS, task.QUICK)  # a trial
+
+
+def test_the_sources_are_read_as_their_names_say(tmp_path, monkeypatch):
+    shapes = []
+    as_pixels = streaming.as_pixels
+
+    def recorded(rows):
+        shapes.append(rows.shape)
+        return as_pixels(rows)
+
+    monkeypatch.setattr(streaming, "as_pixels", recorded)
+    np.save(tmp_path / "x.npy", np.arange(60, dtype=np.uint8).reshape(20, 3))
+    with mock.patch.object(streaming.np, "load", wraps=np.load) as load:
+        sources = streaming.sources(tmp_path / "x.npy")
+    assert [call.kwargs for call in load.call_args_list] == [{}, {"mmap_mode": "r"}]
+    assert isinstance(sources.pop("memory"), jax.Array)
+    of_source = {}
+    for name, source in sources.items():
+        shapes.clear()
+        source.rows(np.arange(5))
+        of_source[name] = list(shapes)
+    together = {name: [(5, 3)] for name in ("file, row by row", "memory-mapped")}
+    assert of_source == together | {"Grain, one by one": [(3,)] * 5}
 
 
 def test_a_process_gets_no_more_memory_than_it_may_have():
@@ -210,3 +331,218 @@ def test_the_stream_of_random_words_is_that_of_the_steps_of_a_run():
     assert len(words) == 64 * per_step
     second = jax.random.bits(jax.random.fold_in(key, 6), (per_step,))
     np.testing.assert_array_equal(words[per_step : 2 * per_step], second)
+
+
+MANY_STEPS = task.Case(8, 2, examples=512)  # the library takes two of its steps in a turn
+
+
+def lowered(variant, given):
+    """Returns the text of an epoch's program, what the compiler is told, and the turns of its loop.
+
+    The program is not compiled.
+    """
+    seen = []
+
+    def compile_nothing(program, compiler_options=None):
+        seen.append((program.as_text(), compiler_options))
+        return lambda: None
+
+    with variant.replaced(), mock.patch.object(jax.stages.Lowered, "compile", compile_nothing):
+        made = in_jaxae.Epochs(given, variant.make_key, variant.steps_per_block)
+    ((text, options),) = seen
+    return text, options, made._run.epoch.blocks(given.x)
+
+
+def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
+    given = in_jaxae.make_task(MANY_STEPS)
+    words = ("threefry", "philox2x32", "philox4x32", "rng_bit_generator", "stablehlo.sort")
+    text, options, turns = lowered(epoch.Variant(), given)
+    assert not [word for word in words if word in text]
+    assert turns == 128
+    names = dict(zip([f"generator {name}" for name in epoch.generators()], words, strict=False))
+    names["shuffle by sorting"] = "stablehlo.sort"
+    found = {name: lowered(variant, given) for name, variant in epoch.variants().items()}
+    for name, word in names.items():
+        assert [other for other in words if other in found[name][0]] == [word], name
+        assert found[name][1:] == (options, 128)
+    for name, steps in (("one step at a time", 1), ("four steps at a time", 4)):
+        assert found.pop(name)[1:] == (options, 512 // 2 // steps)
+    if jax.default_backend() == "cpu":
+        assert options == _program._CPU_OPTIONS != {}
+        assert found.pop("compiler's default options") == (text, {}, turns)
+    assert found.keys() == names.keys()
+
+
+def test_two_steps_at_a_time_train_the_same_epoch(as_users_run_it):
+    given = in_jaxae.make_task(task.QUICK)
+    assert in_jaxae.Epochs(given, steps_per_block=2)() == pytest.approx(
+        in_jaxae.Epochs(given)(), rel=1e-5
+    )
+
+
+def test_a_variant_without_effect_or_with_another_loss_is_refused(monkeypatch):
+    class Fake:
+        def __init__(self, given, make_key, steps):
+            self.program = jax.jit(lambda x: x * (steps or 2)).lower(1.0).compile()
+            self.loss = 2.0 if steps == 7 else 1.0
+
+        def __call__(self):
+            return self.loss
+
+    monkeypatch.setattr(epoch, "Epochs", Fake)
+    variants = {"other": epoch.Variant(steps_per_block=3)}
+    assert list(epoch.make_contenders(task.QUICK, variants)) == ["as it is", "other"]
+    scan = partial(mock.patch.object, jax.lax, "scan", None)  # which no program here uses
+    with pytest.raises(RuntimeError, match="'scan' is the same program"):
+        epoch.make_contenders(task.QUICK, {"scan": epoch.Variant(replaced=scan)})
+    with pytest.raises(RuntimeError, match=r"'half' comes to 2\.0, not 1\.0"):
+        epoch.make_contenders(task.QUICK, {"half": epoch.Variant(steps_per_block=7)})
+
+
+def products_of(jaxpr):
+    """Returns the operations of every product that a jaxpr runs; a loop of unknown length once."""
+    found = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            sizes = [v.aval.size for v in (*eqn.invars, *eqn.outvars)]
+            found.append(2 * math.isqrt(math.prod(sizes)))  # of shapes (m, k), (k, n) and (m, n)
+        length = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        for inner in jex.jaxprs_in_params(eqn.params):
+            found += length * products_of(inner)
+    return found
+
+
+def test_the_bare_products_are_those_of_training(as_users_run_it):
+    given, steps = in_jaxae.make_task(task.QUICK), 512 // 64
+    of_step = [2 * 64 * task.PIXELS * 8] * 5
+    assert task.QUICK.flops == steps * sum(of_step)
+    run, state = in_jaxae.prepared(given)
+    arguments = run.arguments(state, jax.random.key(1), jnp.asarray(given.x))
+    assert products_of(jax.make_jaxpr(run.part)(*arguments).jaxpr) == of_step
+    kernels = [given.params[f"{part}_kernel_0"] for part in ("encoder", "decoder")]
+    bare = jax.make_jaxpr(in_jaxae.make_products(task.QUICK))(given.x[:64], *kernels)
+    assert products_of(bare.jaxpr) == [*of_step[:1], *steps * of_step]
+    program = jax.jit(in_jaxae.make_products(task.QUICK)).lower(given.x[:64], *kernels).compile()
+    # The compiler has left none out, that before the loop included.
+    assert len(re.findall(r"= \S+ (?:dot|custom-call)\(", program.as_text())) >= 6
+
+
+def test_products_are_rounded_to_bfloat16_and_summed_in_float32():
+    rng = np.random.default_rng(3)
+    shapes = ((64, 50), (50, 20), (64, 20))
+    x, w, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+
+    @jax.jit
+    def value_and_gradients(x, w, g):
+        value, pull = jax.vjp(jax.vmap(rounding.rounded_product, in_axes=(0, None)), x, w)
+        return value, *pull(g)
+
+    exact = [np.asarray(array, np.float64) for array in (x, w, g)]
+    x, w, g = (np.asarray(array.astype(jnp.bfloat16), np.float64) for array in (x, w, g))
+    found = value_and_gradients(*(jnp.asarray(array, jnp.float32) for array in exact))
+    for value, expected in zip(found, (x @ w, g @ w.T, x.T @ g), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-4)
+    x, w, g = exact
+    for value, other in zip(found, (x @ w, g @ w.T, x.T @ g), strict=True):
+        assert np.abs(value - other).max() > 1e-2
+
+
+def test_the_ways_to_train_several_models(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jaxae, "fit_many", lambda *_, **o: calls.append(o["method"]) or mock.Mock())
+    monkeypatch.setattr(jaxae, "fit", lambda *_, **o: calls.append("fit") or mock.Mock())
+    monkeypatch.setattr(jax, "block_until_ready", lambda params: params)
+    for way in growth.ways(growth.prepared(growth.Size(8, 4, 2, 3)), 3, 1).values():
+        way()
+    assert calls == ["threads", "vmap", "fit", "fit", "fit"]
+    alone = [{"w": np.full(2, float(i))} for i in (1, 2)]
+    together = {"w": jnp.array([[1.0, 1.0], [2.0, 2.0]])}
+    trained = {"one after another": alone, "threads": together, "vmap": together}
+    growth.require_same_models(trained, 2)
+    with pytest.raises(RuntimeError, match="'vmap' trains other models"):
+        growth.require_same_models(trained | {"vmap": {"w": together["w"][::-1]}}, 2)
+
+
+def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path):
+    run_large = partial(command_line.run, large.main, large.Config)
+    assert run_large(["--times", "1", "--out", str(tmp_path / "out")]) == 2
+    assert "--times must be a finite number above 1" in capsys.readouterr().err
+    peaks = lambda *values: dict(
+        zip(("limited", "not limited"), ({"peak_bytes": value} for value in values), strict=True)
+    )
+    large.require_different_memory(peaks(1, 10), size=5)
+    for both in (peaks(6, 10), peaks(1, 4)):
+        with pytest.raises(RuntimeError, match="data of 5 bytes, but the peaks"):
+            large.require_different_memory(both, size=5)
+    large.require_room(1.0)
+    with pytest.raises(InputError, match="take a smaller --times"):
+        large.require_room(1e15)
+    monkeypatch.setattr(start, "in_own_process", lambda *_, **__: {})
+    with pytest.raises(InputError, match="holds no process to a limit"):
+        large.require_limits()
+
+
+BENCHMARKS = (contraction, epoch, growth, large, start, streaming, training)
+
+
+@pytest.mark.parametrize("module", BENCHMARKS, ids=lambda module: module.__name__.split(".")[-1])
+def test_each_benchmark_has_a_folder_of_its_own(module, monkeypatch):
+    opened = []
+
+    @contextmanager
+    def record(benchmark, out):
+        opened.append((benchmark, out))
+        raise InputError("that is enough")
+        yield
+
+    monkeypatch.setattr(common, "record", record)
+    monkeypatch.setattr(large, "require_limits", lambda: None)
+    monkeypatch.setattr(large, "require_room", lambda size: None)
+    with pytest.raises(InputError):
+        module.main(module.Config())
+    assert opened == [(module.__name__.split(".")[-1], None)]
+
+
+def test_a_benchmark_leaves_the_results_of_another_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for benchmark in ("training", "contraction"):
+        with common.record(benchmark, None) as record:
+            record.write_json(f"{benchmark}-here.json", {})
+    for benchmark in ("training", "contraction"):
+        assert (tmp_path / "results/benchmarks" / benchmark / f"{benchmark}-here.json").exists()
+
+
+def test_kept_programs_are_not_timed(tmp_path):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", "/kept")
+    try:
+        with pytest.raises(InputError, match=r"kept in /kept, .* unset JAX_COMPILATION_CACHE_DIR"):
+            common.record("training", tmp_path)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_other_systems_have_neither_affinity_nor_usage_of_a_child(monkeypatch, capsys, tmp_path):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert common.core_count() == 6
+    if jax.default_backend() == "cpu":
+        assert common.device_name() == "cpu-6-cores"
+    monkeypatch.delattr(os, "wait4", raising=False)
+    for module in (start, large):
+        options = ["--out", str(tmp_path / "out")]
+        assert command_line.run(module.main, module.Config, options) == 2
+        error = capsys.readouterr().err
+        assert "needs os.wait4; run it on Linux or macOS" in error
+        assert error.count("\n") == 1
+
+
+def test_the_stream_of_random_words_ends_with_the_keys(monkeypatch, capsysbinary):
+    monkeypatch.setattr(random_bits, "_PER_STEP", 4)
+    monkeypatch.setattr(random_bits, "_AT_A_TIME", 1)
+    monkeypatch.setattr(random_bits, "_KEYS", 10)
+    fake = lambda key, first, per_key: first + np.arange(4, dtype=np.uint32)
+    monkeypatch.setattr(random_bits, "words", fake)
+    random_bits.main(random_bits.Config(order="keys"))
+    written = np.frombuffer(capsysbinary.readouterr().out, np.uint32)
+    assert written.tolist() == list(range(8))

@@ -1,10 +1,11 @@
-"""What the benchmarks share: their options, where results go, and what the device is called."""
+"""What the benchmarks share: options, the folder of the result file, the device and its cores."""
 
+import importlib.util
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -20,7 +21,7 @@ class Options:
     rounds: int = 3
     """How often everything runs in turn; the table has medians."""
     out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
+    """Folder for the result file, by default results/benchmarks/<benchmark>."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial: one small case, few rounds."""
 
@@ -35,14 +36,61 @@ def require_known(cases: Collection[str], known: Collection[str]) -> None:
         raise InputError(f"--cases must be among {', '.join(known)}, but has {min(unknown)}")
 
 
-def record(out: Path | None) -> records.RunRecord:
-    """Returns the context manager around a benchmark, which writes its result file or nothing."""
-    return records.RunRecord(out or Path("results") / "benchmarks")
+def require_child_usage() -> None:
+    """Raises InputError where a system does not say how much memory a child process has used."""
+    if not hasattr(os, "wait4"):
+        raise InputError("this benchmark needs os.wait4; run it on Linux or macOS")
+
+
+def record(benchmark: str, out: Path | None) -> records.RunRecord:
+    """Returns the context manager around a benchmark, which writes its result file or nothing.
+
+    Every benchmark has a folder of its own: a run removes what an earlier one left in its folder.
+
+    Raises:
+      InputError: if compiled programs are kept, so that compiling would not be measured.
+    """
+    if cache := jax.config.values["jax_compilation_cache_dir"]:
+        raise InputError(
+            f"compiled programs are kept in {cache}, so that times to compile would be too short; "
+            "unset JAX_COMPILATION_CACHE_DIR"
+        )
+    return records.RunRecord(out or Path("results") / "benchmarks" / benchmark)
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions, the device and the CPU cores that the numbers were made with."""
+    return records.environment() | {"cores": core_count()}
+
+
+def core_count() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux; macOS and Windows have no such limit
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def device_name() -> str:
     """Returns the device in a form for a file name: ``cpu-2-cores``, ``nvidia-h100``."""
     device = jax.devices()[0]
     if device.platform == "cpu":
-        return f"cpu-{len(os.sched_getaffinity(0))}-cores"
+        return f"cpu-{core_count()}-cores"
     return "-".join(device.device_kind.lower().split()[:2])
+
+
+def torch_device() -> str:
+    """Returns the device of PyTorch that is the one of JAX, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+      InputError: if PyTorch is installed and cannot use the accelerator of JAX.
+    """
+    if jax.default_backend() == "cpu" or importlib.util.find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    if jax.default_backend() == "gpu" and torch.cuda.is_available():
+        return "cuda"
+    raise InputError(
+        f"JAX runs on a {jax.default_backend()} that PyTorch does not see; install a PyTorch for "
+        "it, or set JAX_PLATFORMS=cpu to compare both on the CPU"
+    )

@@ -5,12 +5,10 @@
 For each encoder: ``jaxae.contractive_penalty``, the full Jacobian by ``jax.vmap`` of
 ``jax.jacfwd`` and ``jax.jacrev``, by ``torch.func`` where PyTorch is installed, and the closed
 form written by hand where there is one; and a whole training step with and without the penalty.
-All run in turn, and must give the same value first. About 10 minutes on two cores. Expected: the
-table of the README, which is made from ``results/contraction-<device>.json``.
+All must give the same value and gradient first, then run in turn. About 10 minutes on two cores.
+Expected: the table of the README, which is made from ``results/contraction-<device>.json``.
 """
 
-import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +22,9 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.benchmarks import common
-from experiments.benchmarks.side_by_side import Contender, compiled, race
-from experiments.common import command_line, records
+from experiments.benchmarks import common, in_torch
+from experiments.benchmarks.side_by_side import Contender, compiled, race, require_different
+from experiments.common import command_line
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,45 @@ WEIGHT = 0.1
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Returns times and memory of all contenders of a case, and what they agreed on."""
     if case.is_step:
-        return {"name": case.name, "contenders": race(training_steps(case), rounds)}
-    contenders, values = penalties(case)
-    reference = values["jaxae"]
-    for name, value in values.items():
-        if not math.isclose(value, reference, rel_tol=1e-3):
-            raise RuntimeError(f"{case.name}: {name} gives {value}, jaxae gives {reference}")
+        contenders = training_steps(case)
+        require_same_step(contenders)
+        return {"name": case.name, "contenders": race(contenders, rounds)}
+    contenders = penalties(case)
+    found = {name: contender.call() for name, contender in contenders.items()}
+    values = {name: float(value) for name, (value, _) in found.items()}
+    for name, (value, gradient) in found.items():
+        require_same(f"{case.name}: the value of {name}", value, found["jaxae"][0])
+        for mine, other in zip(
+            jax.tree.leaves(found["jaxae"][1]), jax.tree.leaves(gradient), strict=True
+        ):
+            require_same(f"{case.name}: the gradient of {name}", other, mine)
+    if set(IN_JAX) <= set(contenders):
+        forward, reverse = (contenders[name].program for name in IN_JAX)
+        require_different(forward, reverse, "jax jacrev")
     return {"name": case.name, "values": values, "contenders": race(contenders, rounds)}
 
 
-def penalties(case: Case) -> tuple[dict[str, Contender], dict[str, float]]:
-    """Returns the penalty of a case computed in every way, and the values."""
+def require_same(what: str, found: Any, expected: Any) -> None:
+    """Raises RuntimeError if two arrays differ by more than a thousandth of the second's norm."""
+    on_the_host = [np.asarray(getattr(a, "cpu", lambda a=a: a)()) for a in (found, expected)]
+    distance = np.linalg.norm(np.subtract(*on_the_host))
+    if not distance <= 1e-3 * np.linalg.norm(on_the_host[1]):
+        raise RuntimeError(f"{what} is not that of jaxae: {on_the_host[0]}, {on_the_host[1]}")
+
+
+def require_same_step(contenders: dict[str, Contender]) -> None:
+    """Raises RuntimeError if the two steps with a penalty differ, or one has no penalty."""
+    found = {name: contender.call() for name, contender in contenders.items()}
+    for mine, other in zip(
+        jax.tree.leaves(found["CAE"]), jax.tree.leaves(found["CAE, by hand"]), strict=True
+    ):
+        require_same("the step of CAE, by hand", other, mine)
+    for name in ("CAE", "CAE, by hand"):
+        require_different(contenders["AE"].program, contenders[name].program, name)
+
+
+def penalties(case: Case) -> dict[str, Contender]:
+    """Returns the penalty of a case, value and gradient, computed in every way."""
     encode, params, x = make_encoder(case)
     functions: dict[str, Callable[..., Array]] = {
         "jaxae": lambda params, x: jaxae.contractive_penalty(
@@ -107,14 +133,11 @@ def penalties(case: Case) -> tuple[dict[str, Contender], dict[str, float]]:
     contenders = {
         name: compiled(partial(mean_and_gradient, f), params, x) for name, f in functions.items()
     }
-    values = {name: float(contender.call()[0]) for name, contender in contenders.items()}
     if len(case.widths) > 1 and any(rival.startswith("torch") for rival in case.rivals):
-        from experiments.benchmarks import in_torch
-
-        found = in_torch.penalties([np.asarray(w) for w in params], np.asarray(x))
+        weights, device = [np.asarray(w) for w in params], common.torch_device()
+        found = in_torch.penalties(weights, np.asarray(x), device)
         contenders |= {name: Contender(call) for name, call in found.items()}
-        values |= {name: float(call()) for name, call in found.items()}
-    return contenders, values
+    return contenders
 
 
 def make_encoder(case: Case) -> tuple[Callable[[Any, Array], Array], Any, Array]:
@@ -194,7 +217,7 @@ def main(config: Config) -> dict[str, Any]:
     if config.quick:
         chosen = {"quick": QUICK}
     found = {}
-    with common.record(config.out) as record:
+    with common.record("contraction", config.out) as record:
         for name, case in chosen.items():
             found[name] = measure(case, 3 if config.quick else config.rounds)
             record.log(case=name)
@@ -202,19 +225,12 @@ def main(config: Config) -> dict[str, Any]:
         results = {
             "benchmark": "contraction",
             "rounds": config.rounds,
-            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
-            "torch": versions_of_torch(),
+            "environment": common.environment(),
+            "torch": in_torch.version(),
             "cases": found,
         }
         record.write_json(f"contraction-{common.device_name()}.json", results)
     return results
-
-
-def versions_of_torch() -> str | None:
-    """Returns the version of PyTorch, or None where there is none."""
-    from experiments.benchmarks import in_torch
-
-    return in_torch.version()
 
 
 def summary(measured: dict[str, Any]) -> str:

@@ -3,17 +3,20 @@
     python -m experiments.benchmarks.epoch
 
 A profile of one epoch by kind of work, from JAX's own profiler; then the epoch with other random
-generators, with a sorting shuffle, with an unrolled loop and with the compiler's default options,
-all in turn. About five minutes on two cores. Expected: the tables of docs/speed.md, which are made
-from ``results/epoch-<device>.json``.
+generators, with a sorting shuffle, with one or four steps in each turn of its loop and, on a CPU,
+with the compiler's default options, all in turn. Each variant must be another compiled program and
+come to the same loss. About five minutes on two cores. Expected: the tables of docs/speed.md, which
+are made from ``results/epoch-<device>.json``.
 """
 
-import os
+import contextlib
 import re
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,14 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxae
 from experiments.benchmarks import common
-from experiments.benchmarks.side_by_side import Contender, race
-from experiments.benchmarks.training import CASES, QUICK, Case, make_task, ours, prepared
-from experiments.common import command_line, records
+from experiments.benchmarks.in_jaxae import Epochs, make_task, prepared
+from experiments.benchmarks.side_by_side import Contender, race, require_different
+from experiments.benchmarks.task import CASES, QUICK, Case
+from experiments.common import command_line
 from jaxae import _program, training
 
 KINDS = {
@@ -107,49 +112,76 @@ def profile(case: Case) -> dict[str, float]:
     return {kind: times[kind] / total for kind in KINDS}
 
 
-def generators() -> dict[str, Callable[[Any], Any]]:
-    """Returns other ways to make the key of a run, as far as this JAX knows them."""
-    found: dict[str, Callable[[Any], Any]] = {"Threefry (default)": lambda key: key}
-    for name in ("philox2x32", "philox4x32", "unsafe_rbg"):
-        try:
-            jax.random.key(0, impl=name)
-        except ValueError:
-            continue
-        found[name] = partial(_of_generator, name)
+@dataclass(frozen=True)
+class Variant:
+    """One thing done otherwise than the library does it."""
+
+    make_key: Callable[[Any], Any] = jaxae.hash_key
+    """Makes the key of the run from a default one."""
+    steps_per_block: int | None = None
+    """Steps in one turn of the epoch's loop, None for what the library takes."""
+    replaced: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    """What is replaced in the library while the epoch is traced and compiled."""
+
+
+def variants() -> dict[str, Variant]:
+    """Returns the variants that there are on this device and in this JAX, by name."""
+    sorting = partial(mock.patch.object, training, "shuffled_order", jax.random.permutation)
+    found = {
+        **{f"generator {name}": Variant(make_key) for name, make_key in generators().items()},
+        "shuffle by sorting": Variant(replaced=sorting),
+        "one step at a time": Variant(steps_per_block=1),
+        "four steps at a time": Variant(steps_per_block=4),
+    }
+    if jax.default_backend() == "cpu":
+        plain = partial(mock.patch.object, _program, "_CPU_OPTIONS", {})
+        found["compiler's default options"] = Variant(replaced=plain)
     return found
 
 
-def _of_generator(name: str, _: Any) -> Any:
-    return jax.random.key(1, impl=name)
+def generators() -> dict[str, Callable[[Any], Any]]:
+    """Returns other ways to make the key of a run, as far as this JAX knows them."""
+    found: dict[str, Callable[[Any], Any]] = {}
+    names = {"Threefry (default)": "threefry2x32"}
+    for name in (*names, "philox2x32", "philox4x32", "unsafe_rbg"):
+        try:
+            key = jax.random.key(1, impl=names.get(name, name))
+        except ValueError:
+            continue
+        found[name] = partial(_replace_key, key)
+    return found
 
 
-def _scan(scan: Any, steps: int, *arguments: Any, unroll: int = 1) -> Any:
-    return scan(*arguments, unroll=steps)
+def _replace_key(key: Any, _: Any) -> Any:
+    return key
 
 
-def variants(case: Case, most: int | None = None) -> dict[str, Contender]:
-    """Returns the epoch as it is, and with one thing done otherwise; all of these, or a few."""
+def make_contenders(case: Case, chosen: dict[str, Variant]) -> dict[str, Contender]:
+    """Returns the epoch as the library does it, and some variants of it.
+
+    Raises:
+      RuntimeError: if a variant is the program of the library's own epoch, or trains otherwise.
+    """
     task = make_task(case)
-    found = {"as it is": ours(task)}
-    for name, make_key in list(generators().items())[:most]:
-        found[f"generator {name}"] = ours(task, make_key)
-    others: dict[str, tuple[Any, str, Any]] = {
-        "shuffle by sorting": (training, "shuffled_order", jax.random.permutation),
-        "loop not unrolled": (jax.lax, "scan", partial(_scan, jax.lax.scan, 1)),
-        "loop unrolled four times": (jax.lax, "scan", partial(_scan, jax.lax.scan, 4)),
-        "compiler's default options": (_program, "_CPU_OPTIONS", {}),
-    }
-    for name, (where, attribute, value) in list(others.items())[:most]:
-        with mock.patch.object(where, attribute, value):
-            found[name] = ours(task)
-    for one_epoch in found.values():
-        one_epoch()
-    return {name: Contender(one_epoch) for name, one_epoch in found.items()}
+    found: dict[str, Contender] = {}
+    losses: dict[str, float] = {}
+    for name, variant in {"as it is": Variant(), **chosen}.items():
+        with variant.replaced():
+            one_epoch = Epochs(task, variant.make_key, variant.steps_per_block)
+        losses[name] = one_epoch()
+        found[name] = Contender(one_epoch, program=one_epoch.program.as_text())
+        if name != "as it is":
+            require_different(found["as it is"].program, found[name].program, name)
+        if not np.isclose(losses[name], losses["as it is"], rtol=0.02):
+            raise RuntimeError(f"{name!r} comes to {losses[name]}, not {losses['as it is']}")
+    return found
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Returns the profile of an epoch, and the times of its variants."""
-    found = race(variants(case, most=1 if case == QUICK else None), rounds)
+    names = ("generator Threefry (default)", "shuffle by sorting")  # of a trial
+    chosen = {name: v for name, v in variants().items() if case != QUICK or name in names}
+    found = race(make_contenders(case, chosen), rounds)
     for row in found.values():
         del row["compile_seconds"], row["temporary_bytes"]
     return {
@@ -165,7 +197,7 @@ def main(config: Config) -> dict[str, Any]:
     chosen = {name: CASES[name] for name in ("64, batch 64", "64, batch 256", "1568, batch 64")}
     rounds = 3 if config.quick else config.rounds
     found = {}
-    with common.record(config.out) as record:
+    with common.record("epoch", config.out) as record:
         for name, case in ({"quick": QUICK} if config.quick else chosen).items():
             found[name] = measure(case, rounds)
             record.log(case=name)
@@ -174,7 +206,7 @@ def main(config: Config) -> dict[str, Any]:
         results = {
             "benchmark": "epoch",
             "rounds": rounds,
-            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "environment": common.environment(),
             "kinds": KINDS,
             "cases": found,
         }

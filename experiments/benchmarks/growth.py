@@ -13,7 +13,6 @@ holds n d numbers of data and 7 d k of weights, gradients and moments. Exponents
 dominates, and below 1 where another one stays.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ import optax
 import jaxae
 from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
-from experiments.benchmarks.training import NOISE, RATE
-from experiments.common import command_line, fitting, records
+from experiments.benchmarks.task import NOISE, RATE
+from experiments.common import command_line, fitting
 
 Config = common.Options
 
@@ -62,7 +61,10 @@ SWEEPS = {
 }
 
 
-def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
+Prepared = tuple[jaxae.Run, tuple[Any, ...]]  # a run, and the arguments of fit_many
+
+
+def prepared(size: Size) -> Prepared:
     """Returns a run, and states, keys, data and noise levels of its models."""
     model = jaxae.DenseAutoencoder((size.inputs,), size.code_dim, output_activation=jax.nn.sigmoid)
     init, encode, decode = jaxae.as_functions(model)
@@ -81,11 +83,14 @@ def prepared(size: Size) -> tuple[jaxae.Run, tuple[Any, ...]]:
     return run, (states, keys, jnp.asarray(data, jnp.float32), levels)
 
 
-def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
-    """Returns the ways to train the models: in threads, together, one after another."""
-    run, arguments = prepared(size)
+def ways(given: Prepared, models: int, epochs: int) -> dict[str, Callable[[], Any]]:
+    """Returns the ways to train the models: in threads, together, one after another.
+
+    The first two return stacked parameters; a loop has its models apart, before and after.
+    """
+    run, arguments = given
     stacked = (arguments[0], arguments[1], arguments[3])
-    singles = fitting.unstacked(stacked, size.models)
+    singles = fitting.unstacked(stacked, models)
 
     def many(method: str) -> Any:
         return jax.block_until_ready(
@@ -94,8 +99,10 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
 
     def in_turn() -> Any:
         x = arguments[2]
-        for state, key, level in singles:
+        return [
             jax.block_until_ready(jaxae.fit(run, state, key, x, level, epochs=epochs).params)
+            for state, key, level in singles
+        ]
 
     return {
         "threads": partial(many, "threads"),
@@ -104,10 +111,16 @@ def ways(size: Size, epochs: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def planned_bytes(size: Size) -> int:
-    """Returns the device memory of the program: arguments, results and temporary buffers."""
-    run, (states, keys, x, levels) = prepared(size)
-    program: Any = run.program(*run.arguments(states, keys, x, levels), is_batched=True)
+def planned_bytes(given: Prepared, models: int) -> int:
+    """Returns the device memory of a program of all models: arguments, results, temporary buffers.
+
+    Several models are under vmap, also where they would train in threads.
+    """
+    run, (*stacked, x, levels) = given
+    if models == 1:
+        ((*stacked, levels),) = fitting.unstacked((*stacked, levels), 1)
+    arguments = run.arguments(*stacked, x, levels)
+    program: Any = run.program(*arguments, is_batched=models > 1)
     memory = program.memory_analysis()
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(sizes + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
@@ -115,12 +128,18 @@ def planned_bytes(size: Size) -> int:
 
 def growth(sizes: list[Size], rounds: int) -> dict[str, Any]:
     """Returns seconds of an epoch and bytes for some sizes, and the exponents."""
-    calls = {str(i): ways(size, 1)[jaxae.sweep_method()] for i, size in enumerate(sizes)}
+    given = [prepared(size) for size in sizes]
+    models = [size.models for size in sizes]
+    method = jaxae.sweep_method()
+    calls = {
+        str(i): ways(one, m, 1)[method]
+        for i, (one, m) in enumerate(zip(given, models, strict=True))
+    }
     for call in calls.values():
         call()
     found = race({name: Contender(call) for name, call in calls.items()}, rounds)
     seconds = [row["seconds"] for row in found.values()]
-    bytes_ = [planned_bytes(size) for size in sizes]
+    bytes_ = [planned_bytes(one, m) for one, m in zip(given, models, strict=True)]
     return {
         "seconds": seconds,
         "bytes": bytes_,
@@ -137,13 +156,23 @@ def exponent(values: list[Any]) -> float:
 
 def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     """Returns the seconds of each way to train the models of a size."""
-    calls = ways(size, epochs)
-    for call in calls.values():
-        call()
+    calls = ways(prepared(size), size.models, epochs)
+    require_same_models({name: call() for name, call in calls.items()}, size.models)
     found = race({name: Contender(call) for name, call in calls.items()}, rounds)
     for row in found.values():
         del row["compile_seconds"], row["temporary_bytes"]
     return found
+
+
+def require_same_models(trained: dict[str, Any], models: int) -> None:
+    """Raises RuntimeError if a way to train several models does not train what the others do."""
+    alone = trained["one after another"]
+    for name in ("threads", "vmap"):
+        together = fitting.unstacked(trained[name], models)
+        for mine, other in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+            # In other orders of summation the rounding errors grow from step to step.
+            if not np.linalg.norm(other - mine) <= 0.01 * np.linalg.norm(mine):
+                raise RuntimeError(f"{name!r} trains other models than one after another")
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -151,7 +180,7 @@ def main(config: Config) -> dict[str, Any]:
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
     chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
-    with common.record(config.out) as record:
+    with common.record("growth", config.out) as record:
         grown = {}
         for name, sizes in chosen.items():
             grown[name] = {"sizes": [getattr(s, name) for s in sizes], **growth(sizes, rounds)}
@@ -173,7 +202,7 @@ def main(config: Config) -> dict[str, Any]:
         results = {
             "benchmark": "growth",
             "rounds": rounds,
-            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "environment": common.environment(),
             "growth": grown,
             "sweeps": swept,
         }

@@ -4,7 +4,8 @@
 
 The stream is what a training run draws: a key for every step by ``jax.random.fold_in``, and under
 each key as many words as a batch of 64 MNIST images has pixels. ``--order keys`` gives the first
-word under each of many keys instead. It ends when the reader does. Dieharder's own random numbers
+word under each of many keys instead. It ends when the reader does, or when all 2^32 keys were used
+(16 GiB of ``--order keys``), and never begins again. Dieharder's own random numbers
 play no part; two or three of its 114 p-values are called weak for a perfect generator as well.
 """
 
@@ -23,6 +24,7 @@ from experiments.common import command_line
 
 _PER_STEP = 64 * 784
 _AT_A_TIME = 64
+_KEYS = 2**32  # that fold_in tells apart
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,14 @@ def words(key: Array, first: int, per_key: int) -> Array:
 
 
 def main(config: Config) -> None:
-    """Writes until nobody reads."""
+    """Writes until nobody reads, or until there are no keys left."""
     key = jaxae.hash_key(jax.random.key(config.seed))
     per_key = 1 if config.order == "keys" else _PER_STEP
-    first = 0
+    at_a_time = _AT_A_TIME * _PER_STEP // per_key
     try:
-        while True:
+        for first in range(0, _KEYS - at_a_time + 1, at_a_time):
             block = words(key, jnp.uint32(first), per_key)
             sys.stdout.buffer.write(np.asarray(block).tobytes())
-            first += len(block) // per_key
     except BrokenPipeError:
         sys.stderr.close()  # the reader has all it needs; nothing to say
 

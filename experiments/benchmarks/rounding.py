@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.benchmarks.training import NOISE
+from experiments.benchmarks.task import NOISE
 from experiments.common import command_line, fitting, records, running
 
 
@@ -39,6 +39,9 @@ class Config(command_line.CommonConfig):
         command_line.require_integer("--code-dim", self.code_dim, low=1, high=2**16)
 
 
+BFLOAT16 = (8, 7)  # bits of the exponent, and of the mantissa that are stored
+
+
 @jax.custom_vjp
 def rounded_product(a: Array, b: Array) -> Array:
     """Returns a @ b, a vector and a matrix rounded to bfloat16, summed in float32."""
@@ -46,8 +49,10 @@ def rounded_product(a: Array, b: Array) -> Array:
 
 
 def _product(indices: str, a: Array, b: Array) -> Array:
-    narrow = (a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
-    return jnp.einsum(indices, *narrow, preferred_element_type=jnp.float32)
+    # Not a.astype(bfloat16): then XLA rounds the terms of some sums too, and may leave out the
+    # rounding of others. A product of two numbers of 8 bits is exact in float32.
+    a, b = (jax.lax.reduce_precision(factor, *BFLOAT16) for factor in (a, b))
+    return jnp.einsum(indices, a, b, precision="highest")
 
 
 def _forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -1,5 +1,6 @@
 """Times functions in turn, so that what else happens on the machine meets all of them alike."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class Contender:
     """Tracing, lowering and compiling, the median of three."""
     temporary_bytes: int | None = None
     """Peak of the temporary memory, as XLA has planned it."""
+    program: str = ""
+    """Text of the compiled program, where there is one."""
 
 
 def compiled(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Contender:
@@ -38,7 +41,34 @@ def compiled(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Contend
         lambda: jax.block_until_ready(program(*arguments)),
         float(np.median(seconds)),
         None if memory is None else memory.temp_size_in_bytes,
+        program.as_text() or "",
     )
+
+
+def require_different(base: str, variant: str, name: str) -> None:
+    """Raises RuntimeError if a row would time the very program that it is compared with.
+
+    A variant is made by an option or a replaced function, and either may have no effect any more;
+    then its row would look like a measurement and be none.
+
+    Args:
+      base: text of the compiled program of the row that is compared with.
+      variant: text of the compiled program of the row.
+      name: name of the row.
+    """
+    if _instructions(base) == _instructions(variant):
+        raise RuntimeError(f"{name!r} is the same program as the row that it is compared with")
+
+
+def _instructions(program: str) -> str:
+    """Returns the instructions of a compiled program, numbered in the order of their names.
+
+    Names and lines of the source are left out: they may differ where nothing else does.
+    """
+    text = re.sub(r", metadata=\{[^}]*\}", "", program)
+    text = "\n".join(line for line in text.splitlines() if re.match(r"\s*(ROOT |ENTRY )?%|}", line))
+    numbers: dict[str, str] = {}
+    return re.sub(r"%[\w.\-]+", lambda name: numbers.setdefault(name[0], f"%{len(numbers)}"), text)
 
 
 def race(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,11 @@
 
     python -m experiments.benchmarks.start
 
-Each contender of ``experiments.benchmarks.training`` in a process of its own, imports and
-compilation included; then ``experiments.denoising`` with and without kept programs, and what the
-import of jaxae adds. About five minutes on two cores. Expected: the table of docs/speed.md, which
-is made from ``results/start-<device>.json``.
+Each contender of ``experiments.benchmarks.training`` in a process of its own that imports nothing
+of the others, imports and compilation included; then ``experiments.denoising`` with and without
+kept programs, and what the import of jaxae adds. All must come to the same loss. About five minutes
+on two cores; Linux or macOS. Expected: the table of docs/speed.md, which is made from
+``results/start-<device>.json``.
 """
 
 import os
@@ -19,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import common, training
+from experiments.benchmarks import common, in_jaxae, task, training
 from experiments.common import command_line, records
-from experiments.common.errors import InputError
 
 CASE = "64, batch 64"
 _LIMITED = [
@@ -39,15 +39,12 @@ class Config:
     rounds: int = 3
     """How often everything starts; the table has medians."""
     out: Path | None = None
-    """Folder for the result file, by default results/benchmarks."""
-    alone: str | None = None
-    """One contender, one epoch, and nothing else: what the benchmark starts."""
+    """Folder for the result file, by default results/benchmarks/start."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
         command_line.require_integer("--rounds", self.rounds, low=1)
-        if self.alone is not None and self.alone not in (known := training.contenders()):
-            raise InputError(f"--alone must be among {', '.join(known)}, but it is {self.alone}")
+        common.require_child_usage()
 
 
 def in_own_process(arguments: list[str], *, most_data: int | None = None) -> dict[str, Any]:
@@ -74,15 +71,22 @@ def in_own_process(arguments: list[str], *, most_data: int | None = None) -> dic
     return {"seconds": seconds, "peak_bytes": peak, "last_line": lines[-1] if lines else ""}
 
 
-def starts(rounds: int) -> dict[str, Any]:
+def starts(case: task.Case, rounds: int) -> dict[str, Any]:
     """Returns, for each contender by itself: seconds to the first epoch, and peak memory."""
     found: dict[str, Any] = {}
-    for name in training.contenders():
-        command = ["experiments.benchmarks.start", "--alone", name]
-        runs = [in_own_process(command) for _ in range(rounds)]
-        found[name] = {
-            key: float(np.median([run[key] for run in runs])) for key in ("seconds", "peak_bytes")
-        }
+    losses: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.npz"
+        task.save(path, in_jaxae.make_task(case))
+        for name in training.contenders():
+            command = ["experiments.benchmarks.alone", name, str(path), common.torch_device()]
+            runs = [in_own_process(command) for _ in range(rounds)]
+            losses[name] = float(runs[0].pop("last_line"))
+            keys = ("seconds", "peak_bytes")
+            found[name] = {key: float(np.median([run[key] for run in runs])) for key in keys}
+    for name, loss in losses.items():
+        if not np.isclose(loss, losses[training.OURS], rtol=0.02):
+            raise RuntimeError(f"{name} comes to {loss}, jaxae to {losses[training.OURS]}")
     return found
 
 
@@ -100,6 +104,7 @@ def of_a_script(rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         cache = ["--compilation-cache", f"{folder}/cache"]
         _until_first_epoch(Path(folder), cache)
+        kept = _names_in(Path(folder, "cache"))
         for _ in range(rounds):
             seconds["first epoch, no cache"].append(_until_first_epoch(Path(folder), []))
             seconds["first epoch, warm cache"].append(_until_first_epoch(Path(folder), cache))
@@ -109,7 +114,13 @@ def of_a_script(rounds: int) -> dict[str, float]:
             )
             found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
             seconds["import of jaxae"].append(float(found.stdout))
+        if not kept or _names_in(Path(folder, "cache")) != kept:
+            raise RuntimeError("the runs with a warm cache did not take their programs from it")
     return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def _until_first_epoch(folder: Path, options: list[str]) -> float:
@@ -136,16 +147,13 @@ def _until_first_epoch(folder: Path, options: list[str]) -> float:
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
-    if config.alone is not None:
-        one_epoch = training.contenders()[config.alone](training.make_task(training.CASES[CASE]))
-        return {"loss": one_epoch()}
-    with common.record(config.out) as record:
-        found = starts(config.rounds)
+    with common.record("start", config.out) as record:
+        found = starts(task.CASES[CASE], config.rounds)
         record.log(contenders=list(found))
         results = {
             "benchmark": "start",
             "rounds": config.rounds,
-            "environment": records.environment() | {"cores": len(os.sched_getaffinity(0))},
+            "environment": common.environment(),
             "torch": records.version("torch"),
             "keras": records.version("keras"),
             "case": CASE,

@@ -128,7 +128,7 @@ def rounding_table(dataset: str) -> str:
     rows = benchmark("rounding", dataset)["test_mse"]
     lines = [["products", "test MSE per pixel"], ["---", "---:"]]
     lines += [[name, with_spread(rows[name], ".6f")] for name in ("float32", "bfloat16")]
-    lines.append(["ratio, seed by seed", with_spread(rows["ratio"], ".4f")])
+    lines.append(["ratio, seed by seed", with_spread(rows["ratio"], ".6f")])
     return table_of(lines)
 
 

@@ -18,6 +18,11 @@ cut to its first 10,000 training and 2,000 test images, which the exact Jacobian
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.contractive in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any
 

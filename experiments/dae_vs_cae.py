@@ -19,6 +19,11 @@ the same for all of them. Every row is a file of experiments/comparison/.
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.dae_vs_cae in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any
 

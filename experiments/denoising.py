@@ -17,9 +17,14 @@ is learned by heart); MNIST is used whole; the levels called "a lot" are ours, s
 slides do not record theirs.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.denoising in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 import functools
 import itertools
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial

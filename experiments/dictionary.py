@@ -18,6 +18,11 @@ the error; a unit counts as dead when a running mean of about 100 batches is bel
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.dictionary in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -15,13 +15,18 @@ Its folder is loaded as an autoencoder of this library by ``experiments.common.t
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.export in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments.common import checkpoints, command_line, trained
+from experiments.common import checkpoints, command_line, compilation, trained
 from experiments.common.errors import InputError
 
 
@@ -44,6 +49,7 @@ class Config:
 
 def main(config: Config) -> list[Path]:
     """Exports every model that is found and returns their folders."""
+    compilation.require_devices()
     found = checkpoints.models(config.path)
     if not found:
         raise InputError(

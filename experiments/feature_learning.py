@@ -23,6 +23,13 @@ first one, and the softmax the larger step size.
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.feature_learning in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -20,8 +20,13 @@ Model: one layer of 500 sigmoid units, tied weights, cross-entropy, Adam at 1e-3
 it trains by plain gradient descent.
 """
 
-import itertools
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.filters in the repository root", file=sys.stderr)
+    sys.exit(2)
+
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

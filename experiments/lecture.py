@@ -13,13 +13,18 @@ alone, run the command that stands on the page. After an interrupt, the same com
 goes on in the middle of what was being trained.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.lecture in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 import importlib
 import json
 import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -141,6 +146,15 @@ def finished(job: Job, dataset: data.Dataset) -> Path | None:
     return None
 
 
+# A worker is in a group of its own: a terminal's Ctrl-C reaches it once, through us.
+if sys.platform == "win32":  # where such a group hears nothing but this
+    _INTERRUPT = signal.CTRL_BREAK_EVENT
+    _OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _INTERRUPT = signal.SIGINT
+    _OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+
+
 class Workers:
     """Runs jobs in processes of their own, some at a time, and stops them all on Ctrl-C."""
 
@@ -166,7 +180,7 @@ class Workers:
         for _ in range(3):  # an interrupt in the middle of an import may be lost
             running = [process for process in tuple(self._running) if process.poll() is None]
             for process in running:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(_INTERRUPT)
             end = time.monotonic() + 20
             while any(process.poll() is None for process in running) and time.monotonic() < end:
                 time.sleep(0.1)
@@ -175,7 +189,7 @@ class Workers:
 
     def _run_one(self, job: Job) -> str:
         _, *words = shlex.split(job.command)
-        command = [sys.executable, *words, "--out", str(job.folder)]
+        command = [sys.executable, "-X", "utf8", *words, "--out", str(job.folder)]
         command += command_line.machine_options(job.config)
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -187,12 +201,12 @@ class Workers:
                 encoding="utf-8",
                 errors="replace",
                 env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-                start_new_session=True,  # a terminal's Ctrl-C reaches it once, through us
+                **_OWN_GROUP,
             ) as process,
         ):
             self._running.add(process)
             if self._is_stopping:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(_INTERRUPT)
             for line in process.stdout or ():
                 self._progress.say(f"{job.name}: {line.split('] ', 1)[-1].rstrip()}")
             status = process.wait()

@@ -26,6 +26,13 @@ with one random probe per example and step, unbiased (Hutchinson).
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.overcomplete_copy in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,6 +5,12 @@
 Each table stands between two comments that name it; the text around it is left alone.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.readme_tables in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 import re
 from collections.abc import Callable
 from functools import partial

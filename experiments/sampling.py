@@ -27,6 +27,11 @@ a random number; one Langevin step is taken at each of many noise levels.
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.sampling in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -22,8 +22,13 @@ squared error summed over pixels the weight is 2 d * 0.001. Deviation: the mean 
 of the batch, in MXNet a running one; at most 20,000 training images.
 """
 
-import itertools
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.sparse in the repository root", file=sys.stderr)
+    sys.exit(2)
+
+import itertools
 from dataclasses import dataclass
 from typing import Any
 

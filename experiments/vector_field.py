@@ -19,6 +19,11 @@ spiral. Deviation: the slides draw sketches; their densities, noise and networks
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.vector_field in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -245,7 +245,8 @@ def test_bad_options_are_one_line_and_status_2(args, match, tmp_path, capsys):
     if "bfloat16" in args and jax.default_backend() != "cpu":
         pytest.skip("an accelerator has these products")
     out = tmp_path / "results" / "here"
-    given = ["--dataset", "digits", "--out", str(out), *args]
+    data_set = [] if "--dataset" in args else ["--dataset", "digits"]
+    given = [*data_set, "--out", str(out), *args]
     assert command_line.run(denoising.main, denoising.Config, given) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     lines = [line for line in lines if not line.startswith("\r")]

@@ -11,17 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import finished_lecture
 import html5lib
 import numpy as np
 import pytest
+from finished_lecture import committed
 from jax_settings import as_on_the_command_line
 
 from experiments import lecture
 from experiments.common import claims, command_line, data, page
-from jaxae._version import __version__
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "experiments" / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -31,28 +31,16 @@ def as_users_run_it():
         yield
 
 
-def committed(name):
-    return RESULTS / name / ("synthetic" if lecture.PARTS[name].is_synthetic else "digits")
-
-
 @pytest.fixture
 def finished_parts(tmp_path):
     """A results folder in which every part of the lecture on digits is finished."""
-    source = data.load("digits").source
-    for name, part in lecture.PARTS.items():
-        folder = shutil.copytree(committed(name), tmp_path / name)
-        path = folder / "config.json"
-        config = json.loads(path.read_text())
-        options = "" if part.is_synthetic else " --dataset digits"
-        config["command"] = f"python -m experiments.{name}{options}"
-        config["source_sha256"] = None if part.is_synthetic else source
-        config["environment"]["jaxae"] = __version__
-        path.write_text(json.dumps(config))
+    finished_lecture.write(tmp_path)
     return tmp_path
 
 
 def run(out, *options):
-    args = ["--dataset", "digits", "--out", str(out), *options]
+    data_set = [] if "--dataset" in options else ["--dataset", "digits"]
+    args = [*data_set, "--out", str(out), *options]
     return command_line.run(lecture.main, lecture.Config, args)
 
 

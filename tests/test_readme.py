@@ -1,7 +1,6 @@
 """The README keeps its word: its example runs, its tables are the committed numbers."""
 
 import ast
-import configparser
 import re
 from pathlib import Path
 
@@ -94,16 +93,3 @@ def test_options_of_the_commands_exist():
     assert {name for name, _ in commands} == {"lecture", "denoising", "export"} | benchmarks
     for _, options in commands:
         assert set(re.findall(r"--([\w-]+)", options)) <= fields | {"help", "quick"}
-
-
-def test_requirements_and_setup_agree():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    lines = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
-    wanted = {line for part in lines for line in part.split("\n") if line.strip()}
-    listed = {
-        line
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    }
-    assert listed - {"jaxlib"} == wanted  # jaxlib comes with jax and is never pinned apart

@@ -239,8 +239,8 @@ def test_a_copy_of_stored_pixels_is_refused_where_there_must_be_none():
 
 
 def test_the_least_limit_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "_of_the_machine", lambda: 9 * memory.GIB)
-    monkeypatch.setattr(memory, "_CGROUPS", (tmp_path / "memory.max",))
+    monkeypatch.setattr(memory, "free_on_machine", lambda: 9 * memory.GIB)
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY,) * 2)
     assert memory.limit(None) == 9 * memory.GIB  # no control group
     (tmp_path / "memory.max").write_text("max\n")

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import jax
 import tyro
 
-from experiments.common import compilation, hosts, interrupts, memory, streams
+from experiments.common import arguments, compilation, hosts, interrupts, memory, streams
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
@@ -195,19 +195,15 @@ def run(
 ) -> int:
     """Returns the exit status of ``main`` on the options of the command line."""
     with streams.tolerated():
-        return _run(main, config_class, args)
+        return _run(main, config_class, sys.argv[1:] if args is None else args)
 
 
-def _run(
-    main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None
-) -> int:
-    script = sys.modules[main.__module__]
-    config = tyro.cli(
-        config_class,
-        args=args,
-        prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
-        description=script.__doc__,
-    )
+def _run(main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str]) -> int:
+    try:
+        config = _parse(main, config_class, args)
+    except InputError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        return 2
     status = 1
     try:
         status = _status_of(main, config)
@@ -219,11 +215,29 @@ def _run(
     return status
 
 
+def _parse(
+    main: Callable[[Config], Any], config_class: type[Config], words: Sequence[str]
+) -> Config:
+    """Returns the options of a command line, with ``~`` expanded in paths and variables."""
+    script = sys.modules[main.__module__]
+    arguments.require_each_once(words)
+    config = tyro.cli(
+        config_class,
+        args=words,
+        prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
+        description=script.__doc__,
+    )
+    config = arguments.expand_paths(config)
+    compilation.expand_jax_cache()
+    return config
+
+
 def _status_of(main: Callable[[Config], Any], config: Config) -> int:
     try:
         config.check()
         if isinstance(config, CommonConfig):
             hosts.join(config.distributed)
+            compilation.require_devices()
             compilation.use_products(config.products)
             if config.compilation_cache is not None:
                 compilation.use_cache(config.compilation_cache)

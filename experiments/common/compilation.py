@@ -7,9 +7,11 @@ from typing import Literal
 
 import jax
 
-from experiments.common.errors import InputError
+from experiments.common.errors import InputError, first_line
 
 Products = Literal["float32", "bfloat16"]
+# Variables of the environment that ask JAX for devices.
+_ASKING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE", "JAX_NUM_CPU_DEVICES")
 
 
 def use_cache(folder: Path) -> None:
@@ -28,16 +30,49 @@ def use_cache(folder: Path) -> None:
         raise InputError(
             f"--compilation-cache {folder} cannot be made a folder: {error.strerror or error}"
         ) from error
-    if hasattr(os, "getuid") and found.st_uid != os.getuid():
-        raise InputError(f"--compilation-cache {folder} belongs to another user; take your own")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InputError(
-            f"--compilation-cache {folder} can be written by others, who could make you run "
-            "their programs; chmod go-w, or take another folder"
-        )
+    # Elsewhere the bits mean nothing; a new folder has the rights of the one that it is in.
+    if hasattr(os, "getuid"):
+        if found.st_uid != os.getuid():
+            raise InputError(f"--compilation-cache {folder} belongs to another user; take your own")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise InputError(
+                f"--compilation-cache {folder} can be written by others, who could make you run "
+                "their programs; chmod go-w, or take another folder"
+            )
     jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def expand_jax_cache() -> None:
+    """Expands ``~`` in $JAX_COMPILATION_CACHE_DIR, which JAX would take for a folder's name.
+
+    Raises:
+      InputError: if there is no such home folder.
+    """
+    if folder := jax.config.values["jax_compilation_cache_dir"]:
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+        except RuntimeError as error:
+            raise InputError(
+                f"JAX_COMPILATION_CACHE_DIR={folder}: there is no such home folder; write the path "
+                "without ~"
+            ) from error
+
+
+def require_devices() -> None:
+    """Lets JAX find its devices now, and not when it first needs one.
+
+    Raises:
+      InputError: if it finds none, or not those that a variable of the environment asks for.
+    """
+    try:
+        jax.device_put(0.0)
+    except Exception as error:  # JAX, its plugins and XLA raise classes of their own
+        said = f" ({first_line(error)})" if str(error) else ""
+        given = [f"{name}={value}" for name in _ASKING if (value := os.environ.get(name))]
+        remedy = f"; without {' and '.join(given)} it takes what this machine has" if given else ""
+        raise InputError(f"JAX finds no device{said}{remedy}") from error
 
 
 def use_products(products: Products) -> None:

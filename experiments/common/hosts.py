@@ -129,6 +129,11 @@ def _supervise() -> None:
     When the first process is gone, JAX's runtime aborts the others at once, with a stack trace.
     """
     if not hasattr(os, "fork"):
+        print(
+            "--distributed: this system cannot watch over a process (it has no fork); if another "
+            "one is lost, JAX ends this one with a stack trace",
+            file=sys.stderr,
+        )
         return
     watcher, child = os.getpid(), os.fork()
     if child == 0:

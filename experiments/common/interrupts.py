@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: the step under way is finished and saved; a second Ctrl-C stops at once.
 
-SIGHUP, which comes when a terminal is closed, and SIGUSR1, which schedulers send some time before
-the limit of a job, are heard as SIGTERM is. Windows has neither, and SIGBREAK for Ctrl-Break.
+SIGHUP, which comes when a terminal is closed, and SIGUSR1, SIGUSR2 and SIGXCPU, which schedulers
+send some time before the limit of a job, are heard as SIGTERM is. Windows has none of these, and
+SIGBREAK for Ctrl-Break.
 
 While the main thread trains, a signal is only remembered, since an exception between two calls
 of a program would lose the state that was handed over. Elsewhere it is raised at once.
@@ -16,7 +17,7 @@ from types import FrameType
 
 SIGNALS = tuple(
     getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK")
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
     if hasattr(signal, name)
 )
 

@@ -1,17 +1,18 @@
 """How much memory a run may use, how much it needs, and whether its data fit."""
 
-import os
-import resource
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import jax
+import psutil
 
 GIB = 2**30
 # Python, JAX, its compiler and matplotlib: a run without data and networks.
 PROGRAMS = 1.0 * GIB
 # On the host, on the device, and while they are checked: the peak of experiments.benchmarks.large.
 COPIES = 2.75
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def limit(given: float | None) -> int:
@@ -23,10 +24,7 @@ def limit(given: float | None) -> int:
     """
     if given is not None:
         return int(given * GIB)
-    soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
-    bounds = [bound for bound in soft if bound != resource.RLIM_INFINITY]
-    bounds += [bound for path in _CGROUPS if (bound := _number(path)) is not None]
-    return min([*bounds, _of_the_machine()])
+    return min([free_on_machine(), *_process_limits(), *_cgroup_limits()])
 
 
 def on_the_device() -> int | None:
@@ -65,15 +63,46 @@ def shown(count: float) -> str:
     return f"{count / GIB:.2g} GiB" if count < 10 * GIB else f"{count / GIB:.0f} GiB"
 
 
-def _of_the_machine() -> int:
-    """Returns what is free, with what this process has already."""
+def free_on_machine() -> int:
+    """Returns the bytes that are free on this machine, and those that this process has already."""
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
+def _process_limits() -> list[int]:
+    """Returns the limits that ``ulimit -d`` and ``ulimit -v`` have set, if any."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return free + pages * resource.getpagesize()
-    except (OSError, ValueError, StopIteration):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        import resource
+    except ImportError:  # Windows
+        return []
+    soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
+    return [bound for bound in soft if bound != resource.RLIM_INFINITY]
+
+
+def _cgroup_limits() -> list[int]:
+    """Returns the limits of this process' control groups (Linux): its own and those around it."""
+    return [bound for path in _cgroup_files() if (bound := _number(path)) is not None]
+
+
+def _cgroup_files() -> Iterator[Path]:
+    """Yields the files that may hold a limit, in version 2 and 1 of control groups.
+
+    In a container the own group is often the root, whatever the file says that names it.
+    """
+    try:
+        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # not Linux
+        lines = []
+    for line in ("0::/", "1:memory:/", *lines):
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, name = _CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = _CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path)
+        for around in (group, *group.parents):
+            yield root / str(around).lstrip("/") / name
 
 
 def _number(path: Path) -> int | None:

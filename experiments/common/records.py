@@ -182,7 +182,9 @@ class RunRecord:
 
 def default_folder(experiment: str, dataset: str) -> Path:
     """Returns ``results/<experiment>/<dataset>``, with a data set's name made a folder's name."""
-    folder = re.sub(r"[^\w.+-]", "_", dataset)[-60:].lstrip(".-")
+    folder = re.sub(r"[^\w.+-]", "_", dataset)[-60:].lstrip(".-").rstrip(".")
+    if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", folder):  # devices of Windows
+        folder = f"_{folder}"
     return Path("results") / experiment / (folder or "data")
 
 

@@ -405,7 +405,7 @@ a folder of digits  | lecture           | --dataset digits --data-dir .    | --d
 NAMED = """
 near MNIST          | denoising         | --dataset mnits                  | --dataset mnits is unknown.*did you mean mnist
 far from anything   | sparse            | --dataset qqqqzzzz               | is unknown: allowed are digits
-no name             | contractive       | --dataset=                       | --dataset  is unknown
+no name             | contractive       | --dataset=                       | --dataset has an empty value
 path of no array    | dae_vs_cae        | --dataset no/such/file.txt       | is unknown
 above the folder    | lecture           | --dataset mnist/../../x          | --dataset mnist/../../x is unknown
 IDX in a zip file   | contractive       | --dataset mnist --data-dir {in}/zipped | holds a.zip; unpack it there$

@@ -113,15 +113,17 @@ def _draw(ax: Any, panel: Panel) -> None:
     count = Counter(one.label for one in panel.lines)
     for one in panel.lines:
         spread = None if None in one.std else np.asarray(one.std, float)
+        # A single point of a look without markers would not be seen: it is a stroke.
+        is_stroke = len(one.x) == 1 and one.look.style[0] in "-:"
         ax.errorbar(
             one.x,
             one.y,
             yerr=spread,
-            fmt=one.look.style,
+            fmt="_" if is_stroke else one.look.style,
             color=one.look.color,
             label=one.label,
             capsize=3,
-            markersize=4,
+            markersize=24 if is_stroke else 4,
             linewidth=1.4 if count[one.label] == 1 else 0.8,
         )
     for x, y, text in panel.annotations:

@@ -6,6 +6,7 @@ shorter in the meantime is an error in Python and not the end of the process.
 
 import math
 import os
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ class RowsFile:
         if self._begin + math.prod(shape) * dtype.itemsize > size:
             raise ValueError(f"its header says {shape} of {dtype}, but it has only {size} bytes")
         self._examples, self._example_shape, self.dtype = shape[0], shape[1:], dtype
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self._turn = threading.Lock()
+        weakref.finalize(self, self._file.close)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,10 +99,18 @@ class RowsFile:
 
     def _fill(self, buffer: memoryview, at: int) -> None:
         while len(buffer):
-            count = os.preadv(self._file, [buffer], at)
-            if count == 0:
+            count = self._read(buffer, at)
+            if not count:
                 raise OSError(f"{self._path} has become shorter while it is read")
             buffer, at = buffer[count:], at + count
+
+    def _read(self, buffer: memoryview, at: int) -> int | None:
+        """Fills the begin of a buffer with what the file has at a position, from any thread."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [buffer], at)
+        with self._turn:  # Windows: the position belongs to the open file, not to the call
+            self._file.seek(at)
+            return self._file.readinto(buffer)
 
 
 def _stretches(rows: list[int]) -> list[tuple[int, int]]:

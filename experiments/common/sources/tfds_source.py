@@ -8,6 +8,7 @@ seconds, so the pixels are kept in the cache.
 
 import difflib
 import http.client
+import importlib.util
 import io
 import logging
 import urllib.error
@@ -171,6 +172,7 @@ def prepare(base: Any, name: Name, data_dir: Path | None) -> Any:
             f"{missing}; preparing it needs TensorFlow once: pip install tensorflow && "
             f"{names.preparing_command(name, folder)}; --dataset digits needs none of this"
         )
+    _require_array_record(f"{name} is not prepared in {folder}, and would be")
     url = getattr(base, "URL", "https://storage.googleapis.com/")
     if not _reachable(url):
         files = ", or download the four IDX files and pass their folder as --data-dir"
@@ -274,6 +276,7 @@ def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
     if any(".tfrecord" in path.name for path in paths):
         decode = builder.info.features.deserialize_example_np
         return (decode(record) for path in paths for record in read_tfrecord(path))
+    _require_array_record(f"{paths[0]} is")
     # Many at a time: a quarter faster than one by one, and faster than in threads.
     source = builder.as_data_source(split)
     rows = range(len(source))
@@ -294,6 +297,14 @@ def _reachable(url: str) -> bool:
 
 
 def _has_tensorflow() -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("tensorflow") is not None
+
+
+def _require_array_record(what_is: str) -> None:
+    """Raises InputError where array_record is not installed, of which there is none for Windows."""
+    if importlib.util.find_spec("array_record") is None:
+        raise InputError(
+            f"{what_is} in the array_record format, but the package array_record is not installed "
+            "(there is none for Windows); pass --data-dir a folder of the four IDX files, or one "
+            "that was prepared with file_format='tfrecord'"
+        )

@@ -132,18 +132,27 @@ def finished(job: Job, dataset: data.Dataset) -> Path | None:
         try:
             found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-            figures = [name for c in job.module.claims(metrics) for name in (c.figure, *c.more)]
             is_same = (
                 found["command"] == job.command
                 and found["source_sha256"] == source
                 and found["environment"]["jaxae"] == __version__
-                and all((folder / name).is_file() for name in figures)
+                and all((folder / name).is_file() for name in figures(job, metrics))
             )
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
         if is_same:
             return folder
     return None
+
+
+def figures(job: Job, metrics: Any) -> list[str]:
+    """Returns the figures of a part; none if its numbers make no claims, as the page will say."""
+    try:
+        return [
+            name for claim in job.module.claims(metrics) for name in (claim.figure, *claim.more)
+        ]
+    except Exception:  # of whatever is missing or wrong in the numbers
+        return []
 
 
 # A worker is in a group of its own: a terminal's Ctrl-C reaches it once, through us.

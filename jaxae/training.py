@@ -1,4 +1,4 @@
-r"""Training: a pure step, a whole epoch in one compiled scan, and exact evaluation.
+r"""Training: a pure step, a whole epoch in one compiled loop, and exact evaluation.
 
 Contract of this module. A *loss* is ``loss(params, key, x, *settings) -> (batch,)``; the
 step takes its mean over the batch. ``settings`` (a noise level, a weight) are passed on
@@ -171,7 +171,7 @@ def make_epoch(
 ) -> Callable[..., tuple[TrainState, Array]]:
     """Returns a function that trains one epoch in one compiled program.
 
-    The data are shuffled, cut into batches and passed through ``lax.scan``; the rest that
+    The data are shuffled, cut into batches and passed through one loop; the rest that
     does not fill a batch makes one smaller step at the end, so every example is used once
     and counts once. The host is not asked in between.
 

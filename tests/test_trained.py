@@ -42,7 +42,7 @@ def save(folder, name, model, *, losses=(3.0,), seed=0):
         params = jax.tree.map(np.asarray, params_of(model, seed + epoch))
         state = jaxae.TrainState(params, (), np.int32(epoch))
         view.save(0, jaxae.Snapshot(state, epoch, 0, np.array(losses[:epoch]), np.zeros(1)))
-    assert store.close()
+    assert store.close(is_over=True)
     return folder / name
 
 

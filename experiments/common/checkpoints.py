@@ -204,6 +204,8 @@ class Checkpoints:
 
     def discard(self) -> None:
         """Removes the checkpoints of this run."""
+        if not self._are_there():
+            return
         for folder in self._headers:
             for place in _places(self.folder / folder):
                 self._remove(place)

@@ -47,9 +47,12 @@ class CommonConfig:
     out: Path | None = None
     """Folder for the results, by default results/<experiment>/<dataset>; replaces older ones."""
     checkpoint_every: int | None = None
-    """Epochs between two checkpoints, which then stay; by default only an interrupt leaves some."""
+    """Epochs between two checkpoints; by default a run that ends before its time leaves some."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Go on from the checkpoints in the folder for the results, where there are any."""
+    """Go on from the checkpoints in the folder for the results, where there are any; --epochs may
+    be another number then."""
+    discard_checkpoints: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Remove the checkpoints of the run when it is over; by default they stay."""
     memory: float | None = None
     """GiB that the run may use, at least 1; data that do not fit are read in pieces. By default
     what is free and what the limits of the process leave."""
@@ -94,6 +97,7 @@ _OF_THE_MACHINE = (
     "compilation_cache",
     "checkpoint_every",
     "resume",
+    "discard_checkpoints",
     "distributed",
 )
 

@@ -138,9 +138,9 @@ class RunRecord:
         listed = _read_listing(self.folder)
         for name in names:
             path = self.folder / name
-            if path.is_dir():
+            if os.path.isdir(path):
                 raise InputError(f"--out {self.folder} has a folder named {name}; move it away")
-            if name != _LISTING and path.exists() and not _is_listed(path, listed):
+            if name != _LISTING and os.path.lexists(path) and not _is_listed(path, listed):
                 raise InputError(
                     f"--out {self.folder} has a file {name} that no run has written, or that was "
                     "changed since; move it away, or take another folder"

@@ -211,6 +211,9 @@ class Run:
                     self.say(f"the numbers are in {self.folder}, without the figures")
         finally:
             has_checkpoints = self._checkpoints.close(is_over=is_over)
+            if is_over and self.config.discard_checkpoints:
+                self._checkpoints.discard()
+                has_checkpoints = False
             if has_checkpoints and not is_over:
                 kept = f"training is kept in {self.folder}"
                 self.say(f"{kept}: the same command with --resume goes on")

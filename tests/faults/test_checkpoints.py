@@ -39,7 +39,7 @@ def run(out, *more, options=(*OPTIONS, *EVERY)):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figures():
+def no_figures(kept_programs):
     """What is drawn after the training is not the matter here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoising, "draw", lambda *_: None)
@@ -264,7 +264,8 @@ def test_files_of_somebody_among_the_checkpoints_stay_where_they_are(out):
     mine[-1].parent.mkdir()
     for path in mine:
         path.write_text("mine")
-    assert run(out, "--resume", "--epochs", "6") == 0  # checkpoints after 3 and 4 are superseded
+    longer = ["--epochs", "6", "--checkpoint-every", "1"]
+    assert run(out, "--resume", options=[*OPTIONS, *longer]) == 0  # 3 and 4 are superseded
     assert [path.name for path in mine if path.read_text() != "mine"] == []
     assert places(out) == ["000001", "000003", "000005", "000006", "x"]
 
@@ -279,6 +280,20 @@ def test_a_folder_of_somebody_in_the_place_of_a_checkpoint_gets_another_name(tmp
     assert store.close(is_over=True)
     assert (tmp_path / "m" / "000002.kept-1" / "best.pt").read_text() == "mine"
     assert checkpoints.read_manifest(tmp_path / "m" / "000002")["epoch"] == 2
+
+
+def test_checkpoints_of_a_finished_run_are_removed_on_demand_and_nothing_else(out):
+    (out / "checkpoints" / MODEL / "notes.txt").write_text("mine")
+    assert run(out, "--resume", "--discard-checkpoints") == 0
+    left = [path for path in (out / "checkpoints").rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["notes.txt"]
+    left[0].unlink()
+    left[0].parent.rmdir()
+    assert run(out) == 0
+    assert run(out, "--discard-checkpoints", options=[*OPTIONS, "--epochs", "1"]) == 0
+    assert places(out) == ["000003", "000004"]  # of the run before
+    assert run(out, "--resume", "--discard-checkpoints") == 0
+    assert not (out / "checkpoints").exists()
 
 
 def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoints(

@@ -26,7 +26,6 @@ from experiments.common import checkpoints, command_line, plots, records, stream
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
-OPTIONS += ["--epochs", "3"]
 MODEL = "dim-5_noise-0.4_seed-0"
 
 
@@ -38,16 +37,16 @@ def draw_two(run, plan, table):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_figures():
+def two_figures(kept_programs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plots.style.STYLE, "savefig.dpi", 30)
         patch.setattr(denoising, "draw", draw_two)
         yield
 
 
-def run(out, *more):
+def run(out, *more, epochs=3):
     with as_on_the_command_line():
-        args = [*OPTIONS, "--out", str(out), *more]
+        args = [*OPTIONS, "--epochs", str(epochs), "--out", str(out), *more]
         return command_line.run(denoising.main, denoising.Config, args)
 
 
@@ -267,7 +266,9 @@ def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch):
 def test_as_a_shell_does_it(untouched, tmp_path):
     """A reader that goes, a closed error stream, and a user's own settings of matplotlib."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 60\nbackend: nonsense\n")
-    command = f'"{sys.executable}" -m experiments.denoising {" ".join(OPTIONS)} --out "$1"'
+    command = (
+        f'"{sys.executable}" -m experiments.denoising {" ".join(OPTIONS)} --epochs 3 --out "$1"'
+    )
     script = f"{command} 2>&- | head -1; echo ${{PIPESTATUS[0]}}"
     environment = os.environ | {
         "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
@@ -305,12 +306,11 @@ def test_figures_do_not_follow_the_settings_of_a_user(tmp_path):
 # More and fewer epochs
 
 
-def options_of(epochs, *more):
-    return ["--epochs", str(epochs), "--checkpoint-every", "1", *more]
+EVERY = ["--checkpoint-every", "1"]
 
 
 def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, monkeypatch, capsys):
-    assert run(tmp_path, *options_of(1)) == 0
+    assert run(tmp_path, *EVERY, epochs=1) == 0
     capsys.readouterr()
     saved = []
     save = checkpoints.Checkpoints.save
@@ -318,7 +318,7 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
         patch.setattr(
             checkpoints.Checkpoints, "save", lambda *a: (saved.append(a[2].epoch), save(*a))[1]
         )
-        assert run(tmp_path, *options_of(3, "--resume")) == 0
+        assert run(tmp_path, *EVERY, "--resume", epochs=3) == 0
     assert saved == [2, 3]
     said = capsys.readouterr().out
     assert f"--epochs was 1 and is 3: going on with {MODEL}, as if it had been so from" in said
@@ -328,11 +328,11 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
 
 
 def test_fewer_epochs_at_resume_are_those_of_a_shorter_run(tmp_path, capsys):
-    assert run(tmp_path / "long", *options_of(5)) == 0
-    assert run(tmp_path / "short", *options_of(2)) == 0
-    assert run(tmp_path / "four", *options_of(4)) == 0
+    assert run(tmp_path / "long", *EVERY, epochs=5) == 0
+    assert run(tmp_path / "short", *EVERY, epochs=2) == 0
+    assert run(tmp_path / "four", *EVERY, epochs=4) == 0
     for epochs, other in ((4, "four"), (2, "short")):
-        assert run(tmp_path / "long", *options_of(epochs, "--resume")) == 0
+        assert run(tmp_path / "long", *EVERY, "--resume", epochs=epochs) == 0
         assert numbers(tmp_path / "long") == numbers(tmp_path / other)
         places = (tmp_path / "long" / "checkpoints" / MODEL).iterdir()
         assert max(path.name for path in places) == f"00000{epochs}"

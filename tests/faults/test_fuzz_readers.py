@@ -363,7 +363,7 @@ def checkpoint(folder):
     place = folder / "000002"
     arrays = {"losses": np.arange(3.0), "none": np.zeros((0, 2)), "w": np.ones((4, 5), np.float32)}
     header = {"identity": {"a": 1}, "environment": {}, "leaves": [], "epoch": 2, "step": 0}
-    checkpoints.write(place, arrays, header | {"loss": 1.5, "model": None})
+    checkpoints.write(place, arrays, header | {"loss": 1.5, "model": None, "epochs": 2})
     files = {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
     return place, files, arrays, checkpoints.read_manifest(place)
 

@@ -180,7 +180,7 @@ def test_two_processes_with_two_devices_each():
 
 
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "1"]
-OPTIONS += ["--epochs", "80", "--checkpoint-every", "4"]
+OPTIONS += ["--checkpoint-every", "4"]
 MODEL = "dim-5_noise-1_seed-0"
 
 
@@ -194,9 +194,10 @@ def cache(tmp_path_factory):
 def both(cache):
     """Starts two processes with the options of the first test, and more or others."""
 
-    def start_both(out, *more, seeds=(0, 0)):
+    def start_both(out, *more, seeds=(0, 0), epochs=80):
         port = free_port()
         command = ["-m", "experiments.denoising", *OPTIONS, "--out", str(out), *more]
+        command += ["--epochs", str(epochs)]
         command += ["--compilation-cache", str(cache)]
         of_each = lambda index: [
             *("--seed", str(seeds[index])),
@@ -224,7 +225,7 @@ def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setattr(denoising, "draw", lambda *_: None)
-        args = [*OPTIONS, "--out", str(out)]
+        args = [*OPTIONS, "--epochs", "80", "--out", str(out)]
         assert command_line.run(denoising.main, denoising.Config, args) == 0
     return losses(out), json.loads((out / "metrics.json").read_text())
 
@@ -260,7 +261,7 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(both, tmp_path):
-    processes = both(tmp_path, "--epochs", "100000")
+    processes = both(tmp_path, epochs=100_000)
     wait_for_a_checkpoint(tmp_path, processes)
     processes[1].send_signal(signal.SIGTERM)
     (output, other, first), (_, told, second) = ends(processes)

@@ -58,8 +58,8 @@ def main(config: Config) -> list[Path]:
     for folder in (config.out / name for name in found):
         if folder.exists() and not trained.is_export(folder):
             raise InputError(
-                f"--out {config.out}: {folder} is there and holds more than an exported model; "
-                "move it away, or take another folder"
+                f"--out {config.out}: {folder} is there and no exported model, or holds other "
+                "files too; move it away, or take another folder"
             )
     # All are read before anything is written.
     loaded = {name: trained.load(path, best=config.best) for name, path in found.items()}

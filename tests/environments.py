@@ -1,6 +1,7 @@
 """Runs the whole suite in fresh environments: every Python here, newest and oldest packages.
 
     python tests/environments.py                   all of them; writes docs/environments.md
+    python tests/environments.py --only 3.13       this version alone; writes its lines
     python tests/environments.py --newest-other    the newest besides this one; writes nothing
 
 Each environment is made from nothing in a temporary folder, from a clone of the last commit, so
@@ -124,6 +125,8 @@ def main() -> int:
     """Returns 0 if the suite passed everywhere."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--newest-other", action="store_true", help="one run, nothing is written")
+    parser.add_argument("--only", metavar="3.x", help="one version; its lines are written")
+    parser.add_argument("--packages", choices=("newest", "oldest"), help="of these alone")
     options = parser.parse_args()
     pythons = find_pythons()
     print("Python here:", ", ".join(f"{p.version[0]}.{p.version[1]} ({p.path})" for p in pythons))
@@ -137,12 +140,26 @@ def main() -> int:
         print(line)
         return 0 if passed else 1
     runs = [(python, "newest") for python in pythons] + [(pythons[0], "oldest")]
-    outcomes = []
+    have_passed = True
     for python, packages in runs:
-        outcomes.append(run_suite(python, packages))
-        lines = "\n".join(line for _, line in outcomes)
-        PAGE.write_text(f"{HEAD}{lines}\n", encoding="utf-8")
-    return 0 if all(passed for passed, _ in outcomes) else 1
+        version = ".".join(map(str, python.version))
+        if options.only in (None, version) and options.packages in (None, packages):
+            passed, line = run_suite(python, packages)
+            have_passed &= passed
+            write_line(line)
+    return 0 if have_passed else 1
+
+
+def write_line(line: str) -> None:
+    """Writes a line into the table, in the place of the older one of its Python and packages."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    lines = [old for old in text.splitlines() if old.startswith("| 3.")] + [line]
+    places = {}
+    for one in lines:
+        exact, packages = (cell.strip() for cell in one.split("|")[1:3])
+        places[packages, tuple(map(int, exact.split(".")[:2]))] = one
+    table = "\n".join(places[place] for place in sorted(places))
+    PAGE.write_text(f"{HEAD}{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -381,7 +381,7 @@ def heard_signals():
 
 
 @pytest.mark.usefixtures("heard_signals")
-@pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", interrupts.SIGNALS[:4], ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
     heard = threading.Event()
     log = records.RunRecord.log
@@ -425,6 +425,36 @@ def test_a_run_that_reads_in_pieces_is_that_from_memory_also_in_its_checkpoints(
     assert run(tmp_path / "memory", "--resume", "--memory", "1", options=options) == 0
     assert run(tmp_path / "stream", "--resume", options=options) == 0
     same(arrays(tmp_path / "memory"), arrays(tmp_path / "stream"))
+
+
+@pytest.mark.usefixtures("heard_signals")
+@pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda number: number.name)
+def test_a_signal_is_heard_unless_it_is_ignored(number):
+    before = signal.getsignal(number)
+    try:
+        signal.signal(number, signal.SIG_IGN)
+        with interrupts.listening():
+            os.kill(os.getpid(), number)
+            assert not interrupts.is_requested()
+    finally:
+        signal.signal(number, before)
+    with interrupts.listening(), pytest.raises(interrupts.Interrupted) as stop:
+        os.kill(os.getpid(), number)
+    assert stop.value.status == 128 + number
+
+
+@pytest.mark.usefixtures("heard_signals")
+def test_a_closed_terminal_or_a_scheduler_may_send_two_signals():
+    reached = []
+    with interrupts.listening():
+        try:
+            with interrupts.deferred():
+                for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+                    os.kill(os.getpid(), number)
+                reached.append("to the end of the block")
+        except interrupts.Interrupted as stop:
+            reached.append(stop.status)
+    assert reached == ["to the end of the block", 128 + signal.SIGHUP]
 
 
 @pytest.mark.usefixtures("heard_signals")

@@ -239,20 +239,24 @@ def test_devices_that_are_not_there_are_one_line(text, monkeypatch, capsys):
         compilation.require_devices()
 
 
-SCRIPTS = [path for path in ROOT.glob("experiments/*.py") if "__main__" in path.read_text("utf-8")]
+SCRIPTS = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(ROOT.glob("experiments/**/*.py"))
+    if "__main__" in path.read_text("utf-8")
+}
 
 
 def test_there_are_scripts():
-    assert len(SCRIPTS) >= 12
+    assert len(SCRIPTS) >= 20
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_that_is_started_as_a_file_says_how_to_start_it(script):
-    command = [sys.executable, "-I", "-S", script]  # a Python that has no package at all
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_is_started_as_a_file_says_how_to_start_it(name):
+    command = [sys.executable, "-I", "-S", SCRIPTS[name]]  # a Python that has no package at all
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     (line,) = found.stderr.splitlines()
-    assert line == f"error: run python -m experiments.{script.stem} in the repository root"
+    assert line == f"error: run python -m {name} in the repository root"
 
 
 # systems

@@ -7,6 +7,13 @@
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.alone in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 from pathlib import Path
 
 from experiments.benchmarks import task

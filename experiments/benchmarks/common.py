@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from experiments.common import command_line, records
+from experiments.common import command_line, compilation, records
 from experiments.common.errors import InputError
 
 
@@ -42,14 +42,23 @@ def require_child_usage() -> None:
         raise InputError("this benchmark needs os.wait4; run it on Linux or macOS")
 
 
-def record(benchmark: str, out: Path | None) -> records.RunRecord:
+def record(benchmark: str, out: Path | None, *, measures_here: bool = True) -> records.RunRecord:
     """Returns the context manager around a benchmark, which writes its result file or nothing.
 
     Every benchmark has a folder of its own: a run removes what an earlier one left in its folder.
 
+    Args:
+      benchmark: its name.
+      out: folder for the result file, or None.
+      measures_here: whether this process needs the device, and not only others that it starts,
+        to which it must leave the memory of an accelerator.
+
     Raises:
-      InputError: if compiled programs are kept, so that compiling would not be measured.
+      InputError: if JAX finds no device, or compiled programs are kept, so that compiling would
+        not be measured.
     """
+    if measures_here:
+        compilation.require_devices()
     if cache := jax.config.values["jax_compilation_cache_dir"]:
         raise InputError(
             f"compiled programs are kept in {cache}, so that times to compile would be too short; "

@@ -10,6 +10,14 @@ Expected: the table of the README, which is made from ``results/contraction-<dev
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.contraction in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

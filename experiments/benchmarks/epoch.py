@@ -9,9 +9,16 @@ come to the same loss. About five minutes on two cores. Expected: the tables of 
 are made from ``results/epoch-<device>.json``.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.epoch in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 import contextlib
 import re
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable

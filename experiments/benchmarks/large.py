@@ -10,9 +10,16 @@ memory; on Linux, which holds a process to this limit. Expected: the table of do
 which is made from ``results/large-<device>.json``.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.large in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 import importlib.util
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +115,7 @@ def main(config: Config) -> dict[str, Any]:
     require_limits()
     require_room(config.times * limit)
     with (
-        common.record("large", config.out) as record,
+        common.record("large", config.out, measures_here=False) as record,
         tempfile.TemporaryDirectory() as scratch,
     ):
         path = Path(scratch) / "images.npy"

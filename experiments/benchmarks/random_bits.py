@@ -10,6 +10,14 @@ play no part; two or three of its 114 p-values are called weak for a perfect gen
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.random_bits in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -20,7 +28,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line
+from experiments.common import command_line, compilation
 
 _PER_STEP = 64 * 784
 _AT_A_TIME = 64
@@ -51,6 +59,7 @@ def words(key: Array, first: int, per_key: int) -> Array:
 
 def main(config: Config) -> None:
     """Writes until nobody reads, or until there are no keys left."""
+    compilation.require_devices()
     key = jaxae.hash_key(jax.random.key(config.seed))
     per_key = 1 if config.order == "keys" else _PER_STEP
     at_a_time = _AT_A_TIME * _PER_STEP // per_key

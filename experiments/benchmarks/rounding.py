@@ -10,6 +10,14 @@ the table of docs/speed.md, from the ``metrics.json`` kept as ``results/rounding
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.rounding in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

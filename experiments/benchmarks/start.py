@@ -9,9 +9,16 @@ on two cores; Linux or macOS. Expected: the table of docs/speed.md, which is mad
 ``results/start-<device>.json``.
 """
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.start in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -147,7 +154,7 @@ def _until_first_epoch(folder: Path, options: list[str]) -> float:
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
-    with common.record("start", config.out) as record:
+    with common.record("start", config.out, measures_here=False) as record:
         found = starts(task.CASES[CASE], config.rounds)
         record.log(contenders=list(found))
         results = {

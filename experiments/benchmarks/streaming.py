@@ -10,6 +10,14 @@ Expected: the table of docs/speed.md, which is made from ``results/streaming-<de
 """
 
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.streaming in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -11,8 +11,16 @@ rivals, ``pip install torch keras``. Expected: the table of the README, which is
 ``results/training-<device>.json``.
 """
 
-import importlib.util
 import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.training in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ from PIL import Image
 
 import jaxae
 from experiments import denoising
-from experiments.common import command_line, data, fitting, records
+from experiments.common import command_line, data, fitting, plots, records
 from experiments.common.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +64,23 @@ def test_figures_are_pictures_with_something_in_them(digits_run):
             pixels = np.asarray(image.convert("L"))
         assert min(pixels.shape) > 150, path.name
         assert pixels.std() > 10, path.name
+
+
+def test_a_single_value_is_seen_in_every_look(tmp_path):
+    """A line of one point has no length: without a marker the legend would name nothing."""
+
+    def picture(y, look):
+        path = tmp_path / "one.png"
+        lines = [plots.plain("first", [8], [2.0], plots.METHODS["AE"])]
+        lines.append(plots.plain("second", [8], [y], look))
+        plots.panels(path, [plots.Panel("x", "y", lines, ticks=[8])], title="one value")
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), int)
+
+    for look in (*plots.METHODS.values(), *plots.OTHERS, plots.EXACT, plots.Look("#0072b2", ":")):
+        color = [int(look.color[i : i + 2], 16) for i in (1, 3, 5)]
+        there, gone = ((np.abs(picture(y, look) - color).sum(-1) < 40).sum() for y in (1.0, np.nan))
+        assert there > gone, look
 
 
 def test_metrics_are_complete_and_consistent(digits_run):

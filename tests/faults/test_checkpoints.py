@@ -222,6 +222,19 @@ def test_a_checkpoint_of_another_configuration_is_refused_in_one_line(change, ou
     assert sorted(out.rglob("*")) == before
 
 
+def test_a_checkpoint_of_the_version_before_is_gone_on_from(out, finished):
+    """There the number of epochs was one of the settings."""
+    for place in places(out):
+        path = newest(out).with_name(place) / "manifest.json"
+        body = json.loads(path.read_text())
+        del body["sha256"]
+        body["format"], body["identity"]["settings"]["epochs"] = 1, body.pop("epochs")
+        path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+    shutil.rmtree(newest(out))
+    assert run(out, "--resume") == 0
+    same(arrays(out), arrays(finished))
+
+
 def test_a_checkpoint_of_other_data_is_refused(out, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(size=(30, 8, 8)))
     options = ["--dataset", str(tmp_path / "x.npy"), *OPTIONS[2:], *EVERY]

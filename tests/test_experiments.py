@@ -40,7 +40,7 @@ def only_digits_run_draws_as_users_see_it(coarse_figures):
 
 
 @pytest.fixture(scope="module")
-def digits_run(tmp_path_factory):
+def digits_run(kept_programs, tmp_path_factory):
     """One small run on digits; yields (folder, what main returned)."""
     out = tmp_path_factory.mktemp("run") / "new" / "folder"
     with as_on_the_command_line():

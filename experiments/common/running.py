@@ -185,17 +185,25 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with interrupts.deferred():  # a signal is heard when all is in its place
-            try:
-                self._close(error)
-            except BaseException as failed:
-                error = failed
+        is_over = error is None
+        try:
+            with interrupts.deferred():  # a signal is heard when all is in its place
+                self._leave(error, trace)
+        except interrupts.Interrupted:
+            if not is_over:  # otherwise everything is written, and nothing left to stop
                 raise
-            finally:
-                self._record.__exit__(type(error) if error else None, error, trace)
-                self._progress.__exit__()
-                if self._aside is not None:
-                    self._aside.cleanup()
+
+    def _leave(self, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._close(error)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._record.__exit__(type(error) if error else None, error, trace)
+            self._progress.__exit__()
+            if self._aside is not None:
+                self._aside.cleanup()
 
     def _close(self, error: BaseException | None) -> None:
         """Puts the results in their place; whatever keeps them from it, the training is kept."""

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,24 @@ def test_what_a_stream_cannot_take_stops_nothing(stream, tmp_path, monkeypatch):
     if stream == "ASCII":
         given.seek(0)
         assert "zahlen-\\xe4-\\u6570.npy: 16 train" in given.read()
+
+
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, reason="SIGTERM is ignored here"
+)
+def test_a_signal_while_the_results_are_renamed_is_too_late(tmp_path, monkeypatch):
+    publish = records.RunRecord.publish
+
+    def signalled(self, *names):
+        os.kill(os.getpid(), signal.SIGTERM)
+        publish(self, *names)
+
+    monkeypatch.setattr(records.RunRecord, "publish", signalled)
+    options = ["--dataset", "digits", "--out", str(tmp_path)]
+    with as_on_the_command_line():
+        assert command_line.run(say_much, command_line.CommonConfig, options) == 0
+    assert (tmp_path / "metrics.json").exists()
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch):

@@ -37,7 +37,9 @@ def hide_modules():
 def hide_proc():
     def without(original):
         def opened(path, *rest, **options):
-            if isinstance(path, str | os.PathLike) and os.fspath(path).startswith("/proc"):
+            is_path = isinstance(path, str | os.PathLike)
+            # threadpoolctl, below scikit-learn, reads its own libraries there, on Linux alone.
+            if is_path and os.fspath(path).startswith("/proc") and path != "/proc/self/maps":
                 raise FileNotFoundError(2, "no such file here", os.fspath(path))
             return original(path, *rest, **options)
 

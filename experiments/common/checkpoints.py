@@ -318,7 +318,7 @@ def write(
     def fill(staging: Path) -> None:
         # Orbax refuses arrays without elements, such as the losses before the first epoch is over.
         _orbax().save(staging / "arrays", {name: a for name, a in arrays.items() if a.size})
-        files = {name: _sha256(staging / name) for name in _files(staging)}
+        files = {name: whole.file_digest(staging / name) for name in _files(staging)}
         shapes = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
         body = {"format": _FORMAT, **header, "arrays": shapes, "files": files}
         with open(staging / "manifest.json", "w", encoding="utf-8") as file:
@@ -391,7 +391,7 @@ def read_arrays(path: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
         if set(found) - {"manifest.json"} != set(manifest["files"]):
             raise DamagedError("files are missing, or there are too many")
         for name, digest in manifest["files"].items():
-            if _sha256(path / name) != digest:
+            if whole.file_digest(path / name) != digest:
                 raise DamagedError(f"{name} is not what was written")
         restored = _orbax().restore((path / "arrays").resolve())
         arrays = {}
@@ -530,11 +530,6 @@ def _is_complete(body: dict[str, Any]) -> bool:
 def _files(folder: Path) -> list[str]:
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(body: dict[str, Any]) -> str:

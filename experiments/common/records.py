@@ -6,7 +6,6 @@ replaced or removed. A run that fails leaves what was there before.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import locks
+from experiments.common import locks, whole
 from experiments.common.data import Dataset
 from experiments.common.errors import InputError
 from jaxae import sweep_method
@@ -116,7 +115,7 @@ class RunRecord:
             self.path(_OWNER).unlink()
             kept, self._staging = self._staging, self._staging / "none"
             raise InputError(f"{error}; the results of this run are in {kept}") from None
-        mine = {name: [_sha256(self._staging / name)] for name in names}
+        mine = {name: [whole.file_digest(self._staging / name)] for name in names}
         earlier = _read_listing(self.folder)
         # Whenever the machine stops, the listing has every file that is there.
         both = {name: earlier.get(name, []) + mine.get(name, []) for name in {*mine, *earlier}}
@@ -262,7 +261,7 @@ def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
     """Returns whether a file is one that a run has written, and has not changed since."""
     digests = listed.get(path.name, [])
     try:
-        return "any" in digests or (bool(digests) and _sha256(path) in digests)
+        return "any" in digests or (bool(digests) and whole.file_digest(path) in digests)
     except OSError:
         return False
 
@@ -274,11 +273,6 @@ def _remove_partial_folders(folder: Path) -> None:
             owner = json.loads((stale / _OWNER).read_text(encoding="utf-8"))
             if owner.get("program") == "jaxae":
                 shutil.rmtree(stale, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version(package: str) -> str | None:

@@ -12,7 +12,6 @@ JAX reads such programs for half a year at least; the weights stay readable.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -166,7 +165,7 @@ def _write(autoencoder: TrainedAutoencoder, folder: Path) -> None:
         ("decoder", autoencoder.decode, code),
     ):
         (folder / f"{name}.jax").write_bytes(_program(function, one))
-    digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    digests = {path.name: whole.file_digest(path) for path in sorted(folder.iterdir())}
     (folder / SAYS).write_text(json.dumps(about | {"files": digests}, indent=2) + "\n")
 
 
@@ -184,7 +183,7 @@ def _from_export(folder: Path) -> TrainedAutoencoder:
     try:
         about = json.loads((folder / SAYS).read_text(encoding="utf-8"))
         digests, model = about.pop("files"), build(about.pop("model"))
-        if _sha256(folder / _WEIGHTS) != digests[_WEIGHTS]:
+        if whole.file_digest(folder / _WEIGHTS) != digests[_WEIGHTS]:
             raise ValueError(f"{_WEIGHTS} is not what was written")
         flat = safetensors.numpy.load_file(folder / _WEIGHTS)
         return _bound(model, _nested(flat), about)
@@ -246,8 +245,3 @@ def _nested(flat: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _leaves(tree: Any) -> list[Any]:
     return jax.tree_util.tree_flatten_with_path(tree)[0]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

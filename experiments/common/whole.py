@@ -1,6 +1,7 @@
-"""Folders that appear with all of their files, or not at all."""
+"""Folders that appear with all of their files, or not at all, and the digests of their files."""
 
 import contextlib
+import hashlib
 import itertools
 import secrets
 import shutil
@@ -55,3 +56,13 @@ def free_name(place: Path, word: str) -> Path:
     """Returns the first of ``place.word-1``, ``place.word-2``, ... that does not exist."""
     names = (place.with_name(f"{place.name}.{word}-{count}") for count in itertools.count(1))
     return next(path for path in names if not path.exists())
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,13 +4,16 @@ import errno
 import fcntl
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from experiments.common import locks, records
+from experiments.common import interrupts, locks, records
 from experiments.common.errors import InputError
 from experiments.common.records import RunRecord
 
@@ -107,17 +110,32 @@ def test_a_run_that_was_killed_while_files_were_renamed_is_followed_by_another(
 
 
 def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_are_not(tmp_path):
-    record = RunRecord(tmp_path)
-    record.__enter__()
-    killed = record._staging
-    record._log.close()
-    record._opened.close()  # the lock goes with the process
+    killed = tmp_path / ".partial-killed"
+    with RunRecord(tmp_path) as record:
+        shutil.copytree(record._staging, killed)
     other = tmp_path / ".partial-download"
     other.mkdir()
     (other / "data").write_text("mine")
     write(tmp_path, config_json="{}")
     assert not killed.exists()
     assert contents(other) == {"data": "mine"}
+
+
+@pytest.mark.parametrize("made_by", [(tempfile, "mkdtemp"), (records.locks, "_acquired")])
+def test_a_signal_while_a_record_is_opened_leaves_nothing(made_by, tmp_path, monkeypatch):
+    place, name = made_by
+    make = getattr(place, name)
+
+    def make_and_signal(*arguments, **options):
+        made = make(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return made
+
+    monkeypatch.setattr(place, name, make_and_signal)
+    with interrupts.listening(), pytest.raises(interrupts.Interrupted):  # noqa: SIM117
+        with RunRecord(tmp_path / "new" / "out"):
+            pytest.fail("the signal was not heard")
+    assert not list(tmp_path.iterdir())
 
 
 def no_flock(read_only_only):

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import locks, whole
+from experiments.common import interrupts, locks, whole
 from experiments.common.data import Dataset
 from experiments.common.errors import InputError
 from jaxae import sweep_method
@@ -48,35 +48,45 @@ class RunRecord:
     def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
         self._names = (*NUMBERS, *names)
-        self._made: list[Path] = []
         self._is_published = False
+        self._is_kept = False  # the hidden folder, when the run is over
         self._log_lines: list[str] = []  # that could not be written yet
         self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> "RunRecord":
         self._require_free([*self._names, _LISTING])
         try:
-            ancestors = [self.folder, *self.folder.parents]
-            self._made = [path for path in ancestors if not path.exists()]
+            with interrupts.deferred():  # so that it is known what has been made
+                self._open()
+        except BaseException:
+            self._opened.close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        ancestors = [self.folder, *self.folder.parents]
+        missing = [path for path in ancestors if not path.exists()]
+        self._opened.callback(_remove_empty, missing)
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._opened.enter_context(locks.held(self.folder / ".lock", seconds=0))
             _remove_partial_folders(self.folder)
             self._staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+            self._opened.callback(self._remove_staging)
             owner = {"program": "jaxae", "version": __version__}
             self.path(_OWNER).write_text(json.dumps(owner), encoding="utf-8")
-            self._log = open(self._staging / "log.jsonl", "wb", buffering=0)
+            log = self._staging / "log.jsonl"
+            self._log = open(log, "wb", buffering=0)  # noqa: SIM115 (closed with the rest)
+            self._opened.callback(self._log.close)
         except locks.HeldError as error:
             raise InputError(
                 f"another run is writing to --out {self.folder}; wait for it, or take another "
                 f"folder ({error})"
             ) from None
         except OSError as error:
-            self._opened.close()
-            self._remove_made()
             raise InputError(
                 f"--out {self.folder} cannot be written as a folder: {error.strerror or error}"
             ) from error
-        return self
 
     def __exit__(
         self,
@@ -85,14 +95,8 @@ class RunRecord:
         trace: TracebackType | None,
     ) -> None:
         with self._opened:
-            try:
-                if kind is None and not self._is_published:
-                    self.publish()
-            finally:
-                self._log.close()
-                shutil.rmtree(self._staging, ignore_errors=True)
-        if kind is not None:
-            self._remove_made()
+            if kind is None and not self._is_published:
+                self.publish()
 
     def publish(self, *names: str) -> None:
         """Renames files into place, and removes what an earlier run left there.
@@ -113,8 +117,8 @@ class RunRecord:
             self._require_free([*names, _LISTING])
         except InputError as error:
             self.path(_OWNER).unlink()
-            kept, self._staging = self._staging, self._staging / "none"
-            raise InputError(f"{error}; the results of this run are in {kept}") from None
+            self._is_kept = True
+            raise InputError(f"{error}; the results of this run are in {self._staging}") from None
         mine = {name: [whole.file_digest(self._staging / name)] for name in names}
         earlier = _read_listing(self.folder)
         # Whenever the machine stops, the listing has every file that is there.
@@ -171,12 +175,9 @@ class RunRecord:
         text = json.dumps(_finite(value), indent=2) + "\n"
         self.path(name).write_text(text, encoding="utf-8")
 
-    def _remove_made(self) -> None:
-        for path in self._made:
-            try:
-                path.rmdir()
-            except OSError:
-                return  # not empty, or never made
+    def _remove_staging(self) -> None:
+        if not self._is_kept:
+            shutil.rmtree(self._staging, ignore_errors=True)
 
 
 def default_folder(experiment: str, dataset: str) -> Path:
@@ -264,6 +265,13 @@ def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
         return "any" in digests or (bool(digests) and whole.file_digest(path) in digests)
     except OSError:
         return False
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Removes folders, each inside the next, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _remove_partial_folders(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
 import threading
 import time
@@ -125,16 +126,20 @@ class Run:
             "jaxae": __version__,
         }
         error = None
-        with contextlib.ExitStack() as opened:
+        opened = contextlib.ExitStack()  # what is closed if the run cannot start
+        try:
             if self._aside is not None:
                 opened.callback(self._aside.cleanup)
             try:
-                opened.enter_context(self._record)
+                with interrupts.deferred():
+                    opened.enter_context(self._record)
                 self._checkpoints = self._open_checkpoints(identity)
             except InputError as refused:
                 error = refused
             hosts.start_together(identity, error)
-            opened.pop_all()  # closed at the end of the run
+        except BaseException:
+            opened.__exit__(*sys.exc_info())
+            raise
         return self
 
     def _memory_statement(self, dataset: data.Dataset) -> str:

@@ -1,5 +1,6 @@
 """Strict settings for every test: no silent promotion, no broadcasting of ranks, no warnings."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -30,11 +31,18 @@ def _is_accepted(xla_flag: str) -> bool:
     return subprocess.run(command, env=environment, capture_output=True).returncode == 0
 
 
-# XLA's older generator of CPU code compiles most programs in half the time; releases since
-# jaxlib 0.12 no longer have it. Workers of pytest-xdist inherit the flags of their parent.
-_OLDER_GENERATOR = "--xla_cpu_use_fusion_emitters=false"
-if "PYTEST_XDIST_WORKER" not in os.environ and _is_accepted(_OLDER_GENERATOR):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_GENERATOR}"
+# XLA's older generator of CPU code, which releases since jaxlib 0.12 no longer have, compiles most
+# programs in half the time; and programs as small as these are slower to compile in pieces.
+_COMPILE_FAST = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the flags of their parent
+    for flag in filter(_is_accepted, _COMPILE_FAST):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+
+# Traces are many small objects, which Python's collector would walk through again and again.
+gc.set_threshold(300_000, 20, 50)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

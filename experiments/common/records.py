@@ -217,11 +217,21 @@ def environment() -> dict[str, Any]:
             "count": jax.device_count(),
             "cores": os.cpu_count(),
         },
+        "numbers": numbers(),
         "several_models": sweep_method(),
         "matmul_precision": {
             "training": jax.config.values["jax_default_matmul_precision"] or "default",
             "reported numbers": "highest",
         },
+    }
+
+
+def numbers() -> dict[str, Any]:
+    """Returns the settings of JAX that decide which numbers a seed gives."""
+    return {
+        "random_generator": str(jax.config.values["jax_default_prng_impl"]),
+        "threefry_partitionable": bool(jax.config.values["jax_threefry_partitionable"]),
+        "float64": bool(jax.config.values["jax_enable_x64"]),
     }
 
 

@@ -227,18 +227,19 @@ def _reason(job: Job, part: Part, begin: Snapshot, error: NonFiniteLossError) ->
     In the compiled program a value outside its range is a NaN without a name. Called again with
     arrays whose values can be seen, the loss says which argument it was.
     """
-    is_here = not isinstance(job.x, Stream) and not _hosts.spans_hosts(job.run.epoch.mesh)
-    if is_here and job.x.size:
+    x: Any = job.x
+    is_here = not isinstance(x, Stream) and not _hosts.spans_hosts(job.run.epoch.mesh)
+    if is_here and x.size:
         given = begin.state.params, part.key, part.settings
         if part.together is not None:
-            given = _one(given, part.together.index(error.model))
+            given = _one(given, part.together.index(error.model or 0))
         params, key, settings = given
-        values = np.asarray(job.x).reshape(len(job.x), -1)
+        values = np.asarray(x).reshape(len(x), -1)
         rows = np.argmin(values.min(axis=1)), np.argmax(values.max(axis=1))
-        size = job.run.epoch.cut(job.x)[0]
-        x = job.x[jnp.asarray([*rows, *range(size)])]
+        size = job.run.epoch.cut(x)[0]
+        batch = x[jnp.asarray([*rows, *range(size)])]
         try:
-            job.run.epoch.loss(jax.tree.map(jnp.asarray, params), key, x, *settings)
+            job.run.epoch.loss(jax.tree.map(jnp.asarray, params), key, batch, *settings)
         except ValueError as refused:
             return str(refused).splitlines()[0]
         except Exception:  # a loss that cannot be called outside jax.jit

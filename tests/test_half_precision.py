@@ -152,8 +152,8 @@ CONTRACTION = {
     ),
     "contractive_loss": lambda c: jaxae.contractive_loss(CURVED, IDENTITY, c(ROWS), weight=1e-6),
     "contractive_penalty": lambda c: [
-        jaxae.contractive_penalty(encode, c(ROWS), method=method)
-        for encode in (CURVED, HALVE)
+        jaxae.contractive_penalty(encode, c(x), method=method)
+        for encode, x in ((CURVED, ROWS), (SMALL, MANY))
         for method in ("auto", "jacfwd", "jacrev")
     ],
     "higher_order_contractive_penalty": lambda c: jaxae.higher_order_contractive_penalty(
@@ -167,7 +167,9 @@ CONTRACTION = {
         KEY, c(UNIT[0])
     ),
 }
-CURVED = lambda v: v * v * jnp.asarray(1e-3, v.dtype)  # derivatives from 2e-7 to 60
+CURVED = lambda v: jnp.asarray(1e-3, v.dtype) * v * v  # derivatives from 2e-7 to 60
+SMALL = lambda v: jnp.asarray(2e-3, v.dtype) * v * v  # whose squares are lost in float16
+MANY = np.ones((1, 400))
 
 # Their draws are those of the dtype in which they are made: float32, also for half precision.
 DRAWN_IN_FLOAT32 = {"gaussian_noise", "uniform_noise", "langevin_transition",
@@ -193,28 +195,32 @@ def test_every_public_function_is_here():
 
 
 def assert_right_in_half_precision(name, case):
-    # x plus noise is rounded before the network sees it, and then x is taken away
-    steps = 20 if name == "noise_conditional_loss" else 6
     for dtype in (jnp.float16, jnp.bfloat16):
-        info = jnp.finfo(dtype)
-        # rounded to half precision first, so that both get the same numbers
-        rounded = lambda array, to: jnp.asarray(np.asarray(array).astype(dtype)).astype(to)
         reference = jnp.float32 if name in DRAWN_IN_FLOAT32 else jnp.float64
-        found = jax.tree.leaves(jax.jit(case, static_argnums=0)(partial(rounded, to=dtype)))
-        expected = jax.tree.leaves(jax.jit(case, static_argnums=0)(partial(rounded, to=reference)))
+        found, expected = (
+            jax.tree.leaves(jax.jit(partial(case, partial(cast, dtype, to)))())
+            for to in (dtype, reference)
+        )
         for ours, true in zip(found, expected, strict=True):
             assert ours.dtype in (dtype, true.dtype)
-            ours, true = np.asarray(ours, np.float64), np.asarray(true, np.float64)
-            fits = np.abs(true) < float(info.max)
-            assert fits.any()
-            least = 8 * float(info.smallest_subnormal if dtype == jnp.float16 else info.tiny)
-            np.testing.assert_allclose(
-                ours[fits],
-                true[fits],
-                rtol=steps * float(info.eps),
-                atol=least,
-                err_msg=str(dtype),
-            )
+            assert_close(name, np.asarray(ours, np.float64), np.asarray(true, np.float64), dtype)
+
+
+def cast(dtype, to, array):
+    """Returns an array rounded to half precision, so that both get the same numbers."""
+    return jnp.asarray(np.asarray(array).astype(dtype)).astype(to)
+
+
+def assert_close(name, ours, true, dtype):
+    info = jnp.finfo(dtype)
+    # x plus noise is rounded before the network sees it, and then x is taken away
+    steps = 20 if name == "noise_conditional_loss" else 6
+    fits = np.abs(true) < float(info.max)
+    assert fits.any()
+    least = 8 * float(info.smallest_subnormal if dtype == jnp.float16 else info.tiny)
+    np.testing.assert_allclose(
+        ours[fits], true[fits], rtol=steps * float(info.eps), atol=least, err_msg=str(dtype)
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

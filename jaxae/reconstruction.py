@@ -133,8 +133,11 @@ def bernoulli_nll(
       Vincent et al. 2010, eq. 4, https://jmlr.org/papers/v11/vincent10a.html.
       Deviation: none.
     """
-    logits, x, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
-    dtype = jnp.result_type(logits, x)
-    logits, x = _checks.widen(logits), _checks.widen(x)
+    logits, in_range, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
+    dtype = jnp.result_type(logits, in_range)
+    logits, in_range, x = map(_checks.widen, (logits, in_range, jnp.asarray(x)))
+    # 0, or NaN where a traced x leaves [0, 1]. It is apart from x, which the gradient reads.
+    outside = jax.lax.stop_gradient(in_range - x)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    return -jnp.sum(x * log_on + (1 - x) * log_off, axis=features).astype(dtype)
+    terms = x * log_on + (1 - x) * log_off + outside
+    return -jnp.sum(terms, axis=features).astype(dtype)

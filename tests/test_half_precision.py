@@ -168,7 +168,7 @@ CONTRACTION = {
     ),
 }
 CURVED = lambda v: jnp.asarray(1e-3, v.dtype) * v * v  # derivatives from 2e-7 to 60
-SMALL = lambda v: jnp.asarray(2e-3, v.dtype) * v * v  # whose squares are lost in float16
+SMALL = lambda v: jnp.asarray(2e-4, v.dtype) * v * v  # whose squares are lost in float16
 MANY = np.ones((1, 400))
 
 # Their draws are those of the dtype in which they are made: float32, also for half precision.
@@ -226,3 +226,11 @@ def assert_close(name, ours, true, dtype):
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision(name, float64):
     assert_right_in_half_precision(name, CASES[name])
+
+
+def test_counts_and_directions_beyond_the_range_of_float16(key):
+    """70,000 is more than float16 can hold."""
+    many = jnp.zeros((1, 70_000), jnp.float16)
+    ratio = jaxae.contraction_curve(key, IDENTITY, many, radii=jnp.ones(1, jnp.float16))
+    np.testing.assert_allclose(ratio, 1, rtol=1e-3)
+    np.testing.assert_array_equal(jaxae.saturated_share(many), 1)

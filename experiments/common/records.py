@@ -228,10 +228,11 @@ def environment() -> dict[str, Any]:
 
 def numbers() -> dict[str, Any]:
     """Returns the settings of JAX that decide which numbers a seed gives."""
+    config: Any = jax.config
     return {
-        "random_generator": str(jax.config.values["jax_default_prng_impl"]),
-        "threefry_partitionable": bool(jax.config.values["jax_threefry_partitionable"]),
-        "float64": bool(jax.config.values["jax_enable_x64"]),
+        "random_generator": str(config.jax_default_prng_impl),
+        "threefry_partitionable": bool(config.jax_threefry_partitionable),
+        "float64": bool(config.jax_enable_x64),
     }
 
 

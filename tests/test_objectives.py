@@ -278,6 +278,15 @@ def test_the_check_of_a_compiled_step_is_a_select_that_fuses():
         counts.append({word: words.count(word) for word in set(words)})
     before, after = counts
     added = {w: n - before.get(w, 0) for w, n in after.items() if n > before.get(w, 0)}
-    elementwise = "compare and select add subtract constant broadcast_in_dim convert".split()
+    elementwise = [
+        "compare",
+        "and",
+        "select",
+        "add",
+        "subtract",
+        "constant",
+        "broadcast_in_dim",
+        "convert",
+    ]
     assert added.keys() <= {f"stablehlo.{word}" for word in elementwise}, added
     assert sum(added.get(f"stablehlo.{word}", 0) for word in ("compare", "select", "add")) <= 6

@@ -2,9 +2,11 @@
 
 Shapes, dtypes and Python numbers are checked at trace time, so under ``jax.jit`` a
 check costs nothing at run time. Values of arrays (finite, inside a range) can be
-seen only when the array is concrete; for a tracer these checks are skipped.
+seen only when the array is concrete. A traced value outside its range becomes NaN, by a
+``where`` that XLA fuses with what reads the value, so that a loss of it is NaN too.
 """
 
+import functools
 import numbers
 import operator
 from collections.abc import Callable, Collection
@@ -42,9 +44,10 @@ def floating(
             f"{name} must be floating point, but its dtype is {x.dtype}; "
             f"convert it first, for example with {name}.astype('float32')"
         )
-    x = jnp.asarray(x)
+    with jax.ensure_compile_time_eval():  # a NumPy array is no tracer inside jax.jit either
+        x = jnp.asarray(x)
     if _is_traced(x):
-        return x
+        return _nan_outside(x, low, high, above)
     if bad := _holds(lambda v: ~jnp.isfinite(v), x):
         raise ValueError(
             f"{name} must be finite, but {bad} of its {x.size} values are NaN or infinite"
@@ -85,7 +88,9 @@ def number(
                 f"and dtype {value.dtype}"
             )
         if _is_traced(value):
-            return jnp.asarray(value, dtype)
+            value = jnp.asarray(value, dtype)
+            bounds = [None if np.isinf(bound) else bound for bound in (low, high)]
+            return _nan_outside(value, *([None, None] if strict else []), *bounds)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}")
     with np.errstate(over="ignore"):
@@ -94,6 +99,23 @@ def number(
     if not (inside and np.isfinite(rounded)):
         raise ValueError(f"{name} must be {allowed}, but it is {value}")
     return jnp.asarray(value, dtype)
+
+
+def _nan_outside(
+    x: Array,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Array:
+    """Returns a traced ``x`` with NaN for the entries outside [low, high] or (above, below)."""
+    checks = (low, jnp.greater_equal), (high, jnp.less_equal), (above, jnp.greater)
+    inside = [check(x, bound) for bound, check in (*checks, (below, jnp.less)) if bound is not None]
+    if not inside:
+        return x
+    # Added, not selected: the gradient of an entry is that of x, at no cost in the backward pass.
+    is_inside = functools.reduce(jnp.logical_and, inside)
+    return x + jax.lax.stop_gradient(jnp.where(is_inside, jnp.zeros_like(x), jnp.nan))
 
 
 def ordered(low: Any, high: Any) -> None:
@@ -106,6 +128,11 @@ def ordered(low: Any, high: Any) -> None:
 def wide(dtype: Any) -> Any:
     """Returns ``dtype``, or float32 for a narrower one: for random draws and sums."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def widen(x: Array) -> Array:
+    """Returns ``x`` in float32 if its dtype is narrower: squares of half precision overflow."""
+    return x.astype(wide(x.dtype))
 
 
 def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:

@@ -214,8 +214,42 @@ def train(job: Job, part: Part, begin: Snapshot) -> TrainState:
     data = _data(job, part, begin)
     try:
         return _train_on(data, job, part, begin)
+    except NonFiniteLossError as error:
+        reason = _reason(job, part, begin, error)
+        raise NonFiniteLossError(error.what, error.epoch, error.model, reason) from None
     finally:
         data.close()
+
+
+def _reason(job: Job, part: Part, begin: Snapshot, error: NonFiniteLossError) -> str | None:
+    """Returns why a loss or a parameter is not finite, as far as it can be found out.
+
+    In the compiled program a value outside its range is a NaN without a name. Called again with
+    arrays whose values can be seen, the loss says which argument it was.
+    """
+    x: Any = job.x
+    is_here = not isinstance(x, Stream) and not _hosts.spans_hosts(job.run.epoch.mesh)
+    if is_here and x.size:
+        given = begin.state.params, part.key, part.settings
+        if part.together is not None:
+            given = _one(given, part.together.index(error.model or 0))
+        params, key, settings = given
+        values = np.asarray(x).reshape(len(x), -1)
+        rows = np.argmin(values.min(axis=1)), np.argmax(values.max(axis=1))
+        size = job.run.epoch.cut(x)[0]
+        batch = x[jnp.asarray([*rows, *range(size)])]
+        try:
+            job.run.epoch.loss(jax.tree.map(jnp.asarray, params), key, batch, *settings)
+        except ValueError as refused:
+            return str(refused).splitlines()[0]
+        except Exception:  # a loss that cannot be called outside jax.jit
+            return None
+    if any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(begin.state.params)):
+        return (
+            "in float16 the eps=1e-8 of Adam is 0, so pass eps=1e-4; or lower the learning rate, "
+            "or look for a division by zero in the loss"
+        )
+    return None
 
 
 def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -> TrainState:
@@ -249,6 +283,8 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
             losses = device_losses[..., : to // blocks - epoch]
             seconds = time.perf_counter() - started
         failed = _reported(job, part, epoch, losses)
+        if is_first and to % blocks:  # an epoch may be long, and all of it in vain
+            _check_steps(part, step_losses, to // blocks, to % blocks * _per_block(job))
         all_losses.append(losses)
         if not is_first:  # the first call touches its memory for the first time
             at_once = max(1, int(_SECONDS_PER_CALL * (to - at) / seconds))
@@ -345,9 +381,14 @@ def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:
 def _check_snapshot(part: Part, now: Snapshot) -> None:
     """Raises NonFiniteLossError for what no loss of a whole epoch has seen yet."""
     if now.step:
-        so_far = np.asarray(_hosts.plain(now.step_losses)[..., : now.step].sum(axis=-1))
-        _check_finite(so_far, "the training loss is {}", now.epoch + 1, part)
+        _check_steps(part, now.step_losses, now.epoch, now.step)
     _check_params(part, now.state, now.epoch + bool(now.step))
+
+
+def _check_steps(part: Part, step_losses: Any, epoch: int, steps: int) -> None:
+    """Raises NonFiniteLossError for the first steps after some epochs."""
+    so_far = np.asarray(_hosts.plain(step_losses)[..., :steps].sum(axis=-1))
+    _check_finite(so_far, "the training loss is {}", epoch + 1, part)
 
 
 def _check_params(part: Part, state: TrainState, epoch: int) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxae import _checks
@@ -31,7 +33,35 @@ def inputs(
             f"decode must return what reconstruction takes, here an example of shape "
             f"{example.shape}, but it gave {output.shape}"
         ) from error
+    if not isinstance(x, jax.core.Tracer) and x.size:
+        _check_targets(reconstruction, output, x, example.shape)
     return x, batch_ndim
+
+
+def _check_targets(
+    reconstruction: Reconstruction, output: Any, x: Array, example: tuple[int, ...]
+) -> None:
+    """Raises ValueError if ``reconstruction`` refuses the values of an example of ``x``.
+
+    Under ``jax.vmap`` it could not see them. So it is traced, which computes nothing, with a
+    target whose values it can see: all the smallest of ``x``, and all the largest.
+    """
+
+    def refusal(values: np.ndarray) -> ValueError | None:
+        with jax.ensure_compile_time_eval():
+            target = jnp.asarray(values)
+        try:
+            jax.eval_shape(lambda output: reconstruction(output, target), output)
+        except ValueError as error:
+            return error
+        return None
+
+    with jax.ensure_compile_time_eval():  # also where x is a constant of a traced function
+        extremes = {float(jnp.min(x)), float(jnp.max(x))}
+    if any(refusal(np.full(example, value, x.dtype)) for value in extremes):
+        for i, x_i in enumerate(np.asarray(x).reshape(-1, *example)):
+            if error := refusal(x_i):
+                raise ValueError(f"{error} (in example {i})")
 
 
 def reconstruct(

@@ -5,8 +5,9 @@ returns an array with the shape, dtype and unit of ``x``; ``x`` is finite and fl
 The four noises act on each entry independently, so they take any shape; for a batch
 in which every example shall have a key of its own use :func:`corrupt_batch`. Strengths
 (``rate``, ``stddev``, ``scale``) may be traced, so a sweep over them compiles once.
-Strength 0 gives ``x`` back (uniform noise still clips where bounds are given). Noise is
-drawn in float32 or wider, whatever the dtype of ``x``; a rate is resolved to 2^-23.
+Strength 0 gives ``x`` back (uniform noise still clips where bounds are given), and a traced
+strength outside its range NaN. Noise is drawn in float32 or wider, whatever the dtype of ``x``;
+a rate is resolved to 2^-23.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,8 @@ def masking_noise(
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
     rate = _checks.number("rate", rate, low=0.0, high=1.0)
-    return jnp.where(_uniform(key, x) < rate, jnp.zeros_like(x), x)
+    zero = _unless_nan(rate, jnp.zeros((), x.dtype))
+    return jnp.where(_uniform(key, x) >= rate, x, zero)
 
 
 def gaussian_noise(
@@ -189,8 +191,9 @@ def salt_and_pepper_noise(
     rate = _checks.number("rate", rate, low=0.0, high=1.0)
     _check_bounds(low, high)
     u = _uniform(key, x)
-    noisy = jnp.where(u < rate, jnp.asarray(high, x.dtype), x)
-    return jnp.where(u < rate / 2, jnp.asarray(low, x.dtype), noisy)
+    salt = _unless_nan(rate, jnp.asarray(high, x.dtype))
+    noise = jnp.where(u < rate / 2, jnp.asarray(low, x.dtype), salt)
+    return jnp.where(u >= rate, x, noise)
 
 
 def compose(*corruptions: Corruption) -> Corruption:
@@ -285,6 +288,14 @@ def corrupt_batch(
 def _uniform(key: PRNGKeyArray, x: Array) -> Array:
     """Returns U[0, 1) draws in float32: u < 0 never holds and u < 1 always does."""
     return jax.random.uniform(key, x.shape, jnp.float32)
+
+
+def _unless_nan(rate: Array, value: Array) -> Array:
+    """Returns the scalar ``value``, or NaN if ``rate`` is NaN: a traced one outside [0, 1].
+
+    No ``u`` is at least NaN, so that such a rate makes all of ``x`` NaN, and not all of it clean.
+    """
+    return jnp.where(jnp.isnan(rate), jnp.nan, value)
 
 
 def _check_bounds(low: Any, high: Any) -> None:

@@ -51,8 +51,12 @@ def denoising_loss(
         example ``Gaussian(stddev=0.1).sample`` or ``DiagonalGaussian().sample``.
       emphasis: weights (alpha, beta), at least 0, of the entries that were corrupted and of
         those that were not; by default both are 1. An entry counts as corrupted if this draw
-        changes it, or would change it if it were larger by 1 (a 0 that is masked).
-        ``reconstruction`` must then be a sum over entries, as those of ``jaxae`` are.
+        changes it, or would change it both if it were a little larger and a little smaller (a 0
+        that is masked; a 1 that is clipped to 1 may still become smaller). By a little: 8
+        rounding steps of the largest entry of the example. Noise that is smaller than a
+        rounding step is not seen, and where ``corrupt`` rounds (to whole numbers, say) every
+        entry counts as corrupted. ``corrupt`` must accept such values, and ``reconstruction``
+        must be a sum over entries, as those of ``jaxae`` are.
       example_ndim: how many trailing axes one example has.
 
     Returns:
@@ -86,19 +90,42 @@ def denoising_loss(
     encode_one = lambda x_i: draw(code_key, x_i)
     x, batch_ndim = inputs(encode_one, decode, reconstruction, x, example_ndim)
     with jax.named_scope("corruption"):
-        x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
+        if weights is None:
+            x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
+        else:
+            x_noisy, is_corrupted = _corrupt_and_compare(key, corrupt, x, batch_ndim)
     code_keys = jax.random.split(code_key, x.shape[:batch_ndim])
     code = over_batch(draw, batch_ndim)(code_keys, x_noisy)
     if weights is None:
         return decoded(decode, code, x, reconstruction, batch_ndim)
-    again = corrupt_batch(key, corrupt, x + 1, batch_ndim=batch_ndim)
-    of_corrupted, of_others = (jnp.asarray(weight, x.dtype) for weight in weights)
-    weight = jnp.where((x_noisy != x) | (again != x + 1), of_corrupted, of_others)
+    weight = jnp.where(is_corrupted, *weights)
 
     def weighted(code_i: Array, x_i: Array, weight_i: Array) -> Array:
-        return jnp.sum(weight_i * _of_entries(reconstruction, decode(code_i), x_i))
+        losses = _of_entries(reconstruction, decode(code_i), x_i)
+        return jnp.sum(weight_i.astype(losses.dtype) * losses).astype(x.dtype)
 
     return over_batch(weighted, batch_ndim)(code, x, weight)
+
+
+def _corrupt_and_compare(
+    key: PRNGKeyArray, corrupt: Corruption, x: Array, batch_ndim: int
+) -> tuple[Array, Array]:
+    """Returns the corrupted batch, and which of its entries the draw has corrupted.
+
+    An entry that the draw leaves as it is may be untouched, or have been replaced by its own
+    value. To tell them apart the same draw is applied to entries that are a little larger and a
+    little smaller: of an untouched entry at least one comes back, since it cannot be at both
+    ends of a range that ``corrupt`` clips to.
+    """
+    axes = tuple(range(batch_ndim, x.ndim))
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
+    step = 8 * float(jnp.finfo(x.dtype).eps) * jnp.where(largest > 0, largest, 1)
+    step = jnp.broadcast_to(step.astype(x.dtype), x.shape)
+    given = jnp.stack([x, x + step, x - step])
+    # The key is the same for all three, so the draws are made once.
+    drawn = jax.vmap(lambda x: corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim))(given)
+    is_changed = drawn != given
+    return drawn[0], is_changed[0] | (is_changed[1] & is_changed[2])
 
 
 def walkback_loss(
@@ -217,7 +244,8 @@ def noise_conditional_loss(
       reconstruction: loss of one decoder output and one clean example; the estimate of the
         clean example is its mean if this is the squared error or, of pixels in [0, 1] from
         logits, :func:`jaxae.bernoulli_nll`.
-      weight: ``weight(stddev)``, what a level counts, a scalar; None for 1 / stddev^2.
+      weight: ``weight(stddev)``, what a level counts, a scalar; None for 1 / stddev^2. It gets
+        the level in float32 or wider; ``encode`` and ``decode`` get it in the dtype of ``x``.
       example_ndim: how many trailing axes one example has.
 
     Returns:
@@ -243,30 +271,40 @@ def noise_conditional_loss(
     for name, function in (("encode", encode), ("decode", decode)):
         _checks.callable_(name, function)
     x = _checks.floating("x", x)
-    bounds = [_checks.number("low", low, x.dtype, low=0.0, strict=True)]
-    bounds.append(_checks.number("high", high, x.dtype, low=0.0, strict=True))
+    dtype = _checks.wide(x.dtype)  # 1 / stddev^2 overflows in half precision
+    bounds = [_checks.number("low", low, dtype, low=0.0, strict=True)]
+    bounds.append(_checks.number("high", high, dtype, low=0.0, strict=True))
     _checks.ordered(low, high)
     weight = (lambda stddev: 1 / stddev**2) if weight is None else weight
     if (shape := _checks.output_shape("weight", weight, bounds[0]).shape) != ():
         raise ValueError(f"weight must return a scalar, but it returned {list(shape)}")
-    at_low = (lambda x_i: encode(x_i, bounds[0])), (lambda code: decode(code, bounds[0]))
+    lowest = bounds[0].astype(x.dtype)
+    at_low = (lambda x_i: encode(x_i, lowest)), (lambda code: decode(code, lowest))
     x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
     log_low, log_high = map(jnp.log, bounds)
-    share = jax.random.uniform(level_key, x.shape[:batch_ndim], _checks.wide(x.dtype))
-    share, noise = share.astype(x.dtype), _draws.normal(noise_key, x)
+    share = jax.random.uniform(level_key, x.shape[:batch_ndim], dtype)
+    noise = _checks.widen(_draws.normal(noise_key, x))
 
     def one(x_i: Array, share_i: Array, noise_i: Array) -> Array:
         stddev = jnp.exp(log_low + share_i * (log_high - log_low))
-        output = decode(encode(x_i + stddev * noise_i, stddev), stddev)
-        return jnp.sum(reconstruction(output, x_i)) * weight(stddev)
+        x_noisy_i = (_checks.widen(x_i) + stddev * noise_i).astype(x.dtype)
+        level = stddev.astype(x.dtype)
+        output = decode(encode(x_noisy_i, level), level)
+        # In float32 or wider: without its weight the loss may not fit into half precision.
+        loss = jnp.sum(reconstruction(_checks.widen(output), _checks.widen(x_i)))
+        return (loss * weight(stddev)).astype(x.dtype)
 
     return over_batch(one, batch_ndim)(x, share, noise)
 
 
 def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Array:
-    """Returns the loss of each entry by itself, in the shape of the example."""
+    """Returns the loss of each entry by itself, in the shape of the example.
+
+    In float32 or wider: one entry may be too small for half precision, and their sum not.
+    """
     one = (1,) * x_i.ndim
+    output, x_i = _checks.widen(output), _checks.widen(x_i)
 
     def alone(output: Array, target: Array) -> Array:
         return jnp.sum(reconstruction(output.reshape(one), target.reshape(one)))
@@ -274,9 +312,13 @@ def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Ar
     return jax.vmap(alone)(output.reshape(-1), x_i.reshape(-1)).reshape(x_i.shape)
 
 
-def _check_emphasis(emphasis: Any) -> tuple[ScalarLike, ScalarLike]:
+def _check_emphasis(emphasis: Any) -> tuple[Array, Array]:
+    """Returns the weights of corrupted and of other entries."""
     if not isinstance(emphasis, tuple | list) or len(emphasis) != 2:
         raise ValueError(f"emphasis must be a pair (alpha, beta), but it is {emphasis!r}")
-    for name, weight in zip(("alpha", "beta"), emphasis, strict=True):
-        _checks.number(f"emphasis {name}", weight, low=0.0)
-    return emphasis[0], emphasis[1]
+    dtype = jnp.result_type(float)
+    alpha, beta = (
+        _checks.number(f"emphasis {name}", weight, dtype, low=0.0)
+        for name, weight in zip(("alpha", "beta"), emphasis, strict=True)
+    )
+    return alpha, beta

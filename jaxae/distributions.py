@@ -40,14 +40,14 @@ class Bernoulli:
 
     def mean(self, output: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Returns the probability of each entry being 1: logits in, pixels out."""
-        return jax.nn.sigmoid(_checks.floating("output", output))
+        output = _checks.floating("output", output)
+        return jax.nn.sigmoid(_checks.widen(output)).astype(output.dtype)
 
     def sample(self, key: PRNGKeyArray, output: Float[Array, " *shape"]) -> Float[Array, " *shape"]:
         """Returns zeros and ones in the dtype of ``output``; not differentiable."""
         _checks.prng_key("key", key)
-        mean = self.mean(output)
-        wide = jax.nn.sigmoid(output.astype(_checks.wide(mean.dtype)))
-        return jax.random.bernoulli(key, wide).astype(mean.dtype)
+        output = _checks.floating("output", output)
+        return jax.random.bernoulli(key, self.mean(_checks.widen(output))).astype(output.dtype)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ class DiagonalGaussian:
         """Returns log N(value; mean, diag stddev^2) in nats, shape ``(*batch,)``."""
         mean, log_stddev = self._split(output)
         mean, value, _ = _checks.pair("mean", mean, value, 1)
-        return -jnp.sum(gaussian_nll_terms(mean, log_stddev, value), axis=-1)
+        dtype = jnp.result_type(mean, value)
+        wide = map(_checks.widen, (mean, log_stddev, value))
+        return -jnp.sum(gaussian_nll_terms(*wide), axis=-1).astype(dtype)
 
     def mean(self, output: Float[Array, "*batch two_k"]) -> Float[Array, "*batch k"]:
         """Returns the first half of the last axis."""
@@ -110,8 +112,9 @@ class DiagonalGaussian:
     ) -> Float[Array, "*batch k"]:
         """Returns mean + stddev * N(0, I): gradients flow into both."""
         mean, log_stddev = self._split(output)
-        noise = gaussian_noise(key, jnp.zeros_like(mean), stddev=1.0)
-        return mean + jnp.exp(log_stddev) * noise
+        noise = gaussian_noise(key, jnp.zeros_like(_checks.widen(mean)), stddev=1.0)
+        spread = jnp.exp(_checks.widen(log_stddev)) * noise
+        return (_checks.widen(mean) + spread).astype(mean.dtype)
 
     @staticmethod
     def _split(output: Array) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import random as extend_random
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
@@ -83,8 +84,8 @@ def shuffled_order(
     Args:
       key: PRNG key, consumed here; any generator.
       n: how many numbers, at least 1 and below 2^31.
-      positions: places in the order, integers in [0, n) ``(m,)``, such as those of a batch;
-        None for all n.
+      positions: places in the order, integers in [0, n) ``(m,)`` of any integer dtype, such as
+        those of a batch; None for all n.
 
     Returns:
       The numbers at these positions, int32 ``(m,)``; a position outside counts as the nearest one.
@@ -106,7 +107,7 @@ def shuffled_order(
     if positions is not None:
         if not jnp.issubdtype(dtype := getattr(positions, "dtype", object), jnp.integer):
             raise TypeError(f"positions must be an array of integers, but its dtype is {dtype}")
-        positions = jnp.clip(positions, 0, n - 1)  # beyond them it could go around for ever
+        positions = _within(positions, n)  # beyond them it could go around for ever
     if n < _SORTED_BELOW:
         order = jax.random.permutation(key, n).astype(jnp.int32)
         return order if positions is None else order[positions]
@@ -128,6 +129,13 @@ def shuffled_order(
     places = jax.lax.iota(jnp.uint32, n) if positions is None else positions.astype(jnp.uint32)
     first = once(places)
     return jax.lax.while_loop(is_outside, again, first).astype(jnp.int32)
+
+
+def _within(positions: Array, n: int) -> Array:
+    """Returns integers of any dtype as the nearest ones in [0, n), in 32 bits."""
+    last = min(n - 1, int(jnp.iinfo(positions.dtype).max))  # int8 cannot hold more
+    clip = np.clip if isinstance(positions, np.ndarray) else jnp.clip  # JAX would cut 64 bits first
+    return jnp.asarray(clip(positions, 0, last).astype(np.int32))
 
 
 def _word(value: int) -> Array:

@@ -30,7 +30,8 @@ class LinearDenoiser(NamedTuple):
     def encode(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch k"]:
         """Returns the best linear code of ``rank`` numbers."""
         basis = self.basis[:, : self._rank(rank)]
-        centred = _centred(_checks.floating("x_noisy", x_noisy), self.noisy_mean)
+        x_noisy = self._in_its_dtype(_checks.floating("x_noisy", x_noisy))
+        centred = _centred(x_noisy, self.noisy_mean)
         return _product(centred, _product(self.gain.T, basis))
 
     def decode(self, code: Float[Array, "*batch k"]) -> Float[Array, "*batch d"]:
@@ -42,11 +43,15 @@ class LinearDenoiser(NamedTuple):
                 f"but its shape is {code.shape}"
             )
         basis = self.basis[:, : code.shape[-1]]
-        return _centred(_product(code, basis.T), -self.x_mean)
+        return _centred(_product(self._in_its_dtype(code), basis.T), -self.x_mean)
 
     def __call__(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch d"]:
         """Returns the best linear reconstruction through ``rank`` numbers."""
         return self.decode(self.encode(x_noisy, rank=rank))
+
+    def _in_its_dtype(self, x: Array) -> Array:
+        """Returns ``x`` in the dtype of the map, or its own if that is wider."""
+        return x.astype(max(x.dtype, self.basis.dtype, key=lambda dtype: jnp.finfo(dtype).bits))
 
     def _rank(self, rank: int) -> int:
         return min(_checks.integer("rank", rank, low=1), self.basis.shape[1])

@@ -41,7 +41,12 @@ def mean_squared_error(
       None.
     """
     x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
-    return jnp.mean(jnp.square(x_hat - x), axis=features)
+    return _mean_square(x_hat, x, features).astype(jnp.result_type(x_hat, x))
+
+
+def _mean_square(x_hat: Array, x: Array, features: tuple[int, ...]) -> Array:
+    """Returns the squared error per feature in float32 or wider."""
+    return jnp.mean(jnp.square(_checks.widen(x_hat) - _checks.widen(x)), axis=features)
 
 
 def psnr(
@@ -77,9 +82,11 @@ def psnr(
     References:
       Gonzalez and Woods, Digital Image Processing, sec. 8.1. Deviation: none.
     """
-    error = mean_squared_error(x_hat, x, example_ndim=example_ndim)
+    x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
+    error = _mean_square(x_hat, x, features)
     peak = _checks.number("peak", peak, error.dtype, low=0.0, strict=True)
-    return 20 * jnp.log10(peak) - 10 * jnp.log10(error)
+    decibels = 20 * jnp.log10(peak) - 10 * jnp.log10(error)
+    return decibels.astype(jnp.result_type(x_hat, x))
 
 
 def explained_variance(
@@ -118,8 +125,10 @@ def explained_variance(
     examples = tuple(range(features[0]))
     if math.prod(x.shape[: features[0]]) < 2:
         raise ValueError(f"x must hold at least two examples, but its shape is {x.shape}")
+    dtype = jnp.result_type(x_hat, x)
+    x_hat, x = _checks.widen(x_hat), _checks.widen(x)
     left = jnp.sum(jnp.var(x - x_hat, axis=examples))
-    return 1 - left / jnp.sum(jnp.var(x, axis=examples))
+    return (1 - left / jnp.sum(jnp.var(x, axis=examples))).astype(dtype)
 
 
 def active_units(
@@ -145,7 +154,9 @@ def active_units(
     References:
       None.
     """
-    return jnp.sum(_active(code, threshold), axis=-1, dtype=jnp.result_type(float))
+    code, threshold = _magnitudes(code, threshold)
+    count = jnp.sum(code > threshold, axis=-1, dtype=jnp.result_type(float))
+    return jnp.where(jnp.isnan(threshold), jnp.nan, count)
 
 
 def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -> Bool[Array, " k"]:
@@ -169,8 +180,8 @@ def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -
     References:
       None.
     """
-    active = _active(code, threshold)
-    return ~jnp.any(active, axis=tuple(range(active.ndim - 1)))
+    code, threshold = _magnitudes(code, threshold)
+    return ~jnp.any(code > threshold, axis=tuple(range(code.ndim - 1)))
 
 
 def saturated_share(
@@ -184,7 +195,7 @@ def saturated_share(
       high: lower end of the upper saturated range.
 
     Returns:
-      Share in [0, 1], shape ``(*batch,)``.
+      Share in [0, 1], shape ``(*batch,)``; NaN under ``jit`` for a code that leaves [0, 1].
 
     Raises:
       TypeError: if ``code`` is not floating point.
@@ -200,7 +211,9 @@ def saturated_share(
     code = _checks.codes(code, low=0.0, high=1.0)
     low = _checks.number("low", low, code.dtype)
     high = _checks.number("high", high, code.dtype)
-    return jnp.mean((code < low) | (code > high), axis=-1, dtype=code.dtype)
+    is_saturated = (code < low) | (code > high)
+    counted = jnp.where(jnp.isnan(code), jnp.nan, is_saturated.astype(_checks.wide(code.dtype)))
+    return jnp.mean(counted, axis=-1).astype(code.dtype)
 
 
 def jacobian_singular_values(
@@ -266,7 +279,8 @@ def contraction_curve(
       example_ndim: how many trailing axes one example has.
 
     Returns:
-      Ratio of distances, at least 0, shape ``(*batch, len(radii))``; below 1: contracted.
+      Ratio of distances, at least 0, shape ``(*batch, len(radii))``; below 1: contracted. In half
+      precision a radius below the rounding step of ``x`` moves nothing and gives NaN.
 
     Raises:
       TypeError: if an array is not floating point, or ``encode`` no function.
@@ -284,25 +298,36 @@ def contraction_curve(
     """
     _checks.prng_key("key", key)
     x = _checks.floating("x", x)
-    radii = _checks.floating("radii", _checks.floating("radii", radii).astype(x.dtype), above=0.0)
+    dtype = _checks.wide(x.dtype)
+    radii = _checks.floating("radii", _checks.floating("radii", radii).astype(dtype), above=0.0)
     if radii.ndim != 1:
         raise ValueError(f"radii must have one axis, but its shape is {radii.shape}")
     batch = _checks.batch_shape("x", x, example_ndim)
     _checks.code_shape(encode, one_example(x, len(batch)))
 
     def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
-        u = _draws.normal(key_i, x_i)
+        x_i, u = _checks.widen(x_i), _checks.widen(_draws.normal(key_i, x_i))
         u = u / jnp.linalg.norm(u.reshape(-1))
-        code = encode(x_i)
-        moved = jax.vmap(lambda r: encode(x_i + r * u))(radii)
-        return jnp.linalg.norm(moved - code[None], axis=-1) / radii.astype(code.dtype)
+
+        def code_and_distance(r: Array) -> tuple[Array, Array]:
+            moved = (x_i + r * u).astype(x.dtype)
+            if x.dtype == dtype:
+                return encode(moved), r
+            # In half precision x + r u is rounded: the distance is that of the two inputs.
+            return encode(moved), jnp.linalg.norm((moved.astype(dtype) - x_i).reshape(-1))
+
+        code = encode(x_i.astype(x.dtype))
+        moved, distances = jax.vmap(code_and_distance)(radii)
+        change = jnp.linalg.norm(_checks.widen(moved) - _checks.widen(code)[None], axis=-1)
+        return (change / distances.astype(change.dtype)).astype(code.dtype)
 
     return over_batch(ratios, len(batch))(jax.random.split(key, batch), x)
 
 
-def _active(code: Array, threshold: ScalarLike) -> Array:
+def _magnitudes(code: Array, threshold: ScalarLike) -> tuple[Array, Array]:
+    """Returns the magnitudes of a code, and the threshold that an active unit exceeds."""
     code = _checks.codes(code)
-    return jnp.abs(code) > _checks.number("threshold", threshold, code.dtype, low=0.0)
+    return jnp.abs(code), _checks.number("threshold", threshold, code.dtype, low=0.0)
 
 
 def best_cosines(filters: Float[Array, "k d"], atoms: Float[Array, "m d"]) -> Float[Array, " m"]:
@@ -339,10 +364,12 @@ def best_cosines(filters: Float[Array, "k d"], atoms: Float[Array, "m d"]) -> Fl
         raise ValueError(
             f"filters and atoms must be (k, d) and (m, d), but their shapes are {shapes}"
         )
-    along = jnp.inner(_of_unit_norm(atoms), _of_unit_norm(filters))
-    return jnp.max(along, axis=1)
+    along = jnp.inner(_normalize_rows(atoms), _normalize_rows(filters))
+    return jnp.max(along, axis=1).astype(jnp.result_type(filters, atoms))
 
 
-def _of_unit_norm(rows: Array) -> Array:
+def _normalize_rows(rows: Array) -> Array:
+    """Returns rows of norm 1, or 0 where a row is 0, in float32 or wider."""
+    rows = _checks.widen(rows)
     norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return jnp.where(norms > 0, rows / norms, 0)
+    return rows / jnp.where(norms > 0, norms, 1)

@@ -106,7 +106,7 @@ def sparse_loss(
     _checks.number("weight", weight, low=0.0)
     x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim)
     loss, code = reconstruct(encode, decode, x, x, reconstruction, batch_ndim)
-    return loss + jnp.asarray(weight, loss.dtype) * _code_penalty(penalty, code)
+    return _add_weighted(loss, (weight, _code_penalty(penalty, code)))
 
 
 def contractive_loss(
@@ -173,7 +173,7 @@ def contractive_loss(
         example_ndim=example_ndim,
     )
     loss = decoded(decode, code, x, reconstruction, batch_ndim)
-    return loss + jnp.asarray(weight, loss.dtype) * penalty
+    return _add_weighted(loss, (weight, penalty))
 
 
 def combined_loss(
@@ -252,10 +252,23 @@ def combined_loss(
             example_ndim=example_ndim,
         )
     loss = decoded(decode, code, x, reconstruction, batch_ndim)
-    loss = loss + jnp.asarray(sparsity_weight, loss.dtype) * _code_penalty(penalty, code)
-    if jacobian is None:
-        return loss
-    return loss + jnp.asarray(contraction_weight, loss.dtype) * jacobian
+    terms = [(sparsity_weight, _code_penalty(penalty, code))]
+    if jacobian is not None:
+        terms.append((contraction_weight, jacobian))
+    return _add_weighted(loss, *terms)
+
+
+def _add_weighted(loss: Array, *terms: tuple[ScalarLike, Array]) -> Array:
+    """Returns a loss plus penalties, given as pairs (weight, penalty).
+
+    They are added in float32 or wider: a small weight of a large penalty underflows in half
+    precision.
+    """
+    total = _checks.widen(loss)
+    for weight, penalty in terms:
+        weight = _checks.number("weight", weight, total.dtype, low=0.0)
+        total = total + weight * _checks.widen(penalty)
+    return total.astype(loss.dtype)
 
 
 def _code_penalty(penalty: Callable[[Array], Array], code: Array) -> Array:

@@ -33,7 +33,10 @@ def unit_norm(
     Returns:
       An ``optax.GradientTransformationExtraArgs`` whose ``update`` needs ``params``. Vectors
       of another norm than 1 are brought to it by the first update, those of norm 0 by the
-      first one that moves them.
+      first one that moves them. The sum w + u is rounded where w is: after the first update
+      the norm is 1 up to ``eps`` times the norm before, after the second up to ``eps``. A vector
+      longer than 1 / (2 ``eps``), 512 in float16, would be rounded away, so each update shortens
+      it by no more than that factor.
 
     Raises:
       TypeError: if ``optimizer`` is no ``optax`` optimiser or ``axis`` no integer; ``update``
@@ -55,15 +58,23 @@ def unit_norm(
     axis = _checks.integer("axis", axis, low=-(2**31))
     inner = optax.with_extra_args_support(optimizer)
 
+    def squared_norm(w: Any) -> Any:
+        return jnp.sum(jnp.square(_checks.widen(w)), axis=axis, keepdims=True)
+
     def tangential(gradient: Any, w: Any) -> Any:
-        squared = jnp.sum(w * w, axis=axis, keepdims=True)
-        along = jnp.sum(gradient * w, axis=axis, keepdims=True)
-        return gradient - jnp.where(squared > 0, along / squared, 0) * w
+        squared, wide, g = squared_norm(w), _checks.widen(w), _checks.widen(gradient)
+        along = jnp.sum(g * wide, axis=axis, keepdims=True)
+        return (g - along / jnp.where(squared > 0, squared, 1) * wide).astype(gradient.dtype)
 
     def back(update: Any, w: Any) -> Any:
-        moved = w + update
+        wide = _checks.widen(w)
+        moved = wide + _checks.widen(update)
         length = jnp.linalg.norm(moved, axis=axis, keepdims=True)
-        return jnp.where(length > 0, moved / length, w) - w
+        # What the caller adds up, w + update, is a multiple of the rounding step of w.
+        least = 2 * float(jnp.finfo(w.dtype).eps) * jnp.sqrt(squared_norm(w))
+        length = length / jnp.maximum(least, 1)
+        unit = jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), wide)
+        return (unit - wide).astype(update.dtype)
 
     def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if params is None:

@@ -44,7 +44,8 @@ def squared_error(
       Goodfellow, Bengio, Courville 2016, sec. 14.1. Deviation: none.
     """
     x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
-    return jnp.sum(jnp.square(x_hat - x), axis=features)
+    squares = jnp.square(_checks.widen(x_hat) - _checks.widen(x))
+    return jnp.sum(squares, axis=features).astype(jnp.result_type(x_hat, x))
 
 
 def gaussian_nll(
@@ -82,16 +83,21 @@ def gaussian_nll(
       Bishop 2006, eq. 2.42. Deviation: none.
     """
     mean, x, features = _checks.pair("mean", mean, x, example_ndim)
+    dtype = jnp.result_type(mean, x)
+    mean, x = _checks.widen(mean), _checks.widen(x)
     if jnp.ndim(stddev) == 0:
         stddev = jnp.full_like(x, _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True))
     else:
-        stddev = _checks.floating("stddev", stddev, above=0.0)
+        stddev = _checks.widen(_checks.floating("stddev", stddev, above=0.0))
         _checks.same_shape("stddev", stddev, "x", x)
-    return jnp.sum(gaussian_nll_terms(mean, jnp.log(stddev), x), axis=features)
+    return jnp.sum(gaussian_nll_terms(mean, jnp.log(stddev), x), axis=features).astype(dtype)
 
 
 def gaussian_nll_terms(mean: Array, log_stddev: Array, x: Array) -> Array:
-    """Returns the negative log-density of each entry; log_stddev keeps tiny spreads exact."""
+    """Returns the negative log-density of each entry; log_stddev keeps tiny spreads exact.
+
+    The arguments are in float32 or wider.
+    """
     standard = (x - mean) * jnp.exp(-log_stddev)
     return 0.5 * jnp.square(standard) + log_stddev + 0.5 * math.log(2 * math.pi)
 
@@ -116,7 +122,8 @@ def bernoulli_nll(
 
     Raises:
       TypeError: if an argument is not floating point.
-      ValueError: if the shapes differ, a value is not finite, or ``x`` leaves [0, 1].
+      ValueError: if the shapes differ, a value is not finite, or ``x`` leaves [0, 1]. A traced
+        ``x`` that leaves [0, 1] gives NaN.
 
     Example:
       >>> round(float(bernoulli_nll(jnp.zeros(2), jnp.array([0.0, 1.0]))), 4)
@@ -126,6 +133,11 @@ def bernoulli_nll(
       Vincent et al. 2010, eq. 4, https://jmlr.org/papers/v11/vincent10a.html.
       Deviation: none.
     """
-    logits, x, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
+    logits, in_range, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
+    dtype = jnp.result_type(logits, in_range)
+    logits, in_range, x = map(_checks.widen, (logits, in_range, jnp.asarray(x)))
+    # 0, or NaN where a traced x leaves [0, 1]. It is apart from x, which the gradient reads.
+    outside = jax.lax.stop_gradient(in_range - x)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    return -jnp.sum(x * log_on + (1 - x) * log_off, axis=features)
+    terms = x * log_on + (1 - x) * log_off + outside
+    return -jnp.sum(terms, axis=features).astype(dtype)

@@ -66,7 +66,18 @@ def reconstruction_field(
     x = _checks.floating("x", x)
     batch = _checks.batch_shape("x", x, example_ndim)
     _checks.autoencoder(encode, decode, one_example(x, len(batch)))
-    return over_batch(lambda x_i: decode(encode(x_i)) - x_i, len(batch))(x)
+    return _wide_field(encode, decode, x, len(batch)).astype(x.dtype)
+
+
+def _wide_field(
+    encode: Callable[[Array], Array], decode: Callable[[Array], Array], x: Array, batch_ndim: int
+) -> Array:
+    """Returns r(x) - x in float32 or wider."""
+
+    def displacement(x_i: Array) -> Array:
+        return _checks.widen(decode(encode(x_i))) - _checks.widen(x_i)
+
+    return over_batch(displacement, batch_ndim)(x)
 
 
 def score_estimate(
@@ -109,9 +120,11 @@ def score_estimate(
       Miyasawa 1961. Deviation: none.
     """
     x = _checks.floating("x", x)
-    stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
-    field = reconstruction_field(encode, decode, x, example_ndim=example_ndim)
-    return field / stddev / stddev
+    stddev = _checks.number("stddev", stddev, _checks.wide(x.dtype), low=0.0, strict=True)
+    batch = _checks.batch_shape("x", x, example_ndim)
+    _checks.autoencoder(encode, decode, one_example(x, len(batch)))
+    field = _wide_field(encode, decode, x, len(batch))
+    return (field / stddev / stddev).astype(x.dtype)
 
 
 def markov_chain(
@@ -283,11 +296,13 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
     _checks.number("step_size", step_size, low=0.0, strict=True)
 
     def transition(key: PRNGKeyArray, x_i: Array, *level: Any) -> Array:
-        size = jnp.asarray(step_size, x_i.dtype)
+        dtype = _checks.wide(x_i.dtype)  # the square of a level underflows in half precision
+        size = _checks.number("step_size", step_size, dtype, low=0.0, strict=True)
         for stddev in level:
-            size = size * jnp.asarray(stddev, x_i.dtype) ** 2
-        noise = _draws.normal(key, x_i)
-        return x_i + 0.5 * size * score(x_i, *level) + jnp.sqrt(size) * noise
+            size = size * jnp.asarray(stddev, dtype) ** 2
+        drift = 0.5 * size * _checks.widen(score(x_i, *level))
+        noise = jnp.sqrt(size) * _checks.widen(_draws.normal(key, x_i))
+        return (_checks.widen(x_i) + drift + noise).astype(x_i.dtype)
 
     return transition
 

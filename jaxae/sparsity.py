@@ -81,10 +81,12 @@ def decoder_weighted_l1_penalty(
             f"decoder must be filters (k, d) with k = {code.shape[-1]} as in code, "
             f"but its shape is {decoder.shape}"
         )
+    dtype = jnp.result_type(code, decoder)
+    code, decoder = _checks.widen(code), _checks.widen(decoder)
     squared = jnp.sum(decoder * decoder, axis=-1)
     is_zero = squared == 0  # where the square root has no derivative
     norms = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
-    return jnp.inner(jnp.sign(code) * code, norms)
+    return jnp.inner(jnp.sign(code) * code, norms).astype(dtype)
 
 
 def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -> Float[Array, ""]:
@@ -108,6 +110,7 @@ def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -
     Raises:
       TypeError: if ``code`` is not floating point or ``target`` not a number.
       ValueError: if ``target`` is outside (0, 1), ``code`` leaves [0, 1] or has no batch.
+        Traced values outside their range give NaN.
 
     Example:
       >>> round(float(kl_sparsity_penalty(jnp.full((4, 2), 0.5), target=0.1)), 4)
@@ -140,7 +143,7 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
     r"""Returns each code with its ``k`` largest entries kept and the rest set to 0.
 
     Largest by value, not by magnitude; among equals the first ones win, so never more
-    than ``k`` stay. The gradient passes through the entries that stay.
+    than ``k`` stay; -0 equals 0. The gradient passes through the entries that stay.
 
     Args:
       code: codes ``(*batch, units)``, floating.
@@ -163,8 +166,11 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
     """
     code = _checks.codes(code)
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
-    values, units = jax.lax.top_k(code, k)
-    return jnp.put_along_axis(jnp.zeros_like(code), units, values, axis=-1, inplace=False)
+    ordered = jnp.where(code == 0, 0, jax.lax.stop_gradient(code))  # top_k puts -0 below 0
+    units = jax.lax.top_k(ordered, k)[1]
+    none = jnp.zeros_like(code, dtype=bool)
+    is_kept = jnp.put_along_axis(none, units, True, axis=-1, inplace=False)
+    return jnp.where(is_kept, code, 0)
 
 
 def dead_unit_loss(
@@ -232,8 +238,8 @@ def dead_unit_loss(
 
     def one(code_i: Array, residual_i: Array) -> Array:
         active = jnp.where(is_dead & (code_i > 0), code_i, 0)
-        error = residual_i - decode(keep_top_k(active, k=k))
-        return jnp.sum(error * error)
+        error = _checks.widen(residual_i) - _checks.widen(decode(keep_top_k(active, k=k)))
+        return jnp.sum(error * error).astype(residual.dtype)
 
     losses = over_batch(one, batch_ndim)(code, jax.lax.stop_gradient(residual))
     return jnp.where(jnp.any(is_dead), losses, 0)

@@ -79,17 +79,23 @@ class NonFiniteLossError(FloatingPointError):
     """Training broke down: a loss, or a parameter at the end, is NaN or infinite.
 
     Attributes:
+      what: what is not finite.
       epoch: the epoch in which it happened, from 1.
       model: which of several models it was, from 0, or None where there is one.
+      reason: what is known of the reason, or what to look at.
     """
 
-    def __init__(self, what: str, epoch: int, model: int | None = None) -> None:
+    def __init__(
+        self, what: str, epoch: int, model: int | None = None, reason: str | None = None
+    ) -> None:
         which = "" if model is None else f" of model {model}"
-        super().__init__(
-            f"{what} in epoch {epoch}{which}: lower the learning rate, "
-            "or look for a division by zero in the loss"
+        self.what, self.epoch, self.model = what, epoch, model
+        self.reason = reason or (
+            "lower the learning rate, or look for a division by zero in the loss and for values "
+            "outside their range (x in [0, 1] for bernoulli_nll, codes in [0, 1] for "
+            "kl_sparsity_penalty, weights of at least 0)"
         )
-        self.epoch, self.model = epoch, model
+        super().__init__(f"{what} in epoch {epoch}{which}: {self.reason}")
 
 
 def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -224,7 +230,7 @@ class Epoch:
         batch_size: int,
         mesh: Mesh | None = None,
     ) -> None:
-        self.mesh = mesh
+        self.mesh, self.loss = mesh, loss
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
 

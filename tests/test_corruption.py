@@ -188,3 +188,17 @@ def test_gradient_flows_through_the_kept_entries(key):
     x = jnp.ones(100)
     gradient = jax.grad(lambda x: jaxae.masking_noise(key, x, rate=0.5).sum())(x)
     np.testing.assert_array_equal(gradient, jaxae.masking_noise(key, x, rate=0.5))
+
+
+@pytest.mark.parametrize("name", ["masking", "salt", "gaussian", "uniform"])
+def test_a_traced_strength_outside_its_range_gives_nan(name, key):
+    noises = {
+        "masking": lambda x, s: jaxae.masking_noise(key, x, rate=s),
+        "salt": lambda x, s: jaxae.salt_and_pepper_noise(key, x, rate=s),
+        "gaussian": lambda x, s: jaxae.gaussian_noise(key, x, stddev=s),
+        "uniform": lambda x, s: jaxae.uniform_noise(key, x, scale=s, low=0.0, high=1.0),
+    }
+    noise = jax.jit(noises[name])
+    for strength in (-0.5, 1.5) if name in ("masking", "salt") else (-0.5,):
+        assert jnp.isnan(noise(jnp.ones(4), strength)).all()
+    assert jnp.isfinite(noise(jnp.ones(4), 0.5)).all()

@@ -168,3 +168,38 @@ def test_emphasis_takes_reconstructions_of_images(key):
     plain = jaxae.denoising_loss(*arguments, **options)
     weighed = jaxae.denoising_loss(*arguments, **options, emphasis=(1.0, 1.0))
     np.testing.assert_allclose(weighed, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["masking", "salt"])
+def test_entries_that_a_clip_leaves_alone_are_not_corrupted(kind, key):
+    """Of the entries that a draw replaces also those that it replaces by themselves count."""
+    noise = {"masking": jaxae.masking_noise, "salt": jaxae.salt_and_pepper_noise}[kind]
+    clipped = lambda key, x: jnp.clip(noise(key, x, rate=0.5), 0, 1)
+    (of_key,) = jax.random.split(key, 1)
+    sevens = jnp.full(1000, 7.0)  # no value that a noise writes
+    replaced = int((noise(of_key, sevens, rate=0.5) != sevens).sum())
+
+    @jax.jit
+    def count(x, alpha, beta):
+        return jaxae.denoising_loss(
+            key, IDENTITY, IDENTITY, x, corrupt=clipped, emphasis=(alpha, beta),
+            reconstruction=lambda x_hat, x: jnp.ones_like(x),
+        )[0]  # fmt: skip
+
+    for level in (0.0, 0.5, 1.0):
+        x = jnp.full((1, 1000), level)
+        assert (int(count(x, 1.0, 0.0)), int(count(x, 0.0, 1.0))) == (replaced, 1000 - replaced)
+
+
+def test_emphasis_of_a_masking_that_is_clipped(key):
+    """Half of 1000 entries of 0.5 are set to 0 and lose 0.25 each; it was 250 for all."""
+    clipped = lambda key, x: jnp.clip(jaxae.masking_noise(key, x, rate=0.5), 0, 1)
+    x = jnp.full((1, 1000), 0.5)
+    losses = [
+        float(
+            jaxae.denoising_loss(key, IDENTITY, lambda z: 0 * z, x, corrupt=clipped, emphasis=e)[0]
+        )
+        for e in ((1.0, 0.0), (0.0, 1.0))
+    ]
+    assert 110 < losses[0] < 140
+    np.testing.assert_allclose(sum(losses), 250, rtol=1e-6)

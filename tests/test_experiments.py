@@ -158,6 +158,11 @@ def test_config_records_settings_versions_device_and_data(digits_run):
     assert config["settings"]["epochs"] == 2
     assert config["environment"]["jax"] == jax.__version__
     assert config["environment"]["device"]["platform"] == jax.devices()[0].platform
+    assert config["environment"]["numbers"] == {
+        "random_generator": "threefry2x32",
+        "threefry_partitionable": True,
+        "float64": False,
+    }
     assert config["data_sha256"] == data.load("digits").fingerprint()
 
 

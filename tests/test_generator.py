@@ -303,3 +303,21 @@ def test_shuffles_are_uniform(make):
 @pytest.mark.parametrize("n", [10, 300])
 def test_an_order_is_of_32_bit_integers_in_float64_too(n, float64):
     assert jaxae.shuffled_order(jax.random.key(0), n).dtype == jnp.int32
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "uint64"])
+def test_positions_may_be_of_any_integer_dtype(dtype, key, no_type_hook):
+    order = np.asarray(jaxae.shuffled_order(key, 60_000))
+    places = np.array([0, 5, 120, 127], dtype)
+    np.testing.assert_array_equal(
+        jaxae.shuffled_order(key, 60_000, positions=places), order[places]
+    )
+    if dtype != "uint64":
+        found = jaxae.shuffled_order(key, 60_000, positions=jnp.asarray(places))
+        np.testing.assert_array_equal(found, order[places])
+
+
+def test_positions_of_64_bits_are_not_cut_to_32(key, no_type_hook):
+    order = jaxae.shuffled_order(key, 300)
+    found = jaxae.shuffled_order(key, 300, positions=np.array([2**40, -(2**40), 5]))
+    np.testing.assert_array_equal(found, order[jnp.array([299, 0, 5])])

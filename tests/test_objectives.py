@@ -192,3 +192,101 @@ def test_dtype_follows_the_input(dtype, key):
     assert jaxae.sparse_loss(*f, x, weight=0.1).dtype == jnp.dtype(dtype)
     assert jaxae.denoising_loss(key, *f, x, corrupt=MASK).dtype == jnp.dtype(dtype)
     assert jaxae.contractive_loss(*f, x, weight=0.1).dtype == jnp.dtype(dtype)
+
+
+PIXELS = jnp.asarray(RNG.integers(0, 256, (4, 6)), jnp.float32).at[0, 0].set(255.0)
+KL = partial(jaxae.kl_sparsity_penalty, target=0.1)
+WRONG = {
+    "pixels of 0 to 255": (
+        lambda x, weight: jaxae.reconstruction_loss(
+            encode, decode, x, reconstruction=jaxae.bernoulli_nll
+        ),
+        (PIXELS, 1.0),
+        "x must be at most 1, but .* of its values are above .in example 0",
+    ),
+    "pixels of -1 to 1": (
+        lambda x, weight: jaxae.denoising_loss(
+            jax.random.key(0), encode, decode, x, corrupt=MASK,
+            reconstruction=lambda logits, x: -jaxae.Bernoulli().log_prob(logits, x),
+        ),
+        (X.at[3, 1].set(-0.5), 1.0),
+        "x must be at least 0, but 1 of its values are below .in example 3",
+    ),
+    "relu code": (
+        lambda x, weight: jaxae.sparse_loss(
+            lambda x_i: jax.nn.relu(9 * W @ x_i), decode, x, weight=weight, penalty=KL
+        ),
+        (X, 1.0),
+        "code must be at most 1",
+    ),
+    "tanh code": (
+        lambda x, weight: jaxae.sparse_loss(
+            lambda x_i: jnp.tanh(W @ x_i), decode, x, weight=weight, penalty=KL
+        ),
+        (X, 1.0),
+        "code must be at least 0",
+    ),
+    "negative weight": (
+        lambda x, weight: jaxae.sparse_loss(encode, decode, x, weight=weight),
+        (X, -1.0),
+        "weight must be a finite number of at least 0, but it is -1",
+    ),
+    "negative emphasis": (
+        lambda x, weight: jaxae.denoising_loss(
+            jax.random.key(0), encode, decode, x, corrupt=MASK, emphasis=(weight, 1.0)
+        ),
+        (X, -1.0),
+        "emphasis alpha must be a finite number of at least 0, but it is -1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_value_outside_its_range_is_an_error_or_nan(name):
+    """Traced it cannot be seen: then the loss is NaN, and finite for a value that is right."""
+    loss, (x, weight), message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        loss(x, weight)
+    traced = jax.jit(lambda x, weight: loss(x, weight).sum())
+    assert jnp.isnan(traced(x, weight))
+    if "code" not in name:
+        assert jnp.isfinite(traced(X, 1.0))
+
+
+def test_targets_that_are_constants_of_a_compiled_function_are_checked_too():
+    loss = lambda scale: jaxae.reconstruction_loss(
+        encode, lambda z: scale * decode(z), PIXELS, reconstruction=jaxae.bernoulli_nll
+    )
+    with pytest.raises(ValueError, match="x must be at most 1"):
+        jax.jit(loss)(1.0)
+
+
+def test_the_check_of_a_compiled_step_is_a_select_that_fuses():
+    """Beside the formula there are comparisons, selects and additions of entries: no reduction,
+    no loop and no call of the host."""
+
+    def formula(params, x):
+        logits = x @ params
+        on, off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        return -jnp.sum(x * on + (1 - x) * off)
+
+    loss = lambda params, x: jaxae.bernoulli_nll(x @ params, x).sum(0)
+    counts = []
+    for function in (formula, loss):
+        text = jax.jit(jax.grad(function)).lower(jnp.ones((6, 6)), X).as_text()
+        words = [word for word in text.split() if word.startswith("stablehlo.")]
+        counts.append({word: words.count(word) for word in set(words)})
+    before, after = counts
+    added = {w: n - before.get(w, 0) for w, n in after.items() if n > before.get(w, 0)}
+    elementwise = [
+        "compare",
+        "and",
+        "select",
+        "add",
+        "subtract",
+        "constant",
+        "broadcast_in_dim",
+        "convert",
+    ]
+    assert added.keys() <= {f"stablehlo.{word}" for word in elementwise}, added
+    assert sum(added.get(f"stablehlo.{word}", 0) for word in ("compare", "select", "add")) <= 6

@@ -82,3 +82,46 @@ def test_some_parameters_of_a_compiled_run_are_kept_at_norm_one(key):
     np.testing.assert_allclose(jnp.linalg.norm(trained["atoms"], axis=1), 1, rtol=1e-5)
     assert float(jnp.linalg.norm(trained["bias"])) > 0.1
     assert float(jnp.abs(trained["atoms"] - atoms).max()) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("dtype", "norm", "first", "second"),
+    [
+        ("float16", 4e-4, 2e-3, 2e-3),
+        ("float16", 256, 0.13, 2e-3),
+        ("bfloat16", 60, 0.3, 1e-2),
+        ("float32", 1e6, 0.06, 1e-6),
+    ],
+)
+def test_norms_far_from_one_are_brought_to_one_by_two_updates(dtype, norm, first, second):
+    w = unit(jnp.asarray(RNG.normal(size=(3, 16)), jnp.float32), -1) * norm
+    direction, w = w / norm, w.astype(dtype)
+    optimizer = jaxae.unit_norm(optax.sgd(0.0))
+    for tolerance in (first, second):
+        updates, _ = optimizer.update(jnp.zeros_like(w), optimizer.init(w), w)
+        assert updates.dtype == w.dtype
+        w = optax.apply_updates(w, updates)
+        wide = w.astype(jnp.float32)
+        np.testing.assert_allclose(jnp.linalg.norm(wide, axis=1), 1, rtol=tolerance)
+    assert (jnp.sum(wide * direction, axis=1) > 0.95).all()
+
+
+def test_a_row_too_long_for_one_update_is_shortened_and_not_lost():
+    w = jnp.array([[6e8, 8e8], [0.6, 0.8]])
+    optimizer = jaxae.unit_norm(optax.sgd(0.0))
+    norms = []
+    for _ in range(3):
+        w = w + optimizer.update(jnp.zeros_like(w), optimizer.init(w), w)[0]
+        norms.append(float(jnp.linalg.norm(w[0])))
+    assert 1 < norms[0] < 1000
+    np.testing.assert_allclose(w, [[0.6, 0.8]] * 2, rtol=0.1)
+    np.testing.assert_allclose(norms[-1], 1, rtol=1e-6)
+
+
+def test_rows_of_zero_make_no_nan():
+    w = jnp.zeros((1, 2))
+    optimizer = jaxae.unit_norm(optax.sgd(0.1))
+    with jax.debug_nans(True):
+        updates, _ = optimizer.update(jnp.array([[3.0, 4.0]]), optimizer.init(w), w)
+        np.testing.assert_allclose(updates, [[-0.6, -0.8]], rtol=1e-6)
+        np.testing.assert_array_equal(jaxae.best_cosines(w, jnp.eye(2)), 0)

@@ -257,6 +257,69 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_epoch(key, bad):
     assert seen == [1, 2]
 
 
+def sparse_loss(params, key, x, weight):
+    penalty = partial(jaxae.kl_sparsity_penalty, target=0.1)
+    encode = lambda x_i: jnp.tanh(params * x_i)
+    return jaxae.sparse_loss(encode, lambda z: z, x, weight=weight, penalty=penalty)
+
+
+def pixel_loss(params, key, x, weight):
+    reconstruction = jaxae.bernoulli_nll
+    loss = jaxae.reconstruction_loss(
+        lambda v: params * v, lambda z: z, x, reconstruction=reconstruction
+    )
+    return loss + 0 * weight
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "x", "message"),
+    [
+        (sparse_loss, 1.0, X - 0.5, "code must be at least 0"),
+        (sparse_loss, -1.0, X, "weight must be a finite number of at least 0, but it is -1"),
+        (pixel_loss, 1.0, X.at[36, 5].set(255.0), r"x must be at most 1, but 1 .*\(in example 1\)"),
+    ],
+)
+def test_a_run_with_values_outside_their_range_names_the_argument(loss, weight, x, message, key):
+    """Of the whole data, although the first batch is right, and of the model that has them."""
+    sgd = optax.sgd(0.0)
+    run = jaxae.make_run(loss, sgd, batch_size=8, epochs_per_call=2)
+    state = jaxae.create_train_state(jnp.ones(6), sgd)
+    with pytest.raises(jaxae.NonFiniteLossError, match=f"nan in epoch 1: {message}"):
+        jaxae.fit(run, state, key, x, weight, epochs=2)
+    if weight < 0:
+        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), state)
+        for method in ("vmap", "threads"):
+            with pytest.raises(jaxae.NonFiniteLossError, match=f"epoch 1 of model 1: {message}"):
+                jaxae.fit_many(
+                    run, states, jax.random.split(key), x, jnp.array([1.0, weight]), epochs=1,
+                    method=method,
+                )  # fmt: skip
+
+
+def test_a_long_epoch_stops_after_its_first_steps(key):
+    """It takes a callback to see it: each of the 4000 steps counts itself."""
+    steps = []
+
+    def loss(params, key, x):
+        jax.debug.callback(lambda: steps.append(0))
+        return params + jnp.nan * x[:, 0]
+
+    sgd = optax.sgd(0.1)
+    run = jaxae.make_run(loss, sgd, batch_size=1)
+    state = jaxae.create_train_state(jnp.ones(()), sgd)
+    with pytest.raises(jaxae.NonFiniteLossError, match=r"in epoch 1: lower .* bernoulli_nll"):
+        jaxae.fit(run, state, key, jnp.ones((4000, 1)), epochs=1)
+    jax.effects_barrier()
+    assert len(steps) < 100
+
+
+def test_adam_in_float16_is_told_of_its_eps(key):
+    run = jaxae.make_run(lambda p, key, x: 0 * p + x[:, 0], ADAM, batch_size=8)
+    state = jaxae.create_train_state(jnp.ones((), jnp.float16), ADAM)
+    with pytest.raises(jaxae.NonFiniteLossError, match="eps=1e-8 of Adam is 0, so pass eps=1e-4"):
+        jaxae.fit(run, state, key, X.astype(jnp.float16), epochs=1)
+
+
 def test_going_on_continues_the_random_streams(one_by_one):
     states, keys = starts()
     half = jaxae.fit(RUN, of_model(states, 0), keys[0], X, LEVELS[0], epochs=2)

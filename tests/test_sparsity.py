@@ -176,3 +176,17 @@ def test_dead_unit_loss_takes_images_and_any_batch():
     by_hand = np.maximum(np.asarray(code), 0) * np.asarray(is_dead)
     error = np.asarray(images).reshape(2, 3, 4) - by_hand @ np.asarray(filters)
     np.testing.assert_allclose(got, (error**2).sum(-1), rtol=1e-4)
+
+
+def test_top_k_takes_zeros_of_either_sign_for_equal():
+    code = jnp.array([0.0, -0.0, 0.0, -0.0])
+    gradient = jax.grad(lambda code: jaxae.keep_top_k(code, k=2) @ jnp.arange(1.0, 5.0))(code)
+    np.testing.assert_array_equal(gradient, [1, 2, 0, 0])
+
+
+def test_traced_values_outside_their_range_make_kl_nan():
+    kl = jax.jit(lambda code, target: jaxae.kl_sparsity_penalty(code, target=target))
+    inside = jnp.array([[0.0, 1.0], [0.5, 0.5]])
+    assert jnp.isfinite(kl(inside, 0.1))
+    for code, target in ((inside - 0.6, 0.1), (inside * 2, 0.1), (inside, 0.0), (inside, -1.0)):
+        assert jnp.isnan(kl(code, target))

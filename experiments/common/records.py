@@ -217,11 +217,22 @@ def environment() -> dict[str, Any]:
             "count": jax.device_count(),
             "cores": os.cpu_count(),
         },
+        "numbers": numbers(),
         "several_models": sweep_method(),
         "matmul_precision": {
             "training": jax.config.values["jax_default_matmul_precision"] or "default",
             "reported numbers": "highest",
         },
+    }
+
+
+def numbers() -> dict[str, Any]:
+    """Returns the settings of JAX that decide which numbers a seed gives."""
+    config: Any = jax.config
+    return {
+        "random_generator": str(config.jax_default_prng_impl),
+        "threefry_partitionable": bool(config.jax_threefry_partitionable),
+        "float64": bool(config.jax_enable_x64),
     }
 
 

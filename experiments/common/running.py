@@ -124,6 +124,7 @@ class Run:
             "settings": settings,
             "data": None if self.dataset is None else self.dataset.fingerprint(),
             "jaxae": __version__,
+            "numbers": records.numbers(),
         }
         error = None
         opened = contextlib.ExitStack()  # what is closed if the run cannot start

@@ -222,6 +222,14 @@ def test_a_checkpoint_of_another_configuration_is_refused_in_one_line(change, ou
     assert sorted(out.rglob("*")) == before
 
 
+def test_a_checkpoint_of_another_random_generator_is_refused(out, capsys):
+    """What JAX_DEFAULT_PRNG_IMPL sets: half of the steps would have noise of another kind."""
+    with jax.default_prng_impl("rbg"):
+        assert run(out, "--resume") == 2
+    message = 'numbers.random_generator was "threefry2x32" and is "rbg"'
+    assert message in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_the_version_before_is_gone_on_from(out, finished):
     """There the number of epochs was one of the settings."""
     for place in places(out):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxae import _checks
+from jaxae import _checks, _optimizers
 
 
 def unit_norm(
@@ -50,10 +50,8 @@ def unit_norm(
       Bricken et al. 2023, "Towards Monosemanticity", appendix, https://transformer-circuits.pub.
       Deviation: none.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    inner = _optimizers.as_transformation(optimizer)
     axis = _checks.integer("axis", axis, low=-(2**31))
-    inner = optax.with_extra_args_support(optimizer)
 
     def tangential(gradient: Any, w: Any) -> Any:
         squared = jnp.sum(w * w, axis=axis, keepdims=True)

@@ -15,6 +15,7 @@ import optax
 from jaxtyping import Array, PyTree, ScalarLike
 
 from jaxae import _checks
+from jaxae._optimizers import as_transformation, update_params
 from jaxae.training import TrainState, create_train_state
 
 
@@ -28,6 +29,20 @@ class ConjugateGradientState(NamedTuple):
 
     grad: Any
     direction: Any
+
+
+class LineSearchState(NamedTuple):
+    """State of :func:`lbfgs` and :func:`conjugate_gradient`.
+
+    Attributes:
+      scale: power of two by which the loss is multiplied inside; 0 before the first step.
+      direction: state of the transform from gradients to search directions.
+      search: state of the line search; its value and gradient are those of the scaled loss.
+    """
+
+    scale: Array
+    direction: Any
+    search: optax.ScaleByZoomLinesearchState
 
 
 class Minimum(NamedTuple):
@@ -76,16 +91,10 @@ def lbfgs(
     References:
       Nocedal and Wright 1999, algorithms 7.4 and 7.5; optax, ``lbfgs``. Deviation: none.
     """
-    optimizer = optax.lbfgs(
-        memory_size=_checks.integer("memory_size", memory_size, low=1),
-        linesearch=optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=_checks.integer(
-                "max_linesearch_steps", max_linesearch_steps, low=1
-            ),
-            initial_guess_strategy="one",
-        ),
-    )
-    return _LineSearched(*optimizer)
+    memory_size = _checks.integer("memory_size", memory_size, low=1)
+    steps = _checks.integer("max_linesearch_steps", max_linesearch_steps, low=1)
+    search = optax.scale_by_zoom_linesearch(steps, initial_guess_strategy="one")
+    return _search_along(optax.lbfgs(memory_size=memory_size, linesearch=None), search)
 
 
 def conjugate_gradient(
@@ -121,20 +130,95 @@ def conjugate_gradient(
       Nocedal and Wright 1999, sec. 5.2, eq. 5.44 (PR+). Deviation: none.
     """
     curv_rtol = float(_checks.number("curv_rtol", curv_rtol, low=0.0, high=1.0, strict=True))
-    optimizer = optax.chain(
-        _scale_by_conjugate_gradient(),
-        optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=_checks.integer(
-                "max_linesearch_steps", max_linesearch_steps, low=1
-            ),
-            curv_rtol=curv_rtol,
-        ),
-    )
-    return _LineSearched(*optimizer)
+    steps = _checks.integer("max_linesearch_steps", max_linesearch_steps, low=1)
+    search = optax.scale_by_zoom_linesearch(steps, curv_rtol=curv_rtol)
+    return _search_along(_scale_by_conjugate_gradient(), search)
 
 
 class _LineSearched(optax.GradientTransformationExtraArgs):
     """An optimiser whose last part is a line search: it moves where that has evaluated last."""
+
+
+def _search_along(
+    directions: optax.GradientTransformation, search: optax.GradientTransformationExtraArgs
+) -> _LineSearched:
+    """Returns the optimiser that searches along the directions of a transform.
+
+    A line search has absolute tolerances: its first step size is 1, and it ends at an interval of
+    1e-5. A loss in other units (volts squared) would make all steps too short or too long, so it
+    is multiplied by a power of two, which changes no digit, and in at least single precision.
+    """
+    directions = optax.with_extra_args_support(directions)
+
+    def init(params: PyTree) -> LineSearchState:
+        dtype = _dtype_of_search(params)
+        params = optax.tree.cast(params, dtype)
+        return LineSearchState(jnp.zeros((), dtype), directions.init(params), search.init(params))
+
+    def update(
+        updates: PyTree,
+        state: LineSearchState,
+        params: PyTree,
+        *,
+        value: Array,
+        grad: PyTree,
+        value_fn: Callable[[PyTree], Array],
+        **extra: Any,
+    ) -> tuple[PyTree, LineSearchState]:
+        dtype = _dtype_of_search(params)
+        value = value.astype(dtype)
+        updates, grad, wide_params = optax.tree.cast((updates, grad, params), dtype)
+        scale = jnp.where(state.scale == 0, _scale_of_loss(value, grad), state.scale)
+
+        def scaled_loss(moved: PyTree) -> Array:
+            return scale * value_fn(optax.tree.cast_like(moved, params)).astype(dtype)
+
+        updates, direction_state = directions.update(
+            optax.tree.scale(scale, updates), state.direction, wide_params
+        )
+        updates, search_state = search.update(
+            updates,
+            state.search,
+            wide_params,
+            value=scale * value,
+            grad=optax.tree.scale(scale, grad),
+            value_fn=scaled_loss,
+        )
+        state = LineSearchState(scale, direction_state, search_state)
+        return optax.tree.cast_like(updates, params), state
+
+    return _LineSearched(init, update)
+
+
+def _dtype_of_search(params: PyTree) -> Any:
+    """Returns the widest dtype of the parameters, or float32 if that is narrower."""
+    dtypes = [jnp.dtype(jnp.float32), *(leaf.dtype for leaf in jax.tree.leaves(params))]
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
+
+
+def _scale_of_loss(value: Array, gradient: PyTree) -> Array:
+    """Returns the power of two that brings a loss to the order of 1, and 1 if it is near that.
+
+    A small gradient alone does not make a loss small: it may begin near its minimum. Hence its
+    value counts too, but not beyond 1, since a constant may be added to any loss.
+    """
+    size = jnp.maximum(_largest_entry(gradient, value.dtype), jnp.minimum(jnp.abs(value), 1))
+    is_far = (size < 1e-3) | (size > 1e3)
+    return jnp.where(is_far, _inverse_power_of_two(size), jnp.ones_like(size))
+
+
+def _largest_entry(gradient: PyTree, dtype: Any) -> Array:
+    """Returns the largest absolute value in a pytree, 0 if it is empty."""
+    largest = [jnp.max(jnp.abs(g), initial=0).astype(dtype) for g in jax.tree.leaves(gradient)]
+    return jnp.max(jnp.stack(largest), initial=0)
+
+
+def _inverse_power_of_two(size: Array) -> Array:
+    """Returns the power of two p with 1 <= p * size < 2, or 1 if there is none."""
+    limits = jnp.finfo(size.dtype)
+    _, exponent = jnp.frexp(size)
+    power = jnp.ldexp(jnp.ones_like(size), jnp.clip(1 - exponent, limits.minexp, -limits.minexp))
+    return jnp.where(jnp.isfinite(size) & (size > 0), power, 1)
 
 
 def minimize(
@@ -182,71 +266,97 @@ def minimize(
     tol = _checks.number("tol", tol, low=0.0)
     if state is None:
         state = create_train_state(params, optimizer)
+    elif not isinstance(state, TrainState):
+        raise TypeError(
+            "state must be the field state of an earlier result, "
+            f"but it is a {type(state).__name__}"
+        )
     value = jax.eval_shape(loss, state.params)
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
         raise ValueError(f"loss must return one scalar, but it gave {value}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss must return one floating scalar, but its dtype is {value.dtype}")
+    step = _make_step(loss, optimizer, tol.astype(value.dtype), value.dtype)
+
+    def solve(state: TrainState) -> Minimum:
+        # What a given state knows of a loss may be that of another loss: evaluate anew.
+        known = jax.value_and_grad(loss)(state.params)
+        carry = (state, known, (state.params, known[0]), jnp.ones((), jnp.int32))
+        (state, _, best, _), trace = jax.lax.scan(step, carry, length=steps)
+        return Minimum(*best, *trace, state)
+
     # Promotion: optax's L-BFGS mixes integer widths in float64.
     with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
-        step = _make_step(loss, optimizer, tol.astype(value.dtype))
-        worst = jnp.full((), jnp.inf, value.dtype)
-        carry = (state, (state.params, worst), jnp.zeros((), jnp.int32))
-        (state, best, _), trace = jax.lax.scan(step, carry, length=steps)
-        best = _better(best, state.params, loss(state.params))
-    return Minimum(*best, *trace, state)
+        return jax.jit(solve)(state)
 
 
 def _make_step(
-    loss: Callable[[PyTree], Array], optimizer: optax.GradientTransformation, tol: Array
+    loss: Callable[[PyTree], Array],
+    optimizer: optax.GradientTransformation,
+    tol: Array,
+    dtype: Any,
 ) -> Callable[[Any, None], tuple[Any, tuple[Array, Array, Array]]]:
-    """Returns the body of the scan; its carry is the state, the best yet, and the count."""
-    update = optax.with_extra_args_support(optimizer).update
-    is_searched = isinstance(optimizer, _LineSearched)
+    """Returns the body of the scan.
+
+    Its carry is the state, value and gradient there, the best parameters and their value, and
+    the count of evaluations; ``dtype`` is that of the loss.
+    """
+    transformation = as_transformation(optimizer)
 
     def step(carry: Any, _: None) -> tuple[Any, tuple[Array, Array, Array]]:
-        state, best, count = carry
-        (value, grad), asked = _evaluate(loss, state, is_searched=is_searched)
-        count = count + asked
-        norm = optax.tree.norm(grad)
+        state, (value, grad), best, count = carry
+        norm = _norm(grad)
 
-        def move() -> tuple[TrainState, Array]:
-            updates, opt_state = update(
-                grad, state.opt_state, state.params, value=value, grad=grad, value_fn=loss
+        def move() -> Any:
+            params, opt_state = update_params(
+                transformation, state.params, state.opt_state, loss, value, grad
             )
-            params = optax.apply_updates(state.params, updates)
             moved = TrainState(params, opt_state, state.step + 1)
             spent = [jnp.int32(s.info.num_linesearch_steps) for s in _searches(opt_state)]
-            return moved, count + sum(spent)
+            if isinstance(optimizer, _LineSearched) and _searches_in(params, dtype):
+                return moved, _end_of_search(opt_state), count + sum(spent)
+            return moved, jax.value_and_grad(loss)(params), count + sum(spent) + 1
 
-        best = _better(best, state.params, value)
-        state, after = jax.lax.cond(norm > tol, move, lambda: (state, count))
-        return (state, best, after), (value, norm, count)
+        def stay() -> Any:
+            return state, (value, grad), count
+
+        moved, known, after = jax.lax.cond(norm > tol, move, stay)
+        best = _better(best, moved.params, known[0])
+        return (moved, known, best, after), (value, norm, count)
 
     return step
 
 
+def _searches_in(params: PyTree, dtype: Any) -> bool:
+    """Returns whether a line search computes in the dtype of the parameters and of the loss."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    return dtypes == {dtype} == {_dtype_of_search(params)}
+
+
+def _end_of_search(state: LineSearchState) -> tuple[Array, PyTree]:
+    """Returns loss and gradient where a line search ended, without its scale."""
+    value, grad = state.search.value, state.search.grad
+    return value / state.scale, jax.tree.map(lambda g: g / state.scale, grad)
+
+
+def _norm(gradient: PyTree) -> Array:
+    """Returns the Euclidean norm of a gradient whose squares may leave the range of its dtype."""
+    dtype = _dtype_of_search(gradient)
+    scale = _inverse_power_of_two(_largest_entry(gradient, dtype))
+    return optax.tree.norm(optax.tree.scale(scale, optax.tree.cast(gradient, dtype))) / scale
+
+
 def _better(best: tuple[Any, Array], params: Any, value: Array) -> tuple[Any, Array]:
-    """Returns the better of two pairs of parameters and loss; NaN is never better."""
-    is_better = value < best[1]
+    """Returns the better of two pairs of parameters and loss; a number is better than NaN."""
+    is_better = (value < best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
     return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), (params, value), best)
 
 
-def _searches(opt_state: Any) -> list[optax.ScaleByZoomLinesearchState]:
+def _searches(opt_state: Any) -> list[Any]:
     """Returns the states of the line searches inside an optimiser's state."""
-    is_search = lambda node: isinstance(node, optax.ScaleByZoomLinesearchState)
+    kinds = optax.ScaleByZoomLinesearchState | optax.ScaleByBacktrackingLinesearchState
+    is_search = lambda node: isinstance(node, kinds)
     return [node for node in jax.tree.leaves(opt_state, is_leaf=is_search) if is_search(node)]
-
-
-def _evaluate(
-    loss: Callable[[PyTree], Array], state: TrainState, *, is_searched: bool
-) -> tuple[tuple[Array, PyTree], Array]:
-    """Returns value and gradient at a state, and how many evaluations that took, 0 or 1."""
-    evaluate = lambda: (jax.value_and_grad(loss)(state.params), jnp.ones((), jnp.int32))
-    if not is_searched:
-        return evaluate()
-    # A line search ends with an evaluation at the new parameters; before the first it is inf.
-    (search,) = _searches(state.opt_state)
-    known = ((search.value, search.grad), jnp.zeros((), jnp.int32))
-    return jax.lax.cond(jnp.isfinite(search.value), lambda: known, evaluate)
 
 
 def _scale_by_conjugate_gradient() -> optax.GradientTransformation:

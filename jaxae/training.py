@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae import _checks
+from jaxae import _checks, _optimizers
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
@@ -96,14 +96,16 @@ def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) 
     """Returns the state before the first step.
 
     Args:
-      params: parameters of the model, a pytree of floating arrays.
-      optimizer: any ``optax`` optimiser.
+      params: parameters of the model, a pytree of floating arrays or numbers.
+      optimizer: any ``optax`` optimiser, ``optax.MultiSteps`` included.
 
     Returns:
-      State with ``step`` 0. Its arrays are strongly typed, so a step compiles once.
+      State with ``step`` 0. Its arrays are strongly typed, so a step compiles once. Each is a
+      copy with a buffer of its own: a step that donates the state leaves ``params`` alone.
 
     Raises:
-      TypeError: if ``optimizer`` is no ``optax`` optimiser.
+      TypeError: if ``optimizer`` is no ``optax`` optimiser, or a leaf of ``params`` is not
+        floating.
 
     Example:
       >>> int(create_train_state({"w": jnp.ones(2)}, optax.adam(1e-3)).step)
@@ -112,9 +114,11 @@ def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) 
     References:
       None.
     """
-    _check_optimizer(optimizer)
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+    params = _optimizers.as_params(params)
+    opt_state = _optimizers.as_transformation(optimizer).init(params)
+    state = TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+    # Optimisers use one array twice, or that of a parameter; a buffer can be donated only once.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), state)
 
 
 def make_train_step(
@@ -124,7 +128,9 @@ def make_train_step(
 
     Args:
       loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
-      optimizer: ``optax`` optimiser; line searches get ``value``, ``grad``, ``value_fn``.
+      optimizer: any ``optax`` optimiser. Its update gets the extra arguments ``value``, ``grad``,
+        ``value_fn`` and ``obj_fn`` (the loss) and ``grad_fn``, as line searches, ``sam`` and
+        ``sophia`` want them.
 
     Returns:
       ``train_step(state, key, x, *settings) -> (state, mean_loss)``. Not compiled: wrap it in
@@ -146,8 +152,7 @@ def make_train_step(
       Goodfellow, Bengio, Courville 2016, algorithm 8.1. Deviation: none.
     """
     _checks.callable_("loss", loss)
-    _check_optimizer(optimizer)
-    update = optax.with_extra_args_support(optimizer).update
+    optimizer = _optimizers.as_transformation(optimizer)
 
     def train_step(
         state: TrainState, key: PRNGKeyArray, x: Array, *settings: Any
@@ -157,10 +162,9 @@ def make_train_step(
 
         value, grads = jax.value_and_grad(mean_loss)(state.params)
         with jax.named_scope("optimizer"):  # named for a profile
-            updates, opt_state = update(
-                grads, state.opt_state, state.params, value=value, grad=grads, value_fn=mean_loss
+            params, opt_state = _optimizers.update_params(
+                optimizer, state.params, state.opt_state, mean_loss, value, grads
             )
-            params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1), value
 
     return train_step
@@ -372,8 +376,3 @@ def evaluate(
         raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
     values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")

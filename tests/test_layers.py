@@ -12,7 +12,7 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 ROWS = [
     {"_version"},
     {"_checks", "_batching", "_products", "_contexts"},
-    {"_draws", "_optimizers"},
+    {"_draws", "_optimizers", "_line_search"},
     {"_objective"},
     {
         "corruption",

@@ -7,12 +7,14 @@ another name. Every update of this library is made here, with all of these at ha
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
+
+Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
 
 
 def as_transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
@@ -25,7 +27,8 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
       TypeError: if it is neither.
     """
     if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
+        # Its own gradient_transformation() would take no extra arguments.
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     if not isinstance(optimizer, optax.GradientTransformation):
         text, name = repr(optimizer).split("\n")[0][:60], type(optimizer).__name__
         raise TypeError(
@@ -62,6 +65,10 @@ def update_params(
       loss: deterministic function of the parameters to a scalar: the loss of this step.
       value: ``loss(params)``.
       gradient: its gradient at ``params``.
+
+    Raises:
+      TypeError: if the optimiser needs something else than these.
+      ValueError: if its updates have not the shapes of the parameters.
     """
 
     # Line searches of optax refuse an extra argument that the loss does not take.
@@ -71,17 +78,37 @@ def update_params(
     def grad_fn(params: PyTree, step: int = 0) -> PyTree:
         return jax.grad(loss)(params)
 
-    updates, opt_state = optimizer.update(
-        gradient,
-        opt_state,
-        params,
-        value=value,
-        grad=gradient,
-        value_fn=value_fn,
-        obj_fn=loss,
-        grad_fn=grad_fn,
-    )
+    try:
+        updates, opt_state = optimizer.update(
+            gradient,
+            opt_state,
+            params,
+            value=value,
+            grad=gradient,
+            value_fn=value_fn,
+            obj_fn=loss,
+            grad_fn=grad_fn,
+        )
+    except (AttributeError, TypeError) as error:  # the loss itself has just been evaluated
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"optimizer cannot be used here ({reason}): its update gets the mean gradient, the "
+            "parameters, and as extra arguments value, grad, value_fn, obj_fn and grad_fn; one "
+            "that takes only some of them, as sam, must be the outermost"
+        ) from error
+    jax.tree.map_with_path(_check_shape, params, updates)
     return optax.apply_updates(params, updates), opt_state
+
+
+def _check_shape(path: Any, param: Array, update: Array) -> None:
+    """Checks that an update would not be broadcast."""
+    if jnp.shape(update) != jnp.shape(param):
+        raise ValueError(
+            f"optimizer must return updates in the shapes of the parameters, but for "
+            f"params{jax.tree_util.keystr(path)} of shape {jnp.shape(param)} it gave "
+            f"{jnp.shape(update)}; those for a gradient per example, as dpsgd, cannot be used, "
+            "because a train step gives them the mean gradient"
+        )
 
 
 def as_params(params: PyTree) -> PyTree:
@@ -110,10 +137,11 @@ def _as_floating_leaf(path: Any, leaf: Any) -> Array:
             "params, static = eqx.partition(model, eqx.is_inexact_array)"
         ) from None
     if not jnp.issubdtype(dtype, jnp.floating):
-        remedy = (
-            "keep its real and imaginary parts as two leaves"
-            if jnp.issubdtype(dtype, jnp.complexfloating)
-            else "make it floating if it is trained, else let the loss close over it"
+        remedy = "make it floating if it is trained, else let the loss close over it"
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            remedy = "keep its real and imaginary parts as two leaves"
+        raise TypeError(
+            f"params must be floating, but {name} has dtype {dtype}; {remedy} "
+            "(in Flax NNX: params = nnx.state(model, nnx.Param))"
         )
-        raise TypeError(f"params must be floating, but {name} has dtype {dtype}; {remedy}")
     return jnp.asarray(leaf, dtype)

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 
 
-def unit_norm(
-    optimizer: optax.GradientTransformation, *, axis: int = -1
-) -> optax.GradientTransformationExtraArgs:
+def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser under which vectors along an axis keep a Euclidean norm of 1.
 
     .. math:: g \leftarrow g - \langle g, w \rangle w, \quad

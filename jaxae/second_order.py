@@ -23,8 +23,8 @@ from jaxae._line_search import (
     search_along,
     search_states,
 )
-from jaxae._optimizers import as_transformation, update_params
-from jaxae.training import TrainState, create_train_state
+from jaxae._optimizers import Optimizer, as_transformation, update_params
+from jaxae.training import TrainState, check_state, create_train_state
 
 
 class ConjugateGradientState(NamedTuple):
@@ -132,7 +132,7 @@ def conjugate_gradient(
 def minimize(
     loss: Callable[[PyTree], Array],
     params: PyTree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     *,
     steps: int,
     tol: ScalarLike = 0.0,
@@ -205,11 +205,7 @@ def minimize(
 
 def _check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
     """Checks that a state to go on from is one of this optimiser."""
-    if not isinstance(state, TrainState):
-        raise TypeError(
-            "state must be the field state of an earlier result, "
-            f"but it is a {type(state).__name__}"
-        )
+    check_state("state", state)
     wanted = jax.eval_shape(optimizer.init, state.params)
     shapes = [jax.tree.map(jnp.shape, opt_state) for opt_state in (wanted, state.opt_state)]
     if shapes[0] != shapes[1]:

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 
 
 class BestState(NamedTuple):
@@ -35,7 +36,7 @@ class BestState(NamedTuple):
 
 
 def keep_best(
-    optimizer: optax.GradientTransformation, score: Callable[[Any], Array], *, every: int
+    optimizer: Optimizer, score: Callable[[Any], Array], *, every: int
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser that remembers the parameters with the least score.
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
@@ -92,7 +92,7 @@ class NonFiniteLossError(FloatingPointError):
         self.epoch, self.model = epoch, model
 
 
-def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -121,9 +121,17 @@ def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) 
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), state)
 
 
-def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[TrainState, Array]]:
+def check_state(name: str, state: Any) -> None:
+    """Checks that a value is a state of training, and that its parameters can be trained."""
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"{name} must be a jaxae.TrainState, as create_train_state(params, optimizer) returns, "
+            f"but it is a {type(state).__name__}"
+        )
+    _optimizers.as_params(state.params)
+
+
+def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[TrainState, Array]]:
     """Returns a pure train step for a loss and any ``optax`` optimiser.
 
     Args:
@@ -171,7 +179,7 @@ def make_train_step(
 
 
 def make_epoch(
-    loss: Loss, optimizer: optax.GradientTransformation, *, batch_size: int
+    loss: Loss, optimizer: Optimizer, *, batch_size: int
 ) -> Callable[..., tuple[TrainState, Array]]:
     """Returns a function that trains one epoch in one compiled program.
 
@@ -224,7 +232,7 @@ class Epoch:
     def __init__(
         self,
         loss: Loss,
-        optimizer: optax.GradientTransformation,
+        optimizer: Optimizer,
         batch_size: int,
         mesh: Mesh | None = None,
     ) -> None:

@@ -237,3 +237,131 @@ def test_dtype_and_tree_are_kept(name, dtype, float64):
     assert jax.tree.structure(result.params) == jax.tree.structure(start)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(result.params)} == {dtype}
     assert result.value.dtype == result.values.dtype == dtype
+
+
+# ---- going on with another loss -----------------------------------------------------------------
+
+
+@each_optimizer
+def test_along_a_path_of_weights_each_value_is_that_of_its_own_loss(name):
+    optimizer = OPTIMIZERS[name]()
+
+    def loss(w, weight):
+        return quadratic(w) + weight * jnp.sum(w**2)
+
+    def start(weight):
+        return jaxae.minimize(lambda w: loss(w, weight), jnp.zeros(6), optimizer, steps=4)
+
+    @jax.jit
+    def go_on(state, weight):
+        return jaxae.minimize(
+            lambda w: loss(w, weight), state.params, optimizer, steps=8, state=state
+        )
+
+    result = jax.jit(start)(0.0)
+    for weight in (10.0, 10.001, 0.0):
+        before = result.state.params
+        result = go_on(result.state, weight)
+        np.testing.assert_allclose(result.values[0], loss(before, weight), rtol=1e-5)
+        np.testing.assert_allclose(result.value, loss(result.params, weight), rtol=1e-5, atol=1e-8)
+        assert result.evaluations[0] == 1
+        assert result.value < result.values[0]
+    # the minimum lies at i, whatever was minimised before
+    np.testing.assert_allclose(result.params, np.arange(6), atol=0.2)
+
+
+@each_optimizer
+def test_memory_of_another_loss_is_forgotten(name):
+    optimizer = OPTIMIZERS[name]()
+    shifted = lambda w: 1e4 * quadratic(w + 10.0)  # 10 away from quadratic, and much steeper
+    state = run(quadratic, jnp.zeros(6), name, 2).state
+    go_on = lambda s: jaxae.minimize(shifted, s.params, optimizer, steps=4, state=s)
+    begin = lambda s: jaxae.minimize(shifted, s.params, optimizer, steps=4)
+    warm, cold = jax.jit(lambda s: (go_on(s), begin(s)))(state)
+    np.testing.assert_allclose(warm.values, cold.values, rtol=1e-5)
+    assert int(warm.state.step) == 6
+
+
+def test_states_of_something_else_are_refused():
+    state = jaxae.create_train_state(jnp.zeros(6), optax.sgd(0.1))
+    with pytest.raises(ValueError, match="^state must come from the same optimiser, .*anew with"):
+        jaxae.minimize(quadratic, None, optax.adam(0.1), steps=1, state=state)
+
+
+# ---- units and precisions -----------------------------------------------------------------------
+
+
+@each_optimizer
+def test_the_unit_of_the_loss_does_not_matter(name):
+    optimizer = OPTIMIZERS[name]()
+    solve = jax.jit(
+        lambda unit: jaxae.minimize(
+            lambda w: unit * quadratic(w), jnp.zeros(6), optimizer, steps=25
+        )
+    )
+    for unit in (1e-30, 1e-12, 1e-6, 1.0, 1e6, 1e12, 1e30):
+        result = solve(jnp.float32(unit))
+        np.testing.assert_allclose(result.params, np.arange(6), atol=1e-3, err_msg=str(unit))
+        np.testing.assert_allclose(result.values[0] / unit, quadratic(jnp.zeros(6)), rtol=1e-5)
+        grad = np.linalg.norm(np.geomspace(1, 100, 6) * np.arange(6))
+        np.testing.assert_allclose(result.grad_norms[0] / unit, grad, rtol=1e-5)
+        assert result.evaluations[-1] < 100
+
+
+def test_a_loss_near_one_is_not_scaled_and_a_far_one_by_a_power_of_two():
+    gradient = {"a": jnp.array([0.0, -3e-12]), "b": jnp.zeros(0)}
+    scale_of = jaxae._line_search._scale_of_loss
+    # 3e-12 = 1.65 * 2^-39
+    assert scale_of(jnp.float32(2e-12), gradient) == 2.0**39
+    assert scale_of(jnp.float32(1.0), gradient) == 1
+    for value, entry, scale in ((1e9, 2.0, 1.0), (0.0, 0.0, 1.0), (1.0, np.nan, 1.0),
+                                (7.0, 5000.0, 2.0**-12), (np.inf, 5000.0, 2.0**-12)):  # fmt: skip
+        assert scale_of(jnp.float32(value), jnp.float32(entry)) == scale
+
+
+DTYPES = [
+    ("bfloat16", "float32"),
+    ("float16", "float16"),
+    ("float32", "float64"),
+    ("float64", "float32"),
+]
+
+
+@each_optimizer
+@pytest.mark.parametrize(("params", "data"), DTYPES, ids=["-".join(pair) for pair in DTYPES])
+def test_loss_and_parameters_may_differ_in_dtype(name, params, data, float64):
+    target = jnp.array([1.0, -2.0], data)
+    curvature = jnp.array([1.0, 4.0], data)
+    loss = lambda w: jnp.sum(curvature * (w.astype(data) - target) ** 2)
+    result = run(loss, jnp.zeros(2, params), name, 6)
+    np.testing.assert_allclose(result.params.astype("float64"), target.astype("float64"), atol=0.02)
+    assert result.params.dtype == params
+    assert result.value.dtype == data
+    np.testing.assert_allclose(result.value, loss(result.params), rtol=1e-3)
+
+
+def test_a_start_whose_loss_is_no_number_is_said_to_be_none():
+    result = jaxae.minimize(lambda w: jnp.log(w - 1), 0.0, optax.sgd(0.1), steps=2)
+    assert np.isnan(result.value)
+    assert result.params == 0
+    # one that comes out of it is better
+    loss = lambda w: jnp.where(w > 0, (w - 3) ** 2, jnp.nan * w)
+    climb = optax.stateless(lambda updates, params: jnp.full_like(updates, 1.0))
+    escaped = jaxae.minimize(loss, -0.5, optax.chain(optax.zero_nans(), climb), steps=1)
+    assert np.isnan(escaped.value)  # a gradient that is NaN stops everything
+
+
+def test_numbers_are_parameters_and_a_loss_of_integers_is_none():
+    result = jaxae.minimize(lambda w: (w["a"] - 3.0) ** 2, {"a": 1.0}, optax.sgd(0.5), steps=1)
+    assert result.params["a"] == 3
+    with pytest.raises(ValueError, match="^loss must return one floating scalar, .* int32$"):
+        jaxae.minimize(lambda w: jnp.int32(3), 0.0, optax.sgd(0.5), steps=1)
+
+
+def test_evaluations_of_a_backtracking_search_are_counted():
+    optimizer = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10))
+    result = jaxae.minimize(lambda w: 5 * w**2, 1.0, optimizer, steps=2)
+    # a step of 1 goes to -9; what it tries until it is below counts, and the gradient there
+    tried = result.state.opt_state[-1].info.num_linesearch_steps
+    assert tried > 1
+    assert result.evaluations[1] >= 1 + 1 + 1

@@ -193,7 +193,7 @@ def minimize(
         # What a given state knows of a loss may be that of another loss: evaluate anew.
         known = jax.value_and_grad(loss)(state.params)
         if isinstance(optimizer, LineSearched) and not is_new:
-            state = _restart_after_other_loss(optimizer, state, known[0])
+            state = _restart_after_other_loss(optimizer, state, known)
         carry = (state, known, (state.params, known[0]), jnp.ones((), jnp.int32))
         (state, _, best, _), trace = jax.lax.scan(step, carry, length=steps)
         return Minimum(*best, *trace, state)
@@ -216,15 +216,18 @@ def _check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
 
 
 def _restart_after_other_loss(
-    optimizer: LineSearched, state: TrainState, value: Array
+    optimizer: LineSearched, state: TrainState, known: tuple[Array, PyTree]
 ) -> TrainState:
-    """Returns a state without its memory if that is of a loss that was not ``value`` there.
+    """Returns a state without its memory if that is of another loss than gave ``known``.
 
     Differences between the gradients of two losses are the curvature of neither, and a direction
-    made of them may lead uphill. A loss that changed by less than a thousandth keeps the memory.
+    made of them may lead uphill. A loss whose value and gradient have changed by less than a
+    thousandth there keeps the memory.
     """
-    remembered, _ = end_of_search(state.opt_state)
-    is_same = jnp.abs(value - remembered) <= 1e-3 * jnp.abs(value)
+    change = jax.tree.map(lambda new, old: new - old, known, end_of_search(state.opt_state))
+    is_same = (jnp.abs(change[0]) <= 1e-3 * jnp.abs(known[0])) & (
+        gradient_norm(change[1]) <= 1e-3 * gradient_norm(known[1])
+    )
     opt_state = jax.tree.map(
         lambda old, new: jnp.where(is_same, old, new.astype(old.dtype)),
         state.opt_state,
@@ -257,6 +260,9 @@ def _make_step(
             spent = [jnp.int32(s.info.num_linesearch_steps) for s in search_states(opt_state)]
             if isinstance(optimizer, LineSearched) and computes_in(params, dtype):
                 return moved, end_of_search(opt_state), count + sum(spent)
+            if not computes_in(params, dtype):
+                # Compilers leave out a rounding to half precision that is undone at once.
+                params = jax.lax.optimization_barrier(params)
             return moved, jax.value_and_grad(loss)(params), count + sum(spent) + 1
 
         def stay() -> Any:

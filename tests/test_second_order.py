@@ -245,46 +245,38 @@ def test_dtype_and_tree_are_kept(name, dtype, float64):
 @each_optimizer
 def test_along_a_path_of_weights_each_value_is_that_of_its_own_loss(name):
     optimizer = OPTIMIZERS[name]()
-
-    def loss(w, weight):
-        return quadratic(w) + weight * jnp.sum(w**2)
-
-    def start(weight):
-        return jaxae.minimize(lambda w: loss(w, weight), jnp.zeros(6), optimizer, steps=4)
+    loss = lambda w, weight: quadratic(w) + weight * jnp.sum(w**2)
 
     @jax.jit
     def go_on(state, weight):
-        return jaxae.minimize(
-            lambda w: loss(w, weight), state.params, optimizer, steps=8, state=state
-        )
+        return jaxae.minimize(lambda w: loss(w, weight), None, optimizer, steps=5, state=state)
 
-    result = jax.jit(start)(0.0)
-    for weight in (10.0, 10.001, 0.0):
-        before = result.state.params
-        result = go_on(result.state, weight)
-        np.testing.assert_allclose(result.values[0], loss(before, weight), rtol=1e-5)
+    state = go_on(jaxae.create_train_state(jnp.zeros(6), optimizer), 0.0).state
+    # At the minimum for 1e5 the loss with no weight has nearly the same value.
+    for weight, is_same in ((0.0, True), (10.0, False), (1e5, False), (0.0, False)):
+        result = go_on(state, weight)
+        np.testing.assert_allclose(result.values[0], loss(state.params, weight), rtol=1e-5)
         np.testing.assert_allclose(result.value, loss(result.params, weight), rtol=1e-5, atol=1e-8)
         assert result.evaluations[0] == 1
-        assert result.value < result.values[0]
-    # the minimum lies at i, whatever was minimised before
-    np.testing.assert_allclose(result.params, np.arange(6), atol=0.2)
+        # the memory of a loss that was quite another one is forgotten
+        fresh = go_on(jaxae.create_train_state(state.params, optimizer), weight)
+        assert np.array_equal(result.values, fresh.values) == (not is_same)
+        state = result.state
+    assert int(state.step) > 20
+    assert result.value < 0.1 * result.values[0]
 
 
-@each_optimizer
-def test_memory_of_another_loss_is_forgotten(name):
-    optimizer = OPTIMIZERS[name]()
-    shifted = lambda w: 1e4 * quadratic(w + 10.0)  # 10 away from quadratic, and much steeper
-    state = run(quadratic, jnp.zeros(6), name, 2).state
-    go_on = lambda s: jaxae.minimize(shifted, s.params, optimizer, steps=4, state=s)
-    begin = lambda s: jaxae.minimize(shifted, s.params, optimizer, steps=4)
-    warm, cold = jax.jit(lambda s: (go_on(s), begin(s)))(state)
-    np.testing.assert_allclose(warm.values, cold.values, rtol=1e-5)
-    assert int(warm.state.step) == 6
+def test_the_value_of_a_given_state_is_not_believed():
+    # Both steps of the one end at its minimum; the other is 228 there.
+    first = jaxae.minimize(lambda w: (w - 3.0) ** 2, 0.0, jaxae.lbfgs(), steps=3)
+    other = lambda w: (w - 3.0) ** 2 + 228.0
+    result = jaxae.minimize(other, 0.0, jaxae.lbfgs(), steps=1, state=first.state)
+    assert (float(first.value), float(result.value)) == (0.0, 228.0)
 
 
 def test_states_of_something_else_are_refused():
     state = jaxae.create_train_state(jnp.zeros(6), optax.sgd(0.1))
-    with pytest.raises(ValueError, match="^state must come from the same optimiser, .*anew with"):
+    with pytest.raises(ValueError, match=r"^state must come from the same optimiser, .*anew with"):
         jaxae.minimize(quadratic, None, optax.adam(0.1), steps=1, state=state)
 
 
@@ -354,7 +346,7 @@ def test_a_start_whose_loss_is_no_number_is_said_to_be_none():
 def test_numbers_are_parameters_and_a_loss_of_integers_is_none():
     result = jaxae.minimize(lambda w: (w["a"] - 3.0) ** 2, {"a": 1.0}, optax.sgd(0.5), steps=1)
     assert result.params["a"] == 3
-    with pytest.raises(ValueError, match="^loss must return one floating scalar, .* int32$"):
+    with pytest.raises(ValueError, match=r"^loss must return one floating scalar, .* int32$"):
         jaxae.minimize(lambda w: jnp.int32(3), 0.0, optax.sgd(0.5), steps=1)
 
 

@@ -115,5 +115,5 @@ def test_scores_are_compared_in_their_own_dtype(dtype, values, best, float64):
 
 def test_scores_that_cannot_be_compared_are_refused():
     for score in (lambda w: w > 0, lambda w: w.astype("complex64")):
-        with pytest.raises(ValueError, match="^score must return a scalar that can be compared"):
+        with pytest.raises(ValueError, match=r"^score must return a scalar that can be compared"):
             jaxae.keep_best(optax.sgd(1.0), score, every=1).init(jnp.zeros(()))

@@ -217,7 +217,7 @@ ARGUMENTS = {
     "scale_by_backtracking_linesearch": (5,),
     "scale_by_schedule": (lambda step: -0.1,),
     "scale_by_zoom_linesearch": (5,),
-    "schedule_free": (SGD,),
+    "schedule_free": (SGD, 0.1),
     "selective_transform": (SGD,),
     "split_real_and_imaginary": (SGD,),
     "stateless": (lambda updates, params: updates,),
@@ -261,10 +261,12 @@ def made(module, name):
     arguments = REFUSED[name][0] if name in REFUSED else ARGUMENTS.get(name, ())
     if not arguments and "learning_rate" in names:
         arguments = (0.1,)
-    # releases of optax differ in how they take randomness
-    randomness = {"key": jax.random.key(0)} if "key" in names else {}
-    randomness = {"seed": 0} if "seed" in names and not randomness else randomness
-    return function(*arguments, **randomness)
+    options = {"freeze_mask": {"w": True, "b": False}} if name == "selective_transform" else {}
+    if "key" in names:
+        options["key"] = jax.random.key(0)
+    elif "seed" in names:  # as older releases have it
+        options["seed"] = 0
+    return function(*arguments, **options)
 
 
 def traced_step(optimizer):

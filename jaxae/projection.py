@@ -1,7 +1,8 @@
 r"""Optimisers that stay on a constraint: the filters of a dictionary at unit norm.
 
 Contract of this module. An ``optax`` transformation around another one. The constraint holds for
-the parameters that it is given to; :func:`optax.partition` gives it some of a pytree.
+the parameters that it is given to; :func:`optax.partition` gives it some of a pytree. Biases are
+refused, since a norm of 1 would be wrong for them.
 """
 
 from typing import Any
@@ -37,6 +38,7 @@ def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransfor
     Raises:
       TypeError: if ``optimizer`` is no ``optax`` optimiser or ``axis`` no integer; ``update``
         raises ValueError without ``params``.
+      ValueError: by ``init``, if a parameter has fewer than 2 axes, as a bias.
 
     Example:
       >>> optimizer = unit_norm(optax.sgd(0.1))
@@ -69,4 +71,18 @@ def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransfor
         updates, state = inner.update(gradients, state, params, **extra)
         return jax.tree.map(back, updates, params), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    def init(params: Any) -> Any:
+        jax.tree.map_with_path(_check_filters, params)
+        return inner.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_filters(path: Any, w: Any) -> None:
+    """Checks that a parameter is no bias, which has no norm to keep."""
+    if jnp.ndim(w) < 2:
+        raise ValueError(
+            f"params must be filters of at least 2 axes, but params{jax.tree_util.keystr(path)} has "
+            f"shape {jnp.shape(w)}, as a bias; keep filters alone at norm 1, by optax.partition("
+            "{'filters': unit_norm(optimizer), 'rest': optimizer}, labels)"
+        )

@@ -82,3 +82,10 @@ def test_some_parameters_of_a_compiled_run_are_kept_at_norm_one(key):
     np.testing.assert_allclose(jnp.linalg.norm(trained["atoms"], axis=1), 1, rtol=1e-5)
     assert float(jnp.linalg.norm(trained["bias"])) > 0.1
     assert float(jnp.abs(trained["atoms"] - atoms).max()) > 0.05
+
+
+def test_biases_are_refused():
+    params = {"atoms": jnp.eye(3), "bias": jnp.zeros(3)}
+    message = r"^params must be filters .* params\['bias'\] has shape \(3,\).* optax\.partition\("
+    with pytest.raises(ValueError, match=message):
+        jaxae.unit_norm(optax.adam(0.1)).init(params)

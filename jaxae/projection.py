@@ -82,7 +82,7 @@ def _check_filters(path: Any, w: Any) -> None:
     """Checks that a parameter is no bias, which has no norm to keep."""
     if jnp.ndim(w) < 2:
         raise ValueError(
-            f"params must be filters of at least 2 axes, but params{jax.tree_util.keystr(path)} has "
-            f"shape {jnp.shape(w)}, as a bias; keep filters alone at norm 1, by optax.partition("
+            f"params must be filters of at least 2 axes, but params{jax.tree_util.keystr(path)} "
+            f"has shape {jnp.shape(w)}, as a bias; keep only filters at norm 1, by optax.partition("
             "{'filters': unit_norm(optimizer), 'rest': optimizer}, labels)"
         )

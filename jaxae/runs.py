@@ -57,6 +57,7 @@ def make_run(
         multiple of the devices; the result raises it for empty data.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.25)
@@ -122,6 +123,7 @@ def fit(
         explicit axes, or a snapshot is of another state, data set or number of epochs.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
@@ -191,6 +193,7 @@ def fit_many(
         ``method`` is unknown, or a snapshot is not of this run.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x, target: jnp.square(params - target * x)
       >>> optimizer = optax.sgd(0.5)

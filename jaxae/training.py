@@ -108,6 +108,7 @@ def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
         floating.
 
     Example:
+      >>> import optax
       >>> int(create_train_state({"w": jnp.ones(2)}, optax.adam(1e-3)).step)
       0
 
@@ -148,6 +149,7 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
       TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser.
 
     Example:
+      >>> import optax
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> step = make_train_step(loss, optimizer)
@@ -202,6 +204,7 @@ def make_epoch(
       ValueError: if ``batch_size`` is below 1; the result raises it for empty data.
 
     Example:
+      >>> import optax
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> run_epoch = make_epoch(loss, optimizer, batch_size=2)

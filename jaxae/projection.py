@@ -1,7 +1,8 @@
 r"""Optimisers that stay on a constraint: the filters of a dictionary at unit norm.
 
 Contract of this module. An ``optax`` transformation around another one. The constraint holds for
-the parameters that it is given to; :func:`optax.partition` gives it some of a pytree.
+the parameters that it is given to; :func:`optax.partition` gives it some of a pytree. Biases are
+refused, since a norm of 1 would be wrong for them.
 """
 
 from typing import Any
@@ -10,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxae import _checks
+from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 
 
-def unit_norm(
-    optimizer: optax.GradientTransformation, *, axis: int = -1
-) -> optax.GradientTransformationExtraArgs:
+def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser under which vectors along an axis keep a Euclidean norm of 1.
 
     .. math:: g \leftarrow g - \langle g, w \rangle w, \quad
@@ -41,6 +41,7 @@ def unit_norm(
     Raises:
       TypeError: if ``optimizer`` is no ``optax`` optimiser or ``axis`` no integer; ``update``
         raises ValueError without ``params``.
+      ValueError: by ``init``, if a parameter has fewer than 2 axes, as a bias.
 
     Example:
       >>> optimizer = unit_norm(optax.sgd(0.1))
@@ -53,10 +54,8 @@ def unit_norm(
       Bricken et al. 2023, "Towards Monosemanticity", appendix, https://transformer-circuits.pub.
       Deviation: none.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    inner = _optimizers.as_transformation(optimizer)
     axis = _checks.integer("axis", axis, low=-(2**31))
-    inner = optax.with_extra_args_support(optimizer)
 
     def squared_norm(w: Any) -> Any:
         return jnp.sum(jnp.square(_checks.widen(w)), axis=axis, keepdims=True)
@@ -83,4 +82,18 @@ def unit_norm(
         updates, state = inner.update(gradients, state, params, **extra)
         return jax.tree.map(back, updates, params), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    def init(params: Any) -> Any:
+        jax.tree.map_with_path(_check_filters, params)
+        return inner.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_filters(path: Any, w: Any) -> None:
+    """Checks that a parameter is no bias, which has no norm to keep."""
+    if jnp.ndim(w) < 2:
+        raise ValueError(
+            f"params must be filters of at least 2 axes, but params{jax.tree_util.keystr(path)} "
+            f"has shape {jnp.shape(w)}, as a bias; keep only filters at norm 1, by optax.partition("
+            "{'filters': unit_norm(optimizer), 'rest': optimizer}, labels)"
+        )

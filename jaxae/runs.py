@@ -13,20 +13,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxae import _checks, _driver, _hosts
+from jaxae._optimizers import Optimizer
 from jaxae._program import Run
 from jaxae.snapshots import Checkpoints
 from jaxae.streams import Stream, Streamed, StreamedBatches
-from jaxae.training import Epoch, Loss, TrainState
+from jaxae.training import Epoch, Loss, TrainState, check_state
 
 
 def make_run(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     *,
     batch_size: int,
     epochs_per_call: int = 64,
@@ -57,6 +57,7 @@ def make_run(
         multiple of the devices; the result raises it for empty data.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.25)
@@ -122,6 +123,7 @@ def fit(
         explicit axes, or a snapshot is of another state, data set or number of epochs.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
@@ -134,6 +136,7 @@ def fit(
       None.
     """
     x, span = _check(run, x, first_epoch, epochs)
+    check_state("state", state)
     _checks.prng_key("key", key)
 
     def report(model: int, epoch: int, loss: float) -> None:
@@ -190,6 +193,7 @@ def fit_many(
         ``method`` is unknown, or a snapshot is not of this run.
 
     Example:
+      >>> import optax
       >>> import jaxae
       >>> loss = lambda params, key, x, target: jnp.square(params - target * x)
       >>> optimizer = optax.sgd(0.5)
@@ -203,6 +207,7 @@ def fit_many(
       None.
     """
     x, span = _check(run, x, first_epoch, epochs)
+    check_state("states", states)
     stacked = states, keys, _arrays(settings)
     models = _check_models(*stacked)
     _checks.choice("method", method, ("auto", "vmap", "threads"))

@@ -15,7 +15,16 @@ import optax
 from jaxtyping import Array, PyTree, ScalarLike
 
 from jaxae import _checks
-from jaxae.training import TrainState, create_train_state
+from jaxae._line_search import (
+    LineSearched,
+    computes_in,
+    end_of_search,
+    gradient_norm,
+    search_along,
+    search_states,
+)
+from jaxae._optimizers import Optimizer, as_transformation, update_params
+from jaxae.training import TrainState, check_state, create_train_state
 
 
 class ConjugateGradientState(NamedTuple):
@@ -76,16 +85,10 @@ def lbfgs(
     References:
       Nocedal and Wright 1999, algorithms 7.4 and 7.5; optax, ``lbfgs``. Deviation: none.
     """
-    optimizer = optax.lbfgs(
-        memory_size=_checks.integer("memory_size", memory_size, low=1),
-        linesearch=optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=_checks.integer(
-                "max_linesearch_steps", max_linesearch_steps, low=1
-            ),
-            initial_guess_strategy="one",
-        ),
-    )
-    return _LineSearched(*optimizer)
+    memory_size = _checks.integer("memory_size", memory_size, low=1)
+    steps = _checks.integer("max_linesearch_steps", max_linesearch_steps, low=1)
+    search = optax.scale_by_zoom_linesearch(steps, initial_guess_strategy="one")
+    return search_along(optax.lbfgs(memory_size=memory_size, linesearch=None), search)
 
 
 def conjugate_gradient(
@@ -121,26 +124,15 @@ def conjugate_gradient(
       Nocedal and Wright 1999, sec. 5.2, eq. 5.44 (PR+). Deviation: none.
     """
     curv_rtol = float(_checks.number("curv_rtol", curv_rtol, low=0.0, high=1.0, strict=True))
-    optimizer = optax.chain(
-        _scale_by_conjugate_gradient(),
-        optax.scale_by_zoom_linesearch(
-            max_linesearch_steps=_checks.integer(
-                "max_linesearch_steps", max_linesearch_steps, low=1
-            ),
-            curv_rtol=curv_rtol,
-        ),
-    )
-    return _LineSearched(*optimizer)
-
-
-class _LineSearched(optax.GradientTransformationExtraArgs):
-    """An optimiser whose last part is a line search: it moves where that has evaluated last."""
+    steps = _checks.integer("max_linesearch_steps", max_linesearch_steps, low=1)
+    search = optax.scale_by_zoom_linesearch(steps, curv_rtol=curv_rtol)
+    return search_along(_scale_by_conjugate_gradient(), search)
 
 
 def minimize(
     loss: Callable[[PyTree], Array],
     params: PyTree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     *,
     steps: int,
     tol: ScalarLike = 0.0,
@@ -150,24 +142,30 @@ def minimize(
 
     One compiled scan; the best iterate is kept, since a line search in float32 ends in small
     steps up and down. What a line search of :func:`lbfgs` or :func:`conjugate_gradient` has
-    evaluated is not evaluated again, unless something is around them. Products are
+    evaluated is not evaluated again, unless something is around them or the dtypes of loss and
+    parameters differ. The unit of the loss does not matter to these two. Products are
     computed in full precision, on a GPU too, because a line search cannot work with less. Wrap
     what you call often in ``jax.jit``.
 
     Args:
       loss: deterministic function of the parameters to a scalar.
-      params: parameters to start from, a pytree of floating arrays.
+      params: parameters to start from, a pytree of floating arrays or numbers.
       optimizer: :func:`lbfgs`, :func:`conjugate_gradient`, or any ``optax`` optimiser.
       steps: how many updates, at least 1.
       tol: from a gradient of this norm on, nothing changes and nothing is evaluated any more.
-      state: ``state`` of an earlier result, to go on from; ``params`` is not used then.
+      state: ``state`` of an earlier result, to go on from; ``params`` is not used then. The loss
+        may be another one, as along a path of weights: it is evaluated anew once, and if it is
+        another one there, line searches forget the earlier one.
 
     Returns:
-      The best parameters and their loss, and the trace of the steps.
+      The best parameters and their loss, and the trace of the steps. If the loss is NaN at every
+      step, the parameters are those of the start and ``value`` is NaN.
 
     Raises:
-      TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser.
-      ValueError: if ``steps`` is below 1, ``tol`` negative, or ``loss`` gives no scalar.
+      TypeError: if ``loss`` is no function, ``optimizer`` no ``optax`` optimiser, a leaf of
+        ``params`` not floating, or ``state`` no :class:`jaxae.TrainState`.
+      ValueError: if ``steps`` is below 1, ``tol`` negative, ``loss`` gives no floating scalar, or
+        ``state`` is of another optimiser.
 
     Example:
       >>> result = minimize(lambda w: (w - 3.0) ** 2, jnp.zeros(()), optax.sgd(0.5), steps=2)
@@ -180,73 +178,107 @@ def minimize(
     _checks.callable_("loss", loss)
     steps = _checks.integer("steps", steps, low=1)
     tol = _checks.number("tol", tol, low=0.0)
-    if state is None:
-        state = create_train_state(params, optimizer)
+    is_new = state is None
+    state = create_train_state(params, optimizer) if state is None else state
+    transformation = as_transformation(optimizer)
+    _check_state(state, transformation)
     value = jax.eval_shape(loss, state.params)
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
         raise ValueError(f"loss must return one scalar, but it gave {value}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss must return one floating scalar, but its dtype is {value.dtype}")
+    step = _make_step(loss, transformation, tol.astype(value.dtype), value.dtype)
+
+    def solve(state: TrainState) -> Minimum:
+        # What a given state knows of a loss may be that of another loss: evaluate anew.
+        known = jax.value_and_grad(loss)(state.params)
+        if isinstance(optimizer, LineSearched) and not is_new:
+            state = _restart_after_other_loss(optimizer, state, known)
+        carry = (state, known, (state.params, known[0]), jnp.ones((), jnp.int32))
+        (state, _, best, _), trace = jax.lax.scan(step, carry, length=steps)
+        return Minimum(*best, *trace, state)
+
     # Promotion: optax's L-BFGS mixes integer widths in float64.
     with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
-        step = _make_step(loss, optimizer, tol.astype(value.dtype))
-        worst = jnp.full((), jnp.inf, value.dtype)
-        carry = (state, (state.params, worst), jnp.zeros((), jnp.int32))
-        (state, best, _), trace = jax.lax.scan(step, carry, length=steps)
-        best = _better(best, state.params, loss(state.params))
-    return Minimum(*best, *trace, state)
+        return jax.jit(solve)(state)
+
+
+def _check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
+    """Checks that a state to go on from is one of this optimiser."""
+    check_state("state", state)
+    wanted = jax.eval_shape(optimizer.init, state.params)
+    shapes = [jax.tree.map(jnp.shape, opt_state) for opt_state in (wanted, state.opt_state)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "state must come from the same optimiser, but its opt_state has another structure; "
+            "begin anew with params=state.params"
+        )
+
+
+def _restart_after_other_loss(
+    optimizer: LineSearched, state: TrainState, known: tuple[Array, PyTree]
+) -> TrainState:
+    """Returns a state without its memory if that is of another loss than gave ``known``.
+
+    Differences between the gradients of two losses are the curvature of neither, and a direction
+    made of them may lead uphill. A loss whose value and gradient have changed by less than a
+    thousandth there keeps the memory.
+    """
+    change = jax.tree.map(lambda new, old: new - old, known, end_of_search(state.opt_state))
+    is_same = (jnp.abs(change[0]) <= 1e-3 * jnp.abs(known[0])) & (
+        gradient_norm(change[1]) <= 1e-3 * gradient_norm(known[1])
+    )
+    opt_state = jax.tree.map(
+        lambda old, new: jnp.where(is_same, old, new.astype(old.dtype)),
+        state.opt_state,
+        optimizer.init(state.params),
+    )
+    return state._replace(opt_state=opt_state)
 
 
 def _make_step(
-    loss: Callable[[PyTree], Array], optimizer: optax.GradientTransformation, tol: Array
+    loss: Callable[[PyTree], Array],
+    optimizer: optax.GradientTransformationExtraArgs,
+    tol: Array,
+    dtype: Any,
 ) -> Callable[[Any, None], tuple[Any, tuple[Array, Array, Array]]]:
-    """Returns the body of the scan; its carry is the state, the best yet, and the count."""
-    update = optax.with_extra_args_support(optimizer).update
-    is_searched = isinstance(optimizer, _LineSearched)
+    """Returns the body of the scan.
+
+    Its carry is the state, value and gradient there, the best parameters and their value, and
+    the count of evaluations; ``dtype`` is that of the loss.
+    """
 
     def step(carry: Any, _: None) -> tuple[Any, tuple[Array, Array, Array]]:
-        state, best, count = carry
-        (value, grad), asked = _evaluate(loss, state, is_searched=is_searched)
-        count = count + asked
-        norm = optax.tree.norm(grad)
+        state, (value, grad), best, count = carry
+        norm = gradient_norm(grad)
 
-        def move() -> tuple[TrainState, Array]:
-            updates, opt_state = update(
-                grad, state.opt_state, state.params, value=value, grad=grad, value_fn=loss
+        def move() -> Any:
+            params, opt_state = update_params(
+                optimizer, state.params, state.opt_state, loss, value, grad
             )
-            params = optax.apply_updates(state.params, updates)
             moved = TrainState(params, opt_state, state.step + 1)
-            spent = [jnp.int32(s.info.num_linesearch_steps) for s in _searches(opt_state)]
-            return moved, count + sum(spent)
+            spent = [jnp.int32(s.info.num_linesearch_steps) for s in search_states(opt_state)]
+            if isinstance(optimizer, LineSearched) and computes_in(params, dtype):
+                return moved, end_of_search(opt_state), count + sum(spent)
+            if not computes_in(params, dtype):
+                # Compilers leave out a rounding to half precision that is undone at once.
+                params = jax.lax.optimization_barrier(params)
+            return moved, jax.value_and_grad(loss)(params), count + sum(spent) + 1
 
-        best = _better(best, state.params, value)
-        state, after = jax.lax.cond(norm > tol, move, lambda: (state, count))
-        return (state, best, after), (value, norm, count)
+        def stay() -> Any:
+            return state, (value, grad), count
+
+        moved, known, after = jax.lax.cond(norm > tol, move, stay)
+        best = _better(best, moved.params, known[0])
+        return (moved, known, best, after), (value, norm, count)
 
     return step
 
 
 def _better(best: tuple[Any, Array], params: Any, value: Array) -> tuple[Any, Array]:
-    """Returns the better of two pairs of parameters and loss; NaN is never better."""
-    is_better = value < best[1]
+    """Returns the better of two pairs of parameters and loss; a number is better than NaN."""
+    is_better = (value < best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
     return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), (params, value), best)
-
-
-def _searches(opt_state: Any) -> list[optax.ScaleByZoomLinesearchState]:
-    """Returns the states of the line searches inside an optimiser's state."""
-    is_search = lambda node: isinstance(node, optax.ScaleByZoomLinesearchState)
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=is_search) if is_search(node)]
-
-
-def _evaluate(
-    loss: Callable[[PyTree], Array], state: TrainState, *, is_searched: bool
-) -> tuple[tuple[Array, PyTree], Array]:
-    """Returns value and gradient at a state, and how many evaluations that took, 0 or 1."""
-    evaluate = lambda: (jax.value_and_grad(loss)(state.params), jnp.ones((), jnp.int32))
-    if not is_searched:
-        return evaluate()
-    # A line search ends with an evaluation at the new parameters; before the first it is inf.
-    (search,) = _searches(state.opt_state)
-    known = ((search.value, search.grad), jnp.zeros((), jnp.int32))
-    return jax.lax.cond(jnp.isfinite(search.value), lambda: known, evaluate)
 
 
 def _scale_by_conjugate_gradient() -> optax.GradientTransformation:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxae import _checks
+from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 
 
 class BestState(NamedTuple):
@@ -22,7 +23,8 @@ class BestState(NamedTuple):
       inner: state of the optimiser inside.
       updates: number of updates so far, an int32 scalar.
       params: the parameters with the least score so far; before the first score the initial ones.
-      score: their score, a float32 scalar; infinite before the first one.
+      score: their score, a scalar in the dtype of the score; before the first one the largest
+        value there is, infinity for a floating score.
       step: number of updates that led to them.
     """
 
@@ -34,7 +36,7 @@ class BestState(NamedTuple):
 
 
 def keep_best(
-    optimizer: optax.GradientTransformation, score: Callable[[Any], Array], *, every: int
+    optimizer: Optimizer, score: Callable[[Any], Array], *, every: int
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser that remembers the parameters with the least score.
 
@@ -55,7 +57,7 @@ def keep_best(
     Raises:
       TypeError: if ``optimizer`` is no ``optax`` optimiser, ``score`` no function or ``every``
         no integer; ``update`` raises ValueError without ``params``.
-      ValueError: if ``every`` is below 1, or ``score`` returns no scalar.
+      ValueError: if ``every`` is below 1, or ``score`` returns no real scalar.
 
     Example:
       >>> optimizer = keep_best(optax.sgd(1.0), jnp.square, every=1)  # steps over the minimum
@@ -70,19 +72,14 @@ def keep_best(
     References:
       Prechelt 1998, "Early Stopping: but When?". Deviation: no criterion stops the training.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")
+    inner = _optimizers.as_transformation(optimizer)
     _checks.callable_("score", score)
     every = _checks.integer("every", every, low=1)
-    inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> BestState:
-        shape = jax.eval_shape(score, params)
-        if getattr(shape, "shape", None) != ():
-            raise ValueError(f"score must return a scalar, but it gave {shape}")
-        zero = jnp.zeros((), jnp.int32)
+        updates, step = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         start = jax.tree.map(jnp.array, params)  # an array of its own, as states are donated
-        return BestState(inner.init(params), zero, start, jnp.full((), jnp.inf, jnp.float32), zero)
+        return BestState(inner.init(params), updates, start, _worst_score(score, params), step)
 
     def update(
         gradients: Any, state: BestState, params: Any = None, **extra: Any
@@ -94,7 +91,7 @@ def keep_best(
         count = state.updates + 1
 
         def scored() -> tuple[Any, Array, Array]:
-            value = score(moved).astype(jnp.float32)
+            value = jnp.asarray(score(moved), state.score.dtype)
             now = moved, value, count
             best = state.params, state.score, state.step
             is_better = value < state.score
@@ -105,3 +102,15 @@ def keep_best(
         return updates, BestState(inner_state, count, *best)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _worst_score(score: Callable[[Any], Array], params: Any) -> Array:
+    """Returns the largest value in the dtype of a score."""
+    shape = jax.eval_shape(score, params)
+    if getattr(shape, "shape", None) != ():
+        raise ValueError(f"score must return a scalar, but it gave {shape}")
+    if jnp.issubdtype(shape.dtype, jnp.integer):
+        return jnp.full((), jnp.iinfo(shape.dtype).max, shape.dtype)
+    if jnp.issubdtype(shape.dtype, jnp.floating):
+        return jnp.full((), jnp.inf, shape.dtype)
+    raise ValueError(f"score must return a scalar that can be compared, but it gave {shape.dtype}")

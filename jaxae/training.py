@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae import _checks
+from jaxae import _checks, _optimizers
+from jaxae._optimizers import Optimizer
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
@@ -98,39 +98,54 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"{what} in epoch {epoch}{which}: {self.reason}")
 
 
-def create_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
     """Returns the state before the first step.
 
     Args:
-      params: parameters of the model, a pytree of floating arrays.
-      optimizer: any ``optax`` optimiser.
+      params: parameters of the model, a pytree of floating arrays or numbers.
+      optimizer: any ``optax`` optimiser, ``optax.MultiSteps`` included.
 
     Returns:
-      State with ``step`` 0. Its arrays are strongly typed, so a step compiles once.
+      State with ``step`` 0. Its arrays are strongly typed, so a step compiles once. Each is a
+      copy with a buffer of its own: a step that donates the state leaves ``params`` alone.
 
     Raises:
-      TypeError: if ``optimizer`` is no ``optax`` optimiser.
+      TypeError: if ``optimizer`` is no ``optax`` optimiser, or a leaf of ``params`` is not
+        floating.
 
     Example:
+      >>> import optax
       >>> int(create_train_state({"w": jnp.ones(2)}, optax.adam(1e-3)).step)
       0
 
     References:
       None.
     """
-    _check_optimizer(optimizer)
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+    params = _optimizers.as_params(params)
+    opt_state = _optimizers.as_transformation(optimizer).init(params)
+    state = TrainState(params, opt_state, jnp.zeros((), jnp.int32))
+    # Optimisers use one array twice, or that of a parameter; a buffer can be donated only once.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), state)
 
 
-def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[..., tuple[TrainState, Array]]:
+def check_state(name: str, state: Any) -> None:
+    """Checks that a value is a state of training, and that its parameters can be trained."""
+    if not isinstance(state, TrainState):
+        raise TypeError(
+            f"{name} must be a jaxae.TrainState, as create_train_state(params, optimizer) returns, "
+            f"but it is a {type(state).__name__}"
+        )
+    _optimizers.as_params(state.params)
+
+
+def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[TrainState, Array]]:
     """Returns a pure train step for a loss and any ``optax`` optimiser.
 
     Args:
       loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
-      optimizer: ``optax`` optimiser; line searches get ``value``, ``grad``, ``value_fn``.
+      optimizer: any ``optax`` optimiser. Its update gets the extra arguments ``value``, ``grad``,
+        ``value_fn`` and ``obj_fn`` (the loss) and ``grad_fn``, as line searches, ``sam`` and
+        ``sophia`` want them.
 
     Returns:
       ``train_step(state, key, x, *settings) -> (state, mean_loss)``. Not compiled: wrap it in
@@ -140,6 +155,7 @@ def make_train_step(
       TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser.
 
     Example:
+      >>> import optax
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> step = make_train_step(loss, optimizer)
@@ -152,8 +168,7 @@ def make_train_step(
       Goodfellow, Bengio, Courville 2016, algorithm 8.1. Deviation: none.
     """
     _checks.callable_("loss", loss)
-    _check_optimizer(optimizer)
-    update = optax.with_extra_args_support(optimizer).update
+    optimizer = _optimizers.as_transformation(optimizer)
 
     def train_step(
         state: TrainState, key: PRNGKeyArray, x: Array, *settings: Any
@@ -163,17 +178,16 @@ def make_train_step(
 
         value, grads = jax.value_and_grad(mean_loss)(state.params)
         with jax.named_scope("optimizer"):  # named for a profile
-            updates, opt_state = update(
-                grads, state.opt_state, state.params, value=value, grad=grads, value_fn=mean_loss
+            params, opt_state = _optimizers.update_params(
+                optimizer, state.params, state.opt_state, mean_loss, value, grads
             )
-            params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1), value
 
     return train_step
 
 
 def make_epoch(
-    loss: Loss, optimizer: optax.GradientTransformation, *, batch_size: int
+    loss: Loss, optimizer: Optimizer, *, batch_size: int
 ) -> Callable[..., tuple[TrainState, Array]]:
     """Returns a function that trains one epoch in one compiled program.
 
@@ -196,6 +210,7 @@ def make_epoch(
       ValueError: if ``batch_size`` is below 1; the result raises it for empty data.
 
     Example:
+      >>> import optax
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> run_epoch = make_epoch(loss, optimizer, batch_size=2)
@@ -226,7 +241,7 @@ class Epoch:
     def __init__(
         self,
         loss: Loss,
-        optimizer: optax.GradientTransformation,
+        optimizer: Optimizer,
         batch_size: int,
         mesh: Mesh | None = None,
     ) -> None:
@@ -378,8 +393,3 @@ def evaluate(
         raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
     values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax optimiser, but it is {optimizer!r}")

@@ -125,3 +125,10 @@ def test_rows_of_zero_make_no_nan():
         updates, _ = optimizer.update(jnp.array([[3.0, 4.0]]), optimizer.init(w), w)
         np.testing.assert_allclose(updates, [[-0.6, -0.8]], rtol=1e-6)
         np.testing.assert_array_equal(jaxae.best_cosines(w, jnp.eye(2)), 0)
+
+
+def test_biases_are_refused():
+    params = {"atoms": jnp.eye(3), "bias": jnp.zeros(3)}
+    message = r"^params must be filters .* params\['bias'\] has shape \(3,\).* optax\.partition\("
+    with pytest.raises(ValueError, match=message):
+        jaxae.unit_norm(optax.adam(0.1)).init(params)

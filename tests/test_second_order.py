@@ -113,9 +113,9 @@ def test_evaluations_are_counted_as_they_happen(name):
         state = result.state
         jax.effects_barrier()
         counts.append(len(asked) - before)
-        # the last step's search and the value after it are beyond the last count
+        # the last step's search is beyond the last count
         last = state.opt_state[-1].info.num_linesearch_steps
-        assert counts[-1] == result.evaluations[-1] + last + 1
+        assert counts[-1] == result.evaluations[-1] + last
     assert counts[1] < counts[0] + 8
 
 
@@ -237,3 +237,123 @@ def test_dtype_and_tree_are_kept(name, dtype, float64):
     assert jax.tree.structure(result.params) == jax.tree.structure(start)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(result.params)} == {dtype}
     assert result.value.dtype == result.values.dtype == dtype
+
+
+# ---- going on with another loss -----------------------------------------------------------------
+
+
+@each_optimizer
+def test_along_a_path_of_weights_each_value_is_that_of_its_own_loss(name):
+    optimizer = OPTIMIZERS[name]()
+    loss = lambda w, weight: quadratic(w) + weight * jnp.sum(w**2)
+
+    @jax.jit
+    def go_on(state, weight):
+        return jaxae.minimize(lambda w: loss(w, weight), None, optimizer, steps=5, state=state)
+
+    state = go_on(jaxae.create_train_state(jnp.zeros(6), optimizer), 0.0).state
+    # At the minimum for 1e5 the loss with no weight has nearly the same value.
+    for weight, is_same in ((0.0, True), (10.0, False), (1e5, False), (0.0, False)):
+        result = go_on(state, weight)
+        np.testing.assert_allclose(result.values[0], loss(state.params, weight), rtol=1e-5)
+        np.testing.assert_allclose(result.value, loss(result.params, weight), rtol=1e-5, atol=1e-8)
+        assert result.evaluations[0] == 1
+        # the memory of a loss that was quite another one is forgotten
+        fresh = go_on(jaxae.create_train_state(state.params, optimizer), weight)
+        assert np.array_equal(result.values, fresh.values) == (not is_same)
+        state = result.state
+    assert int(state.step) > 20
+    assert result.value < 0.1 * result.values[0]
+
+
+def test_the_value_of_a_given_state_is_not_believed():
+    # Both steps of the one end at its minimum; the other is 228 there.
+    first = jaxae.minimize(lambda w: (w - 3.0) ** 2, 0.0, jaxae.lbfgs(), steps=3)
+    other = lambda w: (w - 3.0) ** 2 + 228.0
+    result = jaxae.minimize(other, 0.0, jaxae.lbfgs(), steps=1, state=first.state)
+    assert (float(first.value), float(result.value)) == (0.0, 228.0)
+
+
+def test_states_of_something_else_are_refused():
+    state = jaxae.create_train_state(jnp.zeros(6), optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"^state must come from the same optimiser, .*anew with"):
+        jaxae.minimize(quadratic, None, optax.adam(0.1), steps=1, state=state)
+
+
+# ---- units and precisions -----------------------------------------------------------------------
+
+
+@each_optimizer
+def test_the_unit_of_the_loss_does_not_matter(name):
+    optimizer = OPTIMIZERS[name]()
+    solve = jax.jit(
+        lambda unit: jaxae.minimize(
+            lambda w: unit * quadratic(w), jnp.zeros(6), optimizer, steps=25
+        )
+    )
+    for unit in (1e-30, 1e-12, 1e-6, 1.0, 1e6, 1e12, 1e30):
+        result = solve(jnp.float32(unit))
+        np.testing.assert_allclose(result.params, np.arange(6), atol=1e-3, err_msg=str(unit))
+        np.testing.assert_allclose(result.values[0] / unit, quadratic(jnp.zeros(6)), rtol=1e-5)
+        grad = np.linalg.norm(np.geomspace(1, 100, 6) * np.arange(6))
+        np.testing.assert_allclose(result.grad_norms[0] / unit, grad, rtol=1e-5)
+        assert result.evaluations[-1] < 100
+
+
+def test_a_loss_near_one_is_not_scaled_and_a_far_one_by_a_power_of_two():
+    gradient = {"a": jnp.array([0.0, -3e-12]), "b": jnp.zeros(0)}
+    scale_of = jaxae._line_search._scale_of_loss
+    # 3e-12 = 1.65 * 2^-39
+    assert scale_of(jnp.float32(2e-12), gradient) == 2.0**39
+    assert scale_of(jnp.float32(1.0), gradient) == 1
+    for value, entry, scale in ((1e9, 2.0, 1.0), (0.0, 0.0, 1.0), (1.0, np.nan, 1.0),
+                                (7.0, 5000.0, 2.0**-12), (np.inf, 5000.0, 2.0**-12)):  # fmt: skip
+        assert scale_of(jnp.float32(value), jnp.float32(entry)) == scale
+
+
+DTYPES = [
+    ("bfloat16", "float32"),
+    ("float16", "float16"),
+    ("float32", "float64"),
+    ("float64", "float32"),
+]
+
+
+@each_optimizer
+@pytest.mark.parametrize(("params", "data"), DTYPES, ids=["-".join(pair) for pair in DTYPES])
+def test_loss_and_parameters_may_differ_in_dtype(name, params, data, float64):
+    target = jnp.array([1.0, -2.0], data)
+    curvature = jnp.array([1.0, 4.0], data)
+    loss = lambda w: jnp.sum(curvature * (w.astype(data) - target) ** 2)
+    result = run(loss, jnp.zeros(2, params), name, 6)
+    np.testing.assert_allclose(result.params.astype("float64"), target.astype("float64"), atol=0.02)
+    assert result.params.dtype == params
+    assert result.value.dtype == data
+    np.testing.assert_allclose(result.value, loss(result.params), rtol=1e-3)
+
+
+def test_a_start_whose_loss_is_no_number_is_said_to_be_none():
+    result = jaxae.minimize(lambda w: jnp.log(w - 1), 0.0, optax.sgd(0.1), steps=2)
+    assert np.isnan(result.value)
+    assert result.params == 0
+    # one that comes out of it is better
+    loss = lambda w: jnp.where(w > 0, (w - 3) ** 2, jnp.nan * w)
+    climb = optax.stateless(lambda updates, params: jnp.full_like(updates, 1.0))
+    escaped = jaxae.minimize(loss, -0.5, optax.chain(optax.zero_nans(), climb), steps=1)
+    assert np.isnan(escaped.value)  # a gradient that is NaN stops everything
+
+
+def test_numbers_are_parameters_and_a_loss_of_integers_is_none():
+    result = jaxae.minimize(lambda w: (w["a"] - 3.0) ** 2, {"a": 1.0}, optax.sgd(0.5), steps=1)
+    assert result.params["a"] == 3
+    with pytest.raises(ValueError, match=r"^loss must return one floating scalar, .* int32$"):
+        jaxae.minimize(lambda w: jnp.int32(3), 0.0, optax.sgd(0.5), steps=1)
+
+
+def test_evaluations_of_a_backtracking_search_are_counted():
+    optimizer = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10))
+    result = jaxae.minimize(lambda w: 5 * w**2, 1.0, optimizer, steps=2)
+    # a step of 1 goes to -9; what it tries until it is below counts, and the gradient there
+    tried = result.state.opt_state[-1].info.num_linesearch_steps
+    assert tried > 1
+    assert result.evaluations[1] >= 1 + 1 + 1

@@ -89,3 +89,31 @@ def test_nan_is_never_best_and_of_equals_the_first_is():
         updates, state = optimizer.update(jnp.array(-1.0), state, w)
         w = optax.apply_updates(w, updates)
     assert (float(state.params), float(state.score), int(state.step)) == (3.0, 1.0, 3)
+
+
+SCORES = [
+    ("float64", [1 + 1e-9, 1 - 1e-9, 1 - 3e-9, 1.0, 1.0], 3),  # all 1 in float32
+    ("bfloat16", [2.0, 1.0, 3.0, 0.5, 0.5], 4),
+    ("int32", [2**24 + 3, 2**24 + 2, 2**24 + 1, 2**24 + 2, 2**24 + 2], 3),
+]
+
+
+@pytest.mark.parametrize(("dtype", "values", "best"), SCORES, ids=[s[0] for s in SCORES])
+def test_scores_are_compared_in_their_own_dtype(dtype, values, best, float64):
+    values = jnp.asarray(values, dtype)
+    optimizer = jaxae.keep_best(
+        optax.sgd(1.0), lambda w: values[jnp.round(w).astype(jnp.int32) - 1], every=1
+    )
+    w = jnp.zeros(())
+    state = optimizer.init(w)
+    for _ in range(5):
+        updates, state = optimizer.update(jnp.full_like(w, -1), state, w)
+        w = optax.apply_updates(w, updates)
+    assert (int(state.step), state.score) == (best, values[best - 1])
+    assert state.score.dtype == dtype
+
+
+def test_scores_that_cannot_be_compared_are_refused():
+    for score in (lambda w: w > 0, lambda w: w.astype("complex64")):
+        with pytest.raises(ValueError, match=r"^score must return a scalar that can be compared"):
+            jaxae.keep_best(optax.sgd(1.0), score, every=1).init(jnp.zeros(()))

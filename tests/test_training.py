@@ -1,13 +1,16 @@
 """Training: optimisers, shuffles, the last batch, reproducibility, divergence, evaluation."""
 
+import inspect
 import itertools
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState
 
 import jaxae
 
@@ -179,3 +182,256 @@ def test_evaluation_counts_every_example_once(batch_size):
 def test_evaluation_of_pairs():
     got = jaxae.evaluate(jaxae.squared_error, X, 2 * X, batch_size=10)
     np.testing.assert_allclose(got, (np.asarray(X) ** 2).sum(-1).mean(), rtol=1e-5)
+
+
+# ---- every optimiser of optax -------------------------------------------------------------------
+
+
+def one_layer(params, key, x):
+    return jnp.sum((x - (params["w"] @ jnp.ones(2))[None] - params["b"][None]) ** 2, axis=1)
+
+
+LAYER = {"w": jnp.ones((3, 2)), "b": jnp.zeros(3)}
+THREE = jnp.ones((4, 3))
+SGD = optax.sgd(0.1)
+# What they need beside a learning rate.
+ARGUMENTS = {
+    "adaptive_grad_clip": (0.1,),
+    "add_noise": (0.1, 0.5),
+    "apply_if_finite": (SGD, 3),
+    "chain": (SGD, optax.clip(1.0)),
+    "clip": (1.0,),
+    "clip_by_block_rms": (1.0,),
+    "clip_by_global_norm": (1.0,),
+    "conditionally_mask": (SGD, lambda step: step < 3),
+    "conditionally_transform": (SGD, lambda step: step < 3),
+    "ema": (0.9,),
+    "flatten": (SGD,),
+    "freeze": ({"w": True, "b": False},),
+    "masked": (SGD, {"w": True, "b": False}),
+    "mechanize": (SGD,),
+    "multi_transform": ({"x": SGD}, {"w": "x", "b": "x"}),
+    "partition": ({"x": SGD}, {"w": "x", "b": "x"}),
+    "sam": (SGD, optax.sgd(0.01)),
+    "scale": (-0.1,),
+    "scale_by_backtracking_linesearch": (5,),
+    "scale_by_schedule": (lambda step: -0.1,),
+    "scale_by_zoom_linesearch": (5,),
+    "schedule_free": (SGD, 0.1),
+    "selective_transform": (SGD,),
+    "split_real_and_imaginary": (SGD,),
+    "stateless": (lambda updates, params: updates,),
+    "stateless_with_tree_map": (lambda update, param: update,),
+    "trace": (0.9,),
+    "with_extra_args_support": (SGD,),
+}
+# Those that no train step can serve, and what they are told.
+REFUSED = {
+    "differentially_private_aggregate": ((1.0, 0.1), "params.* as dpsgd, cannot be used"),
+    "dpsgd": ((0.1, 1.0, 0.1), "params.* as dpsgd, cannot be used"),
+    "lookahead": ((SGD, 2, 0.5), "cannot be used here .*no attribute 'fast'"),
+}
+# No optimisers, although they are said to return one; or only for other parameters than LAYER.
+LEFT_OUT = {
+    "_deprecated_differentially_private_aggregate",
+    "_deprecated_dpsgd",
+    "inject_hyperparams",  # makes a factory of optimisers
+    "inject_stateful_hyperparams",
+    "measure_with_ema",  # gauges
+    "snapshot",
+    "optimistic_adam",  # deprecated
+    "scale_by_muon",  # matrices only, inside muon
+}
+
+
+def optimizers_of(module):
+    """Returns the names of the functions of a module that return an optimiser."""
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [
+        name
+        for name, function in functions
+        if "GradientTransformation" in str(inspect.signature(function).return_annotation)
+        and name not in LEFT_OUT
+    ]
+
+
+def made(module, name):
+    function = getattr(module, name)
+    names = inspect.signature(function).parameters
+    arguments = REFUSED[name][0] if name in REFUSED else ARGUMENTS.get(name, ())
+    if not arguments and "learning_rate" in names:
+        arguments = (0.1,)
+    options = {"freeze_mask": {"w": True, "b": False}} if name == "selective_transform" else {}
+    if "key" in names:
+        options["key"] = jax.random.key(0)
+    elif "seed" in names:  # as older releases have it
+        options["seed"] = 0
+    return function(*arguments, **options)
+
+
+def traced_step(optimizer):
+    """Returns the shapes of a state before and after one step, without compiling it."""
+    state = jax.eval_shape(partial(jaxae.create_train_state, optimizer=optimizer), LAYER)
+    step = jaxae.make_train_step(one_layer, optimizer)
+    with jax.numpy_rank_promotion("allow"):  # some of optax need it
+        return state, jax.eval_shape(step, state, jax.random.key(0), THREE)[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of optax about its seeds
+@pytest.mark.parametrize("module", [optax, optax.contrib], ids=lambda module: module.__name__)
+def test_every_optimiser_of_optax_makes_a_step_or_says_why_not(module):
+    names = optimizers_of(module)
+    assert len(names) > 20
+    for name in names:
+        optimizer = made(module, name)
+        if name in REFUSED:
+            with pytest.raises((TypeError, ValueError), match=f"^optimizer .*{REFUSED[name][1]}"):
+                traced_step(optimizer)
+        else:
+            before, after = traced_step(optimizer)
+            assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after), name
+
+
+SAM = optax.contrib.sam(SGD, optax.sgd(0.05), opaque_mode=True)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [SAM, jaxae.keep_best(SAM, lambda p: jnp.sum(p**2), every=1)],
+    ids=["alone", "in keep_best"],
+)
+def test_sam_steps_by_the_gradient_at_the_place_it_climbs_to(optimizer, key):
+    # loss (p - 1)^2 at 0: gradient -2, climbs to -0.1, where the gradient is -2.2; step 0.22
+    step = jaxae.make_train_step(lambda p, key, x: (p - x) ** 2, optimizer)
+    state, _ = step(jaxae.create_train_state(0.0, optimizer), key, jnp.ones(1))
+    np.testing.assert_allclose(state.params, 0.22, rtol=1e-6)
+
+
+def test_sophia_is_given_the_loss_whose_curvature_it_estimates(key):
+    # the curvature of sum((p - 1)^2) is 2, whatever the signs that are drawn
+    optimizer = optax.contrib.hutchinson_estimator_diag_hessian(jax.random.key(0))
+    step = jaxae.make_train_step(lambda p, key, x: jnp.sum((p - x) ** 2), optimizer)
+    state, _ = step(jaxae.create_train_state(jnp.zeros(2), optimizer), key, jnp.ones(2))
+    np.testing.assert_allclose(state.params, 2.0, rtol=1e-6)
+
+
+def test_several_small_steps_are_one_step(key):
+    optimizer = optax.MultiSteps(optax.sgd(0.5), every_k_schedule=2)
+    run = jaxae.make_run(lambda p, key, x: (p - x) ** 2, optimizer, batch_size=2)
+    state = jaxae.create_train_state(0.0, optimizer)
+    state = jaxae.fit(run, state, key, jnp.array([1.0, 2.0, 3.0, 4.0]), epochs=1)
+    np.testing.assert_allclose(state.params, 2.5)  # the mean: one step of Newton's method
+
+
+def test_the_loss_reaches_a_line_search_inside_of_small_steps():
+    before, after = traced_step(optax.MultiSteps(jaxae.conjugate_gradient(), 2))
+    assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
+
+
+def test_an_optimiser_that_takes_no_extra_argument_inside_a_chain_is_named(key):
+    with pytest.raises(TypeError, match=r"^optimizer cannot be used .*must be the outermost"):
+        traced_step(optax.chain(SAM, optax.clip(1.0)))
+
+
+# ---- states -------------------------------------------------------------------------------------
+
+
+def buffers(tree):
+    return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)]
+
+
+def squares(params):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+
+SHARING = {
+    "adam": optax.adam(0.1),
+    "conjugate_gradient": jaxae.conjugate_gradient(),
+    "lbfgs": jaxae.lbfgs(),
+    "optax's lbfgs": optax.lbfgs(),
+    "keep_best": jaxae.keep_best(jaxae.conjugate_gradient(), squares, every=1),
+    "unit_norm": optax.partition({"w": jaxae.unit_norm(SGD), "b": SGD}, {"w": "w", "b": "b"}),
+    "chain": optax.chain(optax.clip(1.0), optax.adamw(0.1)),
+    "MultiSteps": optax.MultiSteps(optax.adam(0.1), 2),
+    "sam": optax.contrib.sam(SGD, SGD),
+    "schedule_free": optax.contrib.schedule_free_sgd(0.1),
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_no_two_arrays_of_a_fresh_state_are_one_buffer(name):
+    found = buffers((LAYER, jaxae.create_train_state(LAYER, SHARING[name])))
+    assert len(set(found)) == len(found)
+
+
+def test_states_that_minimize_and_fit_return_share_no_buffer(key):
+    result = jaxae.minimize(lambda p: squares(p), LAYER, optax.sgd(0.1), steps=1)
+    optimizer = SHARING["keep_best"]
+    run = jaxae.make_run(one_layer, optimizer, batch_size=4)
+    start = jaxae.create_train_state(LAYER, optimizer)
+    found = buffers((LAYER, result, start, jaxae.fit(run, start, key, THREE, epochs=1)))
+    assert len(set(found)) == len(found)
+
+
+def test_a_step_may_use_up_its_state_and_the_parameters_stay(key):
+    optimizer = SHARING["keep_best"]
+    step = jax.jit(jaxae.make_train_step(one_layer, optimizer), donate_argnums=0)
+    state = jaxae.create_train_state(LAYER, optimizer)
+    before = state
+    for _ in range(2):
+        state, _ = step(state, key, THREE)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(LAYER))
+    assert int(state.step) == 2
+
+
+# ---- what is no parameter and no state ----------------------------------------------------------
+
+
+def test_equinox_networks_are_told_how_to_take_their_arrays_apart(key):
+    network = eqx.nn.MLP(2, 2, 3, depth=1, key=key)
+    with pytest.raises(TypeError, match=r"^params .*params\.activation is a .*eqx\.partition\(.*$"):
+        jaxae.create_train_state(network, SGD)
+    params, _ = eqx.partition(network, eqx.is_inexact_array)
+    assert jaxae.create_train_state(params, SGD).params.layers[0].weight.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"a": [jnp.ones(2), jnp.arange(3)]}, r"params\['a'\]\[1\] has dtype int32; make it"),
+        ({"a": 3}, r"params\['a'\] has dtype int32"),
+        (jnp.ones(2, "complex64"), "params has dtype complex64; keep its real and imaginary parts"),
+        (jax.random.key(0), "params has dtype key"),
+        ("weights.npz", "params is a str"),
+        (jaxae.create_train_state(1.0, SGD), "it is a TrainState; pass its field params"),
+    ],
+    ids=["integer", "number", "complex", "key", "name", "state"],
+)
+def test_what_is_no_parameter_is_named(params, message):
+    for call in (
+        lambda: jaxae.create_train_state(params, SGD),
+        lambda: jaxae.minimize(squares, params, SGD, steps=1),
+    ):
+        with pytest.raises(TypeError, match=rf"^params must .*{message}.*$"):
+            call()
+
+
+def test_numbers_are_parameters():
+    state = jaxae.create_train_state({"a": 1.0, "b": np.ones(2)}, jaxae.lbfgs())
+    assert jax.tree.map(jnp.shape, state.params) == {"a": (), "b": (2,)}
+
+
+def test_what_is_no_state_is_refused_before_the_first_step(key, no_type_hook):
+    run = jaxae.make_run(one_layer, SGD, batch_size=4)
+    flax_state = TrainState.create(apply_fn=None, params=LAYER, tx=SGD)
+    with pytest.raises(TypeError, match=r"^params must be the parameters alone.* a TrainState;"):
+        jaxae.create_train_state(flax_state, SGD)
+    for wrong in (flax_state, LAYER):
+        with pytest.raises(TypeError, match=r"^state must be a jaxae\.TrainState, .* it is a "):
+            jaxae.fit(run, wrong, key, THREE, epochs=1)
+        with pytest.raises(TypeError, match=r"^states must be a jaxae\.TrainState, .* it is a "):
+            jaxae.fit_many(run, wrong, key[None], THREE, epochs=1)
+    frozen = jaxae.create_train_state(LAYER, SGD)._replace(params={"w": jnp.arange(3)})
+    with pytest.raises(TypeError, match=r"^params must be floating, but params\['w'\] has dtype"):
+        jaxae.fit(run, frozen, key, THREE, epochs=1)

@@ -23,9 +23,8 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, numbers.Number):
         return f"{value!r} ({kind})"
     if isinstance(value, list | tuple):
-        if len(value) <= 4 and all(isinstance(v, numbers.Number | str | None) for v in value):
-            return f"{value!r} ({kind})" if len(repr(value)) < 60 else f"a {kind} of {len(value)}"
-        return f"a {kind} of {len(value)}"
+        is_short = len(value) <= 4 and all(isinstance(v, numbers.Number) for v in value)
+        return f"{list(value)} ({kind})" if is_short else f"a {kind} of {len(value)}"
     return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
 

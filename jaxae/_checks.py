@@ -63,6 +63,11 @@ def floating(
 def array(name: str, x: Any) -> Array:
     """Returns an array of NumPy or JAX as one of JAX, whatever its order of bytes."""
     _check_array(name, x)
+    if x.dtype == object:
+        raise TypeError(
+            f"{name} must be an array of numbers, but its dtype is object; "
+            f"{_advice.floating_conversion(name, x.dtype)}"
+        )
     return _on_device(x)
 
 

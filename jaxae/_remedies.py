@@ -14,7 +14,7 @@ from flax.errors import ScopeParamShapeError
 from jaxtyping import Array
 
 _ABOUT_SHAPES = re.compile(
-    r"shape|ndim|dimension|\brank\b|\baxis\b|\baxes\b|broadcast|unpack|subscript|indices|out of range"
+    r"shape|ndim|dimension|\b(rank|axis|axes)\b|broadcast|unpack|subscript|indices|out of range"
 )
 _MOST_AXES = 4  # of one example that are tried
 _UNBATCHED = "it takes a batch: take the jax.vmap away, or pass lambda v: {}(v[None])[0]"

@@ -7,6 +7,7 @@ seen only when the array is concrete. A traced value outside its range becomes N
 """
 
 import functools
+import math
 import numbers
 import operator
 from collections.abc import Callable, Collection
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+from jaxae import _advice, _batch_layers, _remedies
 
 
 def _is_traced(value: Any) -> bool:
@@ -37,15 +40,13 @@ def floating(
     above: float | None = None,
 ) -> Array:
     """Returns ``x`` as an array that is floating, finite, in [low, high] and > above."""
-    if not isinstance(x, jax.Array | np.ndarray | np.generic):
-        raise TypeError(f"{name} must be an array, but it is {_shown(x)}")
+    _check_array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{name} must be floating point, but its dtype is {x.dtype}; "
-            f"convert it first, for example with {name}.astype('float32')"
+            f"{_advice.floating_conversion(name, x.dtype)}"
         )
-    with jax.ensure_compile_time_eval():  # a NumPy array is no tracer inside jax.jit either
-        x = jnp.asarray(x)
+    x = _on_device(x)
     if _is_traced(x):
         return _nan_outside(x, low, high, above)
     if bad := _holds(lambda v: ~jnp.isfinite(v), x):
@@ -59,6 +60,44 @@ def floating(
     if above is not None and (bad := _holds(lambda v: v <= above, x)):
         raise ValueError(f"{name} must be above {above:g}, but {bad} of its values are not")
     return x
+
+
+def array(name: str, x: Any) -> Array:
+    """Returns an array of NumPy or JAX as one of JAX, whatever its order of bytes."""
+    _check_array(name, x)
+    if x.dtype == object:
+        raise TypeError(
+            f"{name} must be an array of numbers, but its dtype is object; "
+            f"{_advice.floating_conversion(name, x.dtype)}"
+        )
+    return _on_device(x)
+
+
+def _check_array(name: str, x: Any) -> None:
+    unmasked(name, x)
+    if not isinstance(x, jax.Array | np.ndarray | np.generic):
+        raise TypeError(
+            f"{name} must be an array, but it is {_advice.shown(x)}; {_advice.conversion(name, x)}"
+        )
+
+
+def _on_device(x: Any) -> Array:
+    """Returns an array of NumPy as one of JAX, which knows one order of bytes and 64 bits."""
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        x = x.astype(np.float64)
+    elif isinstance(x, np.ndarray | np.generic) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    with jax.ensure_compile_time_eval():  # a NumPy array is no tracer inside jax.jit either
+        return jnp.asarray(x)
+
+
+def unmasked(name: str, value: Any) -> None:
+    """Checks that ``value`` is no masked array of NumPy, whose mask would be lost."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be an array without a mask, which would be lost; fill the masked "
+            f"entries, with {name}.filled(0.0), and keep ~{name}.mask for a loss that weighs them"
+        )
 
 
 def number(
@@ -78,6 +117,7 @@ def number(
     limits = [f"{floor} {low:g}"] if low != -np.inf else []
     limits += [f"{ceiling} {high:g}"] if high != np.inf else []
     allowed = " ".join(["a finite number", " and ".join(limits)]).rstrip()
+    unmasked(name, value)
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         is_real = jnp.issubdtype(value.dtype, jnp.floating) | jnp.issubdtype(
             value.dtype, jnp.integer
@@ -92,7 +132,7 @@ def number(
             bounds = [None if np.isinf(bound) else bound for bound in (low, high)]
             return _nan_outside(value, *([None, None] if strict else []), *bounds)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}")
+        raise TypeError(f"{name} must be {allowed}, but it is {_advice.shown(value)}")
     with np.errstate(over="ignore"):
         rounded = float(np.asarray(value, np.float64).astype(dtype))
     inside = low < rounded < high if strict else low <= rounded <= high
@@ -143,7 +183,7 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
             raise TypeError
         result = operator.index(value)
     except (TypeError, jax.errors.TracerIntegerConversionError):
-        raise TypeError(f"{name} must be {allowed}, but it is {_shown(value)}") from None
+        raise TypeError(f"{name} must be {allowed}, but it is {_advice.shown(value)}") from None
     if result < low or (high is not None and result > high):
         raise ValueError(f"{name} must be {allowed}, but it is {result}")
     return result
@@ -151,14 +191,16 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
 
 def choice(name: str, value: Any, allowed: Collection[str]) -> None:
     """Checks that ``value`` is one of the ``allowed`` words."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, but it is {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, but it is {_advice.shown(value)}"
+        )
 
 
 def callable_(name: str, value: Any) -> None:
     """Checks that ``value`` can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, but it is {_shown(value)}")
+        raise TypeError(f"{name} must be a function, but it is {_advice.shown(value)}")
 
 
 def prng_key(name: str, key: Any) -> None:
@@ -173,7 +215,7 @@ def prng_key(name: str, key: Any) -> None:
             f"but it is an array of shape {key.shape} and dtype {key.dtype}"
         )
     raise TypeError(
-        f"{name} must be one PRNG key such as jax.random.key(0), but it is {_shown(key)}"
+        f"{name} must be one PRNG key such as jax.random.key(0), but it is {_advice.shown(key)}"
     )
 
 
@@ -222,52 +264,105 @@ def codes(code: Any, *, low: float | None = None, high: float | None = None) -> 
     return code
 
 
-def output_shape(name: str, function: Callable[..., Any], *examples: Any) -> jax.ShapeDtypeStruct:
-    """Returns the shape of ``function`` on ONE example without running it.
+def loss_values(values: Any, x: Any) -> Array:
+    """Returns the losses of a batch if there is one for each example, or one for all.
 
-    An error that the function raises keeps its class and traceback and gets a note
-    that says how it was called.
+    An array of more axes would be hidden by its mean.
+    """
+    examples = jax.tree.leaves(x)[0].shape[:1]
+    if jnp.shape(values) not in ((), examples):
+        raise ValueError(
+            f"loss must return one value per example {examples} or a scalar, but it gave "
+            f"{jnp.shape(values)}; if an example has several axes (an image), pass example_ndim"
+        )
+    return values
+
+
+def outputs(
+    name: str,
+    function: Callable[..., Any],
+    *examples: Any,
+    shape: tuple[int, ...] | None = None,
+    is_differentiated: bool = False,
+) -> Any:
+    """Returns the shapes of what ``function`` returns for ONE example, without running it.
+
+    An error about shapes becomes one that says what to do; ``shape``, that of the whole of ``x``,
+    helps to find that out. Any other error that the function raises keeps its class and traceback
+    and gets a note that says how it was called.
     """
     callable_(name, function)
-    shown = ", ".join(f"{e.dtype}{list(e.shape)}" for e in examples)
     try:
-        out = jax.eval_shape(function, *examples)
+        with _batch_layers.recorded_normalisations() as normalisations:
+            jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*examples)
     except Exception as error:
-        error.add_note(
-            f"jaxae called {name} with one example, {shown}, under jax.vmap. Batch axes are "
-            "taken off before; if an example has several axes (an image), pass example_ndim. "
-            "A module with state (BatchNorm, Dropout) must be passed in evaluation mode, as a "
-            "pure function of the example."
-        )
-        raise
-    if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
-        found = f"{out.dtype}{list(out.shape)}" if hasattr(out, "dtype") else _shown(out)
-        raise TypeError(f"{name} must return one floating array, but for {shown} it gave {found}")
+        text, says = _leaves(examples), _advice.first_line(error).rstrip(".")
+        if isinstance(error, NameError) and "axis name" in str(error):
+            remedy = _batch_layers.PER_EXAMPLE
+        elif _remedies.is_about_shapes(error):
+            remedy = _remedies.of_failure(name, function, examples[-1], shape)
+        else:
+            error.add_note(
+                f"jaxae called {name} with one example, {text}, under jax.vmap. Batch axes are "
+                "taken off before; if an example has several axes (an image), pass example_ndim. "
+                "A module with state (BatchNorm, Dropout) must be passed in evaluation mode, as a "
+                "pure function of the example (docs/recipes.md)."
+            )
+            raise
+        one = {"encode": "ONE example, ", "decode": "ONE code, "}.get(name, "")
+        raise ValueError(f"{name} gets {one}{text}, and fails: {says}; {remedy}") from error
+    if name in ("encode", "decode"):
+        batch = () if shape is None else shape[: len(shape) - len(examples[0].shape)]
+        found = (name, normalisations, jaxpr, math.prod(batch))
+        _batch_layers.check(*found, is_differentiated=is_differentiated)
     return out
 
 
-def code_shape(encode: Callable[[Array], Array], example: Any) -> jax.ShapeDtypeStruct:
-    """Returns the shape ``(k,)`` of the code of one example."""
-    code = output_shape("encode", encode, example)
+def output_shape(
+    name: str, function: Callable[..., Any], *examples: Any, **options: Any
+) -> jax.ShapeDtypeStruct:
+    """Returns the shape of the one floating array that ``function`` returns, as :func:`outputs`."""
+    out = outputs(name, function, *examples, **options)
+    if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
+        found = _leaves(out) if hasattr(out, "dtype") else _advice.shown(out)
+        text = _leaves(examples)
+        raise TypeError(f"{name} must return one floating array, but for {text} it gave {found}")
+    return out
+
+
+def _leaves(examples: Any) -> str:
+    """Returns dtypes and shapes, such as ``float32[3]``."""
+    return ", ".join(f"{e.dtype}{list(e.shape)}" for e in jax.tree.leaves(examples))
+
+
+def code_shape(
+    encode: Callable[[Array], Array],
+    example: Any,
+    shape: tuple[int, ...] | None = None,
+    *,
+    is_differentiated: bool = False,
+) -> jax.ShapeDtypeStruct:
+    """Returns the shape ``(k,)`` of the code of one example of ``x``, which has a ``shape``."""
+    code = output_shape("encode", encode, example, shape=shape, is_differentiated=is_differentiated)
     if len(code.shape) != 1:
+        remedy = _remedies.of_code(encode, code, example, shape)
         raise ValueError(
             f"encode must map one example to one code of shape (k,), but for one example of shape "
-            f"{example.shape} it gave {code.shape}; flatten it, or set example_ndim"
+            f"{example.shape} it gave {code.shape}; {remedy}"
         )
     return code
 
 
 def autoencoder(
-    encode: Callable[[Array], Array], decode: Callable[[Array], Array], example: Any
+    encode: Callable[[Array], Array],
+    decode: Callable[[Array], Array],
+    example: Any,
+    shape: tuple[int, ...] | None = None,
 ) -> None:
     """Checks on one example that ``decode`` undoes the change of shape of ``encode``."""
-    x_hat = output_shape("decode", decode, code_shape(encode, example))
+    x_hat = output_shape("decode", decode, code_shape(encode, example, shape))
     if x_hat.shape != example.shape:
         raise ValueError(
             f"decode must return an example of shape {example.shape}, but it gave {x_hat.shape}"
+            f"{_remedies.reshaping(x_hat, example)}"
         )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) < 60 else text[:57] + '...'} ({type(value).__name__})"

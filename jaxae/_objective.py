@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
+from jaxae._remedies import reshaping
 
 Encode: TypeAlias = Callable[[Array], Array]
 Decode: TypeAlias = Callable[[Array], Array]
@@ -17,25 +18,43 @@ Reconstruction: TypeAlias = Callable[[Array, Array], Array]
 
 
 def inputs(
-    encode: Encode, decode: Decode, reconstruction: Reconstruction, x: Array, example_ndim: int
+    encode: Encode,
+    decode: Decode,
+    reconstruction: Reconstruction,
+    x: Array,
+    example_ndim: int,
+    sample_code: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Array, int]:
     """Returns ``x`` and how many batch axes it has, after checking that the parts fit."""
     x = _checks.floating("x", x)
-    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
-    example = one_example(x, batch_ndim)
-    output = _checks.output_shape("decode", decode, _checks.code_shape(encode, example))
+    batch = _checks.batch_shape("x", x, example_ndim)
+    example = one_example(x, len(batch))
+    if sample_code is None:
+        code = _checks.code_shape(encode, example, x.shape)
+    else:
+        drawn_from = _checks.outputs("encode", encode, example, shape=x.shape)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        code = _checks.output_shape("sample_code", sample_code, key, drawn_from)
+        if len(code.shape) != 1:
+            raise ValueError(f"sample_code must draw one code (k,), but it gave {code.shape}")
+    output = _checks.output_shape("decode", decode, code, shape=(*batch, *code.shape))
     try:
-        _checks.output_shape("reconstruction", reconstruction, output, example)
+        loss = _checks.output_shape("reconstruction", reconstruction, output, example)
     except Exception as error:
         if output.shape == example.shape:
             raise
         raise ValueError(
             f"decode must return what reconstruction takes, here an example of shape "
-            f"{example.shape}, but it gave {output.shape}"
+            f"{example.shape}, but it gave {output.shape}{reshaping(output, example)}"
         ) from error
+    if loss.size > max(output.size, example.size):  # (d, 1) and (d,) make (d, d)
+        raise ValueError(
+            f"reconstruction must compare entry with entry, but of {output.shape} and "
+            f"{example.shape} it made {loss.shape}{reshaping(output, example)}"
+        )
     if not isinstance(x, jax.core.Tracer) and x.size:
         _check_targets(reconstruction, output, x, example.shape)
-    return x, batch_ndim
+    return x, len(batch)
 
 
 def _check_targets(

@@ -210,7 +210,7 @@ def reconstruction_contractive_penalty(
     """
     x = _checks.floating("x", x)
     example = one_example(x, len(_checks.batch_shape("x", x, example_ndim)))
-    _checks.output_shape("decode", decode, _checks.code_shape(encode, example))
+    _checks.output_shape("decode", decode, _checks.code_shape(encode, example, x.shape))
     through = lambda x_i: decode(encode(x_i)).reshape(-1)
     return contractive_penalty(through, x, chunk_size=chunk_size, example_ndim=example_ndim)
 
@@ -364,7 +364,8 @@ def _inputs(
     if chunk_size is not None:
         _checks.integer("chunk_size", chunk_size, low=1)
     example = one_example(x, len(batch))
-    return x, batch, example, _checks.code_shape(encode, example)
+    code = _checks.code_shape(encode, example, x.shape, is_differentiated=True)
+    return x, batch, example, code
 
 
 def _plan(

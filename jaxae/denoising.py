@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks, _draws
+from jaxae import _advice, _checks, _draws
 from jaxae._batching import one_example, over_batch
 from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs
 from jaxae.corruption import Corruption, corrupt_batch
@@ -87,8 +87,7 @@ def denoising_loss(
         _checks.callable_("sample_code", sample_code)
         draw = lambda key_i, x_i: sample_code(key_i, encode(x_i))
         key, code_key = jax.random.split(key)
-    encode_one = lambda x_i: draw(code_key, x_i)
-    x, batch_ndim = inputs(encode_one, decode, reconstruction, x, example_ndim)
+    x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim, sample_code)
     with jax.named_scope("corruption"):
         if weights is None:
             x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
@@ -315,7 +314,9 @@ def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Ar
 def _check_emphasis(emphasis: Any) -> tuple[Array, Array]:
     """Returns the weights of corrupted and of other entries."""
     if not isinstance(emphasis, tuple | list) or len(emphasis) != 2:
-        raise ValueError(f"emphasis must be a pair (alpha, beta), but it is {emphasis!r}")
+        raise ValueError(
+            f"emphasis must be a pair (alpha, beta), but it is {_advice.shown(emphasis)}"
+        )
     dtype = jnp.result_type(float)
     alpha, beta = (
         _checks.number(f"emphasis {name}", weight, dtype, low=0.0)

@@ -105,6 +105,7 @@ def shuffled_order(
     _checks.prng_key("key", key)
     n = _checks.integer("n", n, low=1, high=2**31 - 1)
     if positions is not None:
+        _checks.unmasked("positions", positions)
         if not jnp.issubdtype(dtype := getattr(positions, "dtype", object), jnp.integer):
             raise TypeError(f"positions must be an array of integers, but its dtype is {dtype}")
         positions = _within(positions, n)  # beyond them it could go around for ever

@@ -246,7 +246,7 @@ def jacobian_singular_values(
     x = _checks.floating("x", x)
     batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
     example = one_example(x, batch_ndim)
-    (k,) = _checks.code_shape(encode, example).shape
+    (k,) = _checks.code_shape(encode, example, x.shape, is_differentiated=True).shape
 
     def spectrum(x_i: Array) -> Array:
         jacobian = jax.jacfwd(encode)(x_i).reshape(k, example.size)
@@ -303,7 +303,7 @@ def contraction_curve(
     if radii.ndim != 1:
         raise ValueError(f"radii must have one axis, but its shape is {radii.shape}")
     batch = _checks.batch_shape("x", x, example_ndim)
-    _checks.code_shape(encode, one_example(x, len(batch)))
+    _checks.code_shape(encode, one_example(x, len(batch)), x.shape)
 
     def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
         x_i, u = _checks.widen(x_i), _checks.widen(_draws.normal(key_i, x_i))

@@ -97,10 +97,14 @@ class DenseAutoencoder(nn.Module):
 
     def encode(self, x_i: Float[Array, " *example"]) -> Float[Array, " k"]:
         """Returns the code of one example."""
+        x_i = _checks.floating("x_i", x_i)
+        if x_i.size != math.prod(self.example_shape):
+            raise ValueError(_not_one("x_i", "example", tuple(self.example_shape), x_i))
         return self._stack(self.encoder_layers, x_i.reshape(-1), self.code_activation)
 
     def decode(self, code: Float[Array, " k"]) -> Float[Array, " *example"]:
         """Returns the decoder's output for one code, in the shape of an example."""
+        code = _one_code(code, self.code_dim)
         flat = self._stack(self.decoder_layers, code, self.output_activation)
         return flat.reshape(tuple(self.example_shape))
 
@@ -188,14 +192,16 @@ class ConvAutoencoder(nn.Module):
 
     def encode(self, x_i: Float[Array, "h w c"]) -> Float[Array, " k"]:
         """Returns the code of one image."""
-        h = x_i
+        h = _checks.floating("x_i", x_i)
+        if h.shape != tuple(self.example_shape):
+            raise ValueError(_not_one("x_i", "example", tuple(self.example_shape), h))
         for conv in self.down:
             h = _activate(self.activation, conv(h))
         return _activate(self.code_activation, self.to_code(h.reshape(-1)))
 
     def decode(self, code: Float[Array, " k"]) -> Float[Array, "h w c"]:
         """Returns the decoder's output (H, W, C) for one code."""
-        h = _activate(self.activation, self.from_code(code))
+        h = _activate(self.activation, self.from_code(_one_code(code, self.code_dim)))
         h = h.reshape(*self.sides[-1], self.channels[-1])
         targets = list(reversed(self.sides[:-1]))
         for stage, (conv, (height, width)) in enumerate(zip(self.up, targets, strict=True)):
@@ -252,6 +258,21 @@ def as_functions(model: DenseAutoencoder | ConvAutoencoder) -> AutoencoderFuncti
         return model.apply({"params": params}, code, method="decode")  # type: ignore[return-value]
 
     return AutoencoderFunctions(init, encode, decode)
+
+
+def _one_code(code: Array, code_dim: int) -> Array:
+    """Returns a code, if it is one of this model."""
+    code = _checks.floating("code", code)
+    if code.shape != (code_dim,):
+        raise ValueError(_not_one("code", "code", (code_dim,), code))
+    return code
+
+
+def _not_one(name: str, what: str, shape: tuple[int, ...], found: Array) -> str:
+    return (
+        f"{name} must be ONE {what} of shape {shape}, but its shape is {found.shape}; "
+        "for a batch wrap the function in jax.vmap"
+    )
 
 
 def _activate(activation: Activation, h: Array) -> Array:

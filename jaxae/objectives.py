@@ -75,7 +75,10 @@ def sparse_loss(
 
     .. math:: L(x, \mathrm{dec}(z)) + \lambda \, \Omega(z), \quad z = \mathrm{enc}(x)
 
-    with :math:`\lambda` = ``weight`` and :math:`\Omega` = ``penalty``.
+    with :math:`\lambda` = ``weight`` and :math:`\Omega` = ``penalty``. With free filters the weight
+    of the L1 norm means nothing: codes shrink and filters grow (to norm 8 at weight 1), at no cost
+    for the reconstruction. Keep the filters at norm 1 with :func:`jaxae.unit_norm`, or weigh each
+    unit by the norm of its filter, with :func:`jaxae.decoder_weighted_l1_penalty` as ``penalty``.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.

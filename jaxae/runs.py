@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from jaxae import _checks, _driver, _hosts
+from jaxae import _advice, _checks, _driver, _hosts
 from jaxae._optimizers import Optimizer
 from jaxae._program import Run
 from jaxae.snapshots import Checkpoints
@@ -250,7 +250,7 @@ def sweep_method() -> str:
 def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[int, int]]:
     """Returns the data, and how many epochs are behind the start and at the end."""
     if not isinstance(run, Run):
-        raise TypeError(f"run must be what jaxae.make_run returned, but it is {run!r}")
+        raise TypeError(f"run must be what jaxae.make_run returned, but it is {_advice.shown(run)}")
     first = _checks.integer("first_epoch", first_epoch, low=0)
     count = _checks.integer("epochs", epochs, low=1)
     span = first, first + count

@@ -13,6 +13,7 @@ decides what they sample:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -65,7 +66,7 @@ def reconstruction_field(
     """
     x = _checks.floating("x", x)
     batch = _checks.batch_shape("x", x, example_ndim)
-    _checks.autoencoder(encode, decode, one_example(x, len(batch)))
+    _checks.autoencoder(encode, decode, one_example(x, len(batch)), x.shape)
     return _wide_field(encode, decode, x, len(batch)).astype(x.dtype)
 
 
@@ -357,17 +358,18 @@ def tangent_transition(
 
 
 def _check_schedule(schedule: PyTree, steps: int) -> PyTree:
-    arrays = jax.tree.map(jnp.asarray, schedule)
+    arrays = jax.tree.map(partial(_checks.array, "schedule"), schedule)
     shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
     if not shapes or any(shape[:1] != (steps,) for shape in shapes):
         raise ValueError(
             f"schedule must be arrays with a leading axis of {steps}, one entry for each step, "
-            f"but their shapes are {shapes}"
+            f"but their shapes are {shapes[:4]}"
         )
     return arrays
 
 
 def _check_fixed(fixed: Any, x: Array, batch_ndim: int) -> Array:
+    _checks.unmasked("fixed", fixed)
     if not hasattr(fixed, "dtype") or fixed.dtype != bool:
         raise TypeError("fixed must be a boolean array, which says what stays")
     if fixed.shape not in (x.shape, x.shape[batch_ndim:]):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxae import _checks
+from jaxae import _advice, _checks
 
 _AXIS = "data"
 
@@ -43,7 +43,9 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         found = list(devices)
         if not found or not all(isinstance(device, jax.Device) for device in found):
-            raise ValueError(f"devices must be devices of JAX, at least one, but it is {devices!r}")
+            raise ValueError(
+                f"devices must be devices of JAX, at least one, but it is {_advice.shown(devices)}"
+            )
     elif devices is not None:
         count = _checks.integer("devices", devices, low=1)
         if count > len(found):

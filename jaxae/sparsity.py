@@ -216,6 +216,7 @@ def dead_unit_loss(
     """
     code, residual = _checks.codes(code), _checks.floating("residual", residual)
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
+    _checks.unmasked("is_dead", is_dead)
     if not hasattr(is_dead, "dtype") or is_dead.dtype != bool:
         raise TypeError("is_dead must be a boolean array, one entry for each unit")
     if is_dead.shape != code.shape[-1:]:
@@ -230,7 +231,7 @@ def dead_unit_loss(
             f"but its shape is {residual.shape}"
         )
     example = one_example(residual, batch_ndim)
-    output = _checks.output_shape("decode", decode, one_example(code, batch_ndim))
+    output = _checks.output_shape("decode", decode, one_example(code, batch_ndim), shape=code.shape)
     if output.shape != example.shape:
         raise ValueError(
             f"decode must return an example of shape {example.shape}, but it gave {output.shape}"

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _optimizers
+from jaxae._batching import one_example
 from jaxae._optimizers import Optimizer
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
@@ -174,7 +175,7 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
         state: TrainState, key: PRNGKeyArray, x: Array, *settings: Any
     ) -> tuple[TrainState, Array]:
         def mean_loss(params: Any) -> Array:
-            return jnp.mean(loss(params, key, x, *settings))
+            return jnp.mean(_checks.loss_values(loss(params, key, x, *settings), x))
 
         value, grads = jax.value_and_grad(mean_loss)(state.params)
         with jax.named_scope("optimizer"):  # named for a profile
@@ -391,5 +392,6 @@ def evaluate(
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         shapes = [array.shape for array in arrays]
         raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
+    _checks.outputs("metric", metric, *(one_example(array, 1) for array in arrays))
     values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)

@@ -1,11 +1,14 @@
 """Trained autoencoders: loaded from checkpoints, exported, and run without this library."""
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -20,6 +23,11 @@ import jaxae
 from experiments import export
 from experiments.common import checkpoints, command_line, trained
 from experiments.common.errors import InputError
+from experiments.copying import networks as copying
+from experiments.dictionaries import networks as dictionaries
+from experiments.pretraining import methods
+from experiments.samplers import conditional
+from experiments.sparse_codes import networks as sparse
 
 DENSE = jaxae.DenseAutoencoder((12,), 5, hidden_dims=(7,), output_activation=nn.sigmoid)
 CONV = jaxae.ConvAutoencoder((8, 6, 1), 4, channels=(3,), code_activation=nn.sigmoid)
@@ -29,15 +37,17 @@ OTHER = jaxae.DenseAutoencoder((12,), 5, activation=jnp.sin)
 
 def params_of(model, seed=0):
     """Returns weights with biases that are not 0."""
-    params = jaxae.as_functions(model).init(jax.random.key(seed))
-    return jax.tree.map(lambda leaf: leaf + 0.1, params)
+    random = np.random.default_rng(seed)
+    like = jax.eval_shape(trained.functions_of(model).init, jax.random.key(0))
+    draw = lambda leaf: jnp.asarray(random.normal(0.1, 0.4, leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, like)
 
 
 def save(folder, name, model, *, losses=(3.0,), seed=0):
     """Writes a checkpoint for each loss, after 1, 2, ... epochs; the weights are of that seed."""
     options = {"identity": {"experiment": "none"}, "environment": {}, "every": 1}
     store = checkpoints.Checkpoints(folder, is_resumed=True, say=pytest.fail, **options)
-    view = store.of([name], trained.describe(model))
+    view = store.of([name], [trained.describe(model)])
     for epoch in range(1, len(losses) + 1):
         params = jax.tree.map(np.asarray, params_of(model, seed + epoch))
         state = jaxae.TrainState(params, (), np.int32(epoch))
@@ -188,7 +198,7 @@ def test_a_network_of_ones_own_is_refused_in_one_line(tmp_path):
     assert trained.describe(OTHER) is None
     assert trained.describe(None) is None
     place = save(tmp_path, "m", OTHER)
-    with pytest.raises(InputError, match=r"experiments\.none puts together itself"):
+    with pytest.raises(InputError, match=r"experiments\.none says not how its network is built"):
         trained.load(place)
 
 
@@ -261,3 +271,132 @@ def test_the_folder_of_a_run_a_model_and_a_checkpoint(run, tmp_path):
     assert names(run / "checkpoints" / "conv") == ["conv"]
     assert names(run / "checkpoints" / "conv" / "000001") == ["conv"]
     assert names(tmp_path) == []
+
+
+# Networks that experiments put together themselves.
+
+PLAN = sparse.Plan(
+    shape=(12,),
+    raw=(jnp.ones((4, 12)), jnp.ones((4, 12))),
+    centred=(jnp.ones((4, 12)), jnp.ones((4, 12))),
+    labels=None,
+    code_dim=5,
+    weights=(0.0, 0.1),
+    top_k=(1, 3),
+    learning_rate=0.1,
+    batch_size=2,
+    devices=1,
+    epochs=1,
+    seed=0,
+    num_seeds=1,
+)
+SETTINGS = {
+    "L1": sparse.Setting(0.1),
+    "free": sparse.Setting(0.1, is_free=np.bool_(True)),
+    "top-k": sparse.Setting(0.0, np.int32(2)),
+}
+
+
+def of_sparse(setting, family, monkeypatch):
+    """Returns what is saved of a network of experiments.sparse, and its functions."""
+    monkeypatch.setattr(sparse, "Family", lambda *args: args)
+    _, encode, decode, *_, of_setting = family(PLAN)
+    bound = lambda function, params: lambda v: function(params, setting, v)
+    return of_setting(setting), lambda params: (bound(encode, params), bound(decode, params))
+
+
+def of_dictionary(kind, setting):
+    schedule = dictionaries.Schedule(5, 0.1, 2, 1, 1)
+    family = dictionaries.Family(dictionaries.KINDS[kind], 12, (1, 3), schedule, 4)
+    decode = lambda params, code: code @ params["atoms"] + params["decoder_bias"]
+    value = jnp.float32(setting)
+    functions = lambda p: (lambda x_i: family.code(p, value, x_i), lambda z: decode(p, z))
+    return family._network(setting), functions
+
+
+def of_levels(network):
+    kind, levels = conditional.POINTS, conditional.Levels(0.1, 1.0)
+    options = {"learning_rate": 0.1, "steps": 1, "batch_size": 2}
+    denoiser = conditional.Denoiser(network, kind, levels, **options)
+    return denoiser.model, denoiser.bound
+
+
+def of_copying():
+    """Returns the model of a relu code, whose slope below 0 is a setting while it is trained."""
+    images = SimpleNamespace(train=jnp.ones((4, 12)), axes=np.eye(12))
+    networks = copying.Networks(images, copying.CommonConfig(), {"epochs": 1, "code_dim": 5})
+
+    def functions(params):
+        encode, decode = networks._plain.bound(params)
+        return copying.activated(encode, copying.SLOPES["relu"]), decode
+
+    return networks._models["relu"], functions
+
+
+def of_layer():
+    """Returns the k-sparse layer of experiments.feature_learning."""
+    keep = methods.activation("k-sparse", 2)
+    model = jaxae.DenseAutoencoder((12,), 5, code_activation=keep, tied=True)
+    bound = lambda params: [partial(f, params) for f in jaxae.as_functions(model)[1:]]
+    return model, bound
+
+
+OWN = {
+    **{name: partial(of_sparse, setting, sparse.relu_family) for name, setting in SETTINGS.items()},
+    "KL": partial(of_sparse, sparse.Setting(0.1), sparse.sigmoid_family),
+    "dictionary, L1": lambda _: of_dictionary("L1, free atoms", 0.3),
+    "dictionary, top-k": lambda _: of_dictionary("top-k", 1.0),
+    "copying": lambda _: of_copying(),
+    "feature learning": lambda _: of_layer(),
+    "points": lambda _: of_levels(conditional.Scaled((5, 4), 12, 0.7)),
+    "pixels": lambda _: of_levels(conditional.OfPixels((5,), 12, 0.7)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_network_of_every_experiment_is_loaded(name, tmp_path, monkeypatch):
+    model, bound = OWN[name](monkeypatch)
+    loaded = trained.load(save(tmp_path, "m", model))
+    description = json.loads(json.dumps(trained.describe(model)))
+    assert trained.describe(loaded.model) == description
+    encode, decode = bound(params_of(model, 1))
+    level = (jnp.float32(0.5),) if name in ("points", "pixels") else ()
+    x_i = jax.random.uniform(jax.random.key(5), (12,))
+    code = loaded.encode(x_i, *level)
+    np.testing.assert_allclose(code, encode(x_i, *level), rtol=1e-5, atol=1e-6)
+    assert np.asarray(code).any()
+    x_hat = loaded.decode(code, *level)
+    np.testing.assert_allclose(x_hat, decode(code, *level), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_of_an_experiment_is_exported_and_loaded_again(tmp_path, monkeypatch):
+    model, _ = OWN["top-k"](monkeypatch)
+    loaded = trained.load(save(tmp_path, "m", model))
+    trained.export(loaded, tmp_path / "out")
+    again = trained.load(tmp_path / "out")
+    x_i = jax.random.uniform(jax.random.key(5), (12,))
+    np.testing.assert_array_equal(again.encode(x_i), loaded.encode(x_i))
+    assert again.model.takes == "pixels minus their mean over the training images"
+    told, _ = OWN["points"](monkeypatch)
+    with pytest.raises(InputError, match="told how strong the noise is"):
+        trained.export(trained.load(save(tmp_path, "told", told)), tmp_path / "told-out")
+    assert not (tmp_path / "told-out").exists()
+
+
+@pytest.mark.parametrize("make", ["os:system", "experiments.export:main", "experiments.no:way", 3])
+def test_a_file_names_no_function_but_those_that_make_networks(make):
+    fields = {"arguments": {}, "example_shape": [1], "takes": "", "param_dtype": "float32"}
+    with pytest.raises(ValueError, match="no model of this library"):
+        trained.build({"class": "Network", "make": make, **fields})
+
+
+def test_every_network_but_a_classifier_says_what_it_can_be_built_from():
+    without = []
+    folder = Path(trained.__file__).parents[1]
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/*.py")]):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)) if ".checkpoints(" in source else ():
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if is_call and node.func.attr == "checkpoints" and len(node.args) < 2:
+                without.append(path.name)
+    assert without == ["filters.py", "judge.py"]  # a probe and the judge of samples

@@ -95,7 +95,7 @@ class Checkpoints:
     def of(
         self,
         names: Sequence[str],
-        model: dict[str, Any] | None = None,
+        models: Sequence[dict[str, Any] | None] | None = None,
         *,
         any_length: int | None = None,
     ) -> jaxae.Checkpoints:
@@ -103,7 +103,7 @@ class Checkpoints:
 
         Args:
           names: what they are called.
-          model: what all of them can be built from again, or None.
+          models: what each of them can be built from again, or None.
           any_length: how many epochs they are trained, if a longer training begins with the very
             steps of a shorter one; None where the steps depend on the number of epochs.
 
@@ -111,12 +111,13 @@ class Checkpoints:
           ValueError: if a name was given before.
         """
         folders = [_folder_name(name) for name in names]
-        header = {"model": model, "epochs": self._epochs}
+        described = [None] * len(folders) if models is None else models
+        headers = [{"model": model, "epochs": self._epochs} for model in described]
         with self._turn:
             known = {folder.lower() for folder in [*self._headers, *folders]}  # as on macOS
             if len(known) < len(self._headers) + len(folders):
                 raise ValueError(f"two models of a run are called alike: {folders}")
-            self._headers |= dict.fromkeys(folders, header)
+            self._headers |= dict(zip(folders, headers, strict=True))
             if self._is_resumed:
                 self._adapt_length(folders, any_length)
         return _OfModels(self, folders)

@@ -175,15 +175,17 @@ class Run:
 
         Args:
           names: what they are called.
-          model: the module of all of them, where it is one of ``jaxae.models`` that takes the data
-            as they are; then they can be loaded for use.
+          model: one of ``jaxae.models`` or a ``trained.Network``, so that ``trained.load`` can load
+            them; a list where each has its own; None for what is no autoencoder.
           any_length: how many epochs they are trained, if a longer training begins with the very
             steps of a shorter one: the step size is constant, and nothing comes of another
             training. Then ``--resume`` with more ``--epochs`` goes on; otherwise it trains anew.
         """
         assert self._checkpoints is not None
-        described = trained.describe(model)
-        return self._checkpoints.of(list(names), described, any_length=any_length)
+        names = list(names)
+        models = model if isinstance(model, list) else [model] * len(names)
+        described = [trained.describe(one) for one in models]
+        return self._checkpoints.of(names, described, any_length=any_length)
 
     def __exit__(
         self,

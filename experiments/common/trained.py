@@ -12,6 +12,8 @@ JAX reads such programs for half a year at least; the weights stay readable.
 """
 
 import dataclasses
+import importlib
+import inspect
 import json
 from collections.abc import Callable
 from functools import partial
@@ -37,19 +39,54 @@ _ACTIVATIONS: dict[str, Any] = {
     name: getattr(nn, name)
     for name in ("relu", "sigmoid", "tanh", "softplus", "gelu", "elu", "selu", "silu", "leaky_relu")
 } | {"jnp.tanh": jnp.tanh}
+_TOP_K = "keep_top_k "  # followed by k
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _WEIGHTS = "model.safetensors"
 SAYS = "model.json"  # what an exported model says of itself
+
+
+_MAKERS: dict[str, Callable[..., jaxae.AutoencoderFunctions]] = {}  # by module and name
+
+
+def makes_network(
+    function: Callable[..., jaxae.AutoencoderFunctions],
+) -> Callable[..., jaxae.AutoencoderFunctions]:
+    """Registers a function of a module of ``experiments`` whose networks can be loaded.
+
+    A checkpoint names the function; no other one is ever called for what a file says.
+    """
+    _MAKERS[f"{function.__module__}:{function.__name__}"] = function
+    return function
+
+
+class Network(NamedTuple):
+    """An autoencoder that an experiment puts together itself.
+
+    Attributes:
+      make: function that :func:`makes_network` registered; it returns ``init``, ``encode`` and
+        ``decode``.
+      arguments: of ``make``, values of JSON.
+      example_shape: shape of one example.
+      takes: what an example is, where it is not the data as they are.
+      param_dtype: dtype of the parameters.
+    """
+
+    make: Callable[..., jaxae.AutoencoderFunctions]
+    arguments: dict[str, Any]
+    example_shape: tuple[int, ...]
+    takes: str = "the data as they are"
+    param_dtype: Any = jnp.float32
 
 
 class TrainedAutoencoder(NamedTuple):
     """An autoencoder with its weights.
 
     Attributes:
-      encode: one example to one code ``(k,)``.
-      decode: one code to one decoder output.
+      encode: one example to one code ``(k,)``; of a network that is told how strong the noise is
+        ``encode(x_i, stddev)``.
+      decode: one code to one decoder output, or ``decode(code, stddev)``.
       params: the parameters, a pytree.
-      model: the module that they belong to.
+      model: the module that they belong to, or a :class:`Network`.
       about: how it was trained: epochs, loss, settings and versions.
     """
 
@@ -66,6 +103,11 @@ def describe(model: Any) -> dict[str, Any] | None:
     How its weights were drawn is left out.
     """
     kind = type(model).__name__
+    if isinstance(model, Network):
+        maker = f"{model.make.__module__}:{model.make.__name__}"
+        fields: dict[str, Any] = {"make": maker, "example_shape": list(model.example_shape)}
+        fields["param_dtype"] = np.dtype(model.param_dtype).name
+        return {"class": kind, **model._asdict(), **fields}
     if _MODELS.get(kind) is not type(model):
         return None
     found: dict[str, Any] = {"class": kind}
@@ -76,12 +118,40 @@ def describe(model: Any) -> dict[str, Any] | None:
         if field.name == "param_dtype":
             value = np.dtype(value).name
         elif value is not None and field.name.endswith("activation"):
-            names = [name for name, known in _ACTIVATIONS.items() if known is value]
-            if not names:
+            value = _activation_name(value)
+            if value is None:
                 return None
-            value = names[0]
         found[field.name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def _activation_name(activation: Any) -> str | None:
+    """Returns what an activation is called in a description, or None for an unknown one."""
+    if isinstance(activation, partial) and activation.func is jaxae.keep_top_k:
+        return f"{_TOP_K}{activation.keywords['k']}"
+    return next((name for name, known in _ACTIVATIONS.items() if known is activation), None)
+
+
+def _activation(name: str) -> Any:
+    if name.startswith(_TOP_K):
+        return partial(jaxae.keep_top_k, k=int(name.removeprefix(_TOP_K)))
+    return _ACTIVATIONS[name]
+
+
+def _build_network(fields: dict[str, Any]) -> Network:
+    """Returns the network of a description, whose experiment is imported if need be."""
+    module = fields["make"].partition(":")[0]
+    if fields["make"] not in _MAKERS and module.startswith("experiments."):
+        importlib.import_module(module)
+    make, shape = _MAKERS[fields.pop("make")], tuple(fields.pop("example_shape"))
+    return Network(make=make, example_shape=shape, **fields)
+
+
+def functions_of(model: Any) -> jaxae.AutoencoderFunctions:
+    """Returns ``init``, ``encode`` and ``decode`` of a model."""
+    if isinstance(model, Network):
+        return model.make(**model.arguments)
+    return jaxae.as_functions(model)
 
 
 def build(description: dict[str, Any]) -> Any:
@@ -92,15 +162,19 @@ def build(description: dict[str, Any]) -> Any:
     """
     try:
         fields = dict(description)
-        make = _MODELS[fields.pop("class")]
+        kind = fields.pop("class")
+        if kind == Network.__name__:
+            fields["param_dtype"] = jnp.dtype(fields["param_dtype"])
+            return _build_network(fields)
+        make = _MODELS[kind]
         for name, value in fields.items():
             if value is not None and name.endswith("activation"):
-                fields[name] = _ACTIVATIONS[value]
+                fields[name] = _activation(value)
             elif isinstance(value, list):
                 fields[name] = tuple(value)
         fields["param_dtype"] = jnp.dtype(fields["param_dtype"])
         return make(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ImportError, ValueError) as error:
         raise ValueError(f"no model of this library: {description}") from error
 
 
@@ -113,8 +187,7 @@ def load(path: str | Path, *, best: bool = False) -> TrainedAutoencoder:
       best: of several checkpoints the one with the least training loss instead.
 
     Raises:
-      InputError: if there is none, it is damaged, or of a network that is no model of this
-        library.
+      InputError: if there is none, it is damaged, or of a classifier.
     """
     path = Path(path)
     if (path / SAYS).is_file():
@@ -137,7 +210,13 @@ def export(autoencoder: TrainedAutoencoder, folder: Path) -> None:
 
     Raises:
       OSError: if it cannot be written.
+      InputError: if the network takes more than an example.
     """
+    if len(inspect.signature(autoencoder.encode).parameters) > 1:
+        raise InputError(
+            f"{folder} is not written: a network that is told how strong the noise is has no "
+            "program of one input; use it by trained.load"
+        )
     whole.write_folder(folder, partial(_write, autoencoder), is_ours=is_export)
 
 
@@ -200,12 +279,12 @@ def _from_checkpoint(path: Path) -> TrainedAutoencoder:
     if manifest.get("model") is None:
         experiment = manifest["identity"].get("experiment")
         raise InputError(
-            f"checkpoint {path} is of a network that experiments.{experiment} puts together "
-            "itself; what is loaded are models of jaxae.models that take pixels"
+            f"checkpoint {path} of experiments.{experiment} says not how its network is built: it "
+            "is a classifier, or older than that; what is loaded are autoencoders"
         )
     try:
         model = build(manifest["model"])
-        like = jax.eval_shape(jaxae.as_functions(model).init, jax.random.key(0))
+        like = jax.eval_shape(functions_of(model).init, jax.random.key(0))
         names = [f".params{jax.tree_util.keystr(at)}" for at, _ in _leaves(like)]
         numbers = [manifest["leaves"].index(name) for name in names]
         leaves = [jnp.asarray(arrays[f"state_{number:04d}"]) for number in numbers]
@@ -217,7 +296,7 @@ def _from_checkpoint(path: Path) -> TrainedAutoencoder:
 
 
 def _bound(model: Any, params: Any, about: dict[str, Any]) -> TrainedAutoencoder:
-    functions = jaxae.as_functions(model)
+    functions = functions_of(model)
     like = jax.eval_shape(functions.init, jax.random.key(0))
     shapes = lambda tree: [(jax.tree_util.keystr(at), leaf.shape) for at, leaf in _leaves(tree)]
     if shapes(params) != shapes(like):

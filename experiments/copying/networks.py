@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +125,10 @@ class Networks:
             "devices": config.devices,
         }
         model = jaxae.DenseAutoencoder((d,), sizes["code_dim"], tied=True)
+        rectified = jaxae.DenseAutoencoder(
+            (d,), sizes["code_dim"], tied=True, code_activation=nn.relu
+        )
+        self._models = {"linear": model, "relu": rectified}  # what is loaded from a checkpoint
         self._plain = fitting.Trainer(model, plain_loss, **options)
         self._contractive = fitting.Trainer(model, contractive_loss, **options)
         self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
@@ -134,7 +139,9 @@ class Networks:
         """Returns a plain autoencoder, and its errors at some epochs of its training."""
         slope, trace = SLOPES[job.kind], {}
         plain = job.key, self._x, slope, 0.0, 0.0
-        until = lambda epoch: run.checkpoints([f"{_name(job)}_until-{epoch}"])
+        until = lambda epoch: run.checkpoints(
+            [f"{_name(job)}_until-{epoch}"], self._models[job.kind]
+        )
         options: Any = {"on_epoch": partial(_log_epoch, run, [job], 0), "checkpoints": until}
         for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
             trace[epoch] = self._errors(params, slope, job.probes.inputs)
@@ -143,7 +150,8 @@ class Networks:
     def train(self, jobs: Sequence[Job], run: Run) -> list[Any]:
         """Returns trained networks, with a contractive penalty or all without one."""
         options: Any = {"on_epoch": partial(_log_epoch, run, jobs)}
-        options["checkpoints"] = run.checkpoints(map(_name, jobs))
+        models = [self._models[job.kind] for job in jobs]
+        options["checkpoints"] = run.checkpoints(map(_name, jobs), models)
         keys = [job.key for job in jobs]
         slopes = [SLOPES[job.kind] for job in jobs]
         noise, sparsity, contraction = zip(*[job.strengths for job in jobs], strict=True)

@@ -19,6 +19,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import fitting, interrupts, plots
 from experiments.common.running import Run
+from experiments.common.trained import Network, makes_network
 from experiments.sparse_codes.units import unit_rows
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
@@ -100,6 +101,7 @@ class Family:
         self, kind: Kind, inputs: int, top_k: Sequence[int], schedule: Schedule, examples: int
     ) -> None:
         self.kind, self._inputs, self._schedule = kind, inputs, schedule
+        self._top_k = top_k
         steps = schedule.epochs * -(-examples // schedule.batch_size)
         self._warm_up = max(1.0, WARM_UP * steps)
         self._keepers: list[Callable[[Array], Array]] = [
@@ -172,17 +174,36 @@ class Family:
         start = jax.jit(jax.vmap(partial(fitting.fresh, init, self._optimizer)))
         states, train_keys = start(jnp.stack(list(keys)))
         options: Any = {"epochs": self._schedule.epochs, "on_epoch": on_epoch}
-        options["checkpoints"] = run.checkpoints(names)
+        options["checkpoints"] = run.checkpoints(names, [self._network(one) for one in settings])
         values = jnp.asarray(np.asarray(settings, np.float32))
         with interrupts.deferred():
             trained = jaxae.fit_many(self._run, states, train_keys, x, values, **options)
         return fitting.unstacked(trained.params, len(keys))
+
+    def _network(self, setting: float) -> Network:
+        """Returns what the network with a setting can be loaded as."""
+        arguments: dict[str, Any] = {"inputs": self._inputs, "units": self._schedule.units}
+        arguments["top_k"] = self._top_k[int(setting)] if self.kind.is_top_k else None
+        return Network(autoencoder, arguments, (self._inputs,), "examples as they were trained on")
 
     def measure(self, params: Any, setting: float, x: Array) -> dict[str, float]:
         """Returns what every network is measured by, on held-out examples."""
         with jax.default_matmul_precision("highest"):
             found = _measure(self, params, jnp.float32(setting), x)
         return {name: float(value) for name, value in found.items()}
+
+
+@makes_network
+def autoencoder(inputs: int, units: int, top_k: int | None) -> jaxae.AutoencoderFunctions:
+    """Returns a dictionary as an autoencoder, as it is loaded from a checkpoint."""
+
+    def encode(params: Any, x_i: Array) -> Array:
+        code = activations(params, x_i)
+        return code if top_k is None else jaxae.keep_top_k(code, k=top_k)
+
+    decode = lambda params, code: code @ params["atoms"] + params["decoder_bias"]
+    init = partial(initial, inputs=inputs, units=units)
+    return jaxae.AutoencoderFunctions(init, encode, decode)
 
 
 @partial(jax.jit, static_argnums=0)

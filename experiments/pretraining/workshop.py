@@ -167,7 +167,7 @@ class Workshop:
             trained = [init(key) for key in keys]
         else:
             names = [self._named(f"layer-{depth}", *job) for job in jobs]
-            options = self._options(names, f"layer {depth}", jobs)
+            options = self._options(names, f"layer {depth}", jobs, trainer.model)
             trained = trainer.fit_many(keys, x, [strength for _, strength in jobs], **options)
         return [((p["encoder_kernel_0"], p["encoder_bias_0"]),) for p in trained]
 
@@ -247,14 +247,18 @@ class Workshop:
         return f"{self.name}-{strength:g}_{what}_seed-{seed}"
 
     def _options(
-        self, names: Sequence[str], what: str, jobs: Sequence[tuple[int, float]]
+        self,
+        names: Sequence[str],
+        what: str,
+        jobs: Sequence[tuple[int, float]],
+        model: Any = None,
     ) -> dict[str, Any]:
         def on_epoch(job: int, epoch: int, loss: float) -> None:
             seed, strength = jobs[job]
             about = {"method": self.name, "strength": strength, "seed": seed, "training": what}
             self._run.log(f"{self.name}, {what}", **about, epoch=epoch, train_loss=loss)
 
-        return {"on_epoch": on_epoch, "checkpoints": self._run.checkpoints(names)}
+        return {"on_epoch": on_epoch, "checkpoints": self._run.checkpoints(names, model)}
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -96,15 +96,17 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
 
     keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
 
-    def options(name: str, any_length: int | None = None) -> dict[str, Any]:
+    def options(name: str, model: Any, any_length: int | None = None) -> dict[str, Any]:
         def on_epoch(seed: int, epoch: int, loss: float) -> None:
             about = {"part": "images", "model": name, "seed": seed}
             run.log(f"{name}, seed {seed}", **about, epoch=epoch, train_loss=loss)
 
         names = [f"{name.replace(' ', '-')}_seed-{seed}" for seed in range(sizes.seeds)]
-        return {"on_epoch": on_epoch, "checkpoints": run.checkpoints(names, any_length=any_length)}
+        checkpoints = run.checkpoints(names, model, any_length=any_length)
+        return {"on_epoch": on_epoch, "checkpoints": checkpoints}
 
-    params = {"annealed": denoiser.fit_many(keys, x, epochs=sizes.epochs, **options("annealed"))}
+    annealed = options("annealed", denoiser.model)
+    params = {"annealed": denoiser.fit_many(keys, x, epochs=sizes.epochs, **annealed)}
     losses = {
         "denoising chain": partial(walked, steps=1),
         "walkback": partial(walked, steps=WALK),
@@ -112,7 +114,7 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
     }
     for name, loss in losses.items():
         trainer = shallow(loss)
-        params[name] = trainer.fit_many(keys, x, **options(name, trainer.any_length))
+        params[name] = trainer.fit_many(keys, x, **options(name, trainer.model, trainer.any_length))
     return Networks(denoiser, trainer, params)
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import fitting, interrupts
+from experiments.common.trained import Network, makes_network
 
 
 class Levels(NamedTuple):
@@ -96,6 +97,26 @@ class OfPixels(Told):
         return self.decode(self.encode(x_i, stddev), stddev)
 
 
+@makes_network
+def told_autoencoder(
+    kind: str, hidden: Sequence[int], outputs: int, of_data: float
+) -> jaxae.AutoencoderFunctions:
+    """Returns such a network, as it is loaded: ``encode(params, x_i, stddev)``."""
+    network = {"Scaled": Scaled, "OfPixels": OfPixels}[kind](tuple(hidden), outputs, of_data)
+
+    def init(key: Array) -> Any:
+        return network.init(key, jnp.zeros(outputs), jnp.ones(()))["params"]
+
+    def encode(params: Any, x_i: Array, stddev: Any) -> Any:
+        return network.apply({"params": params}, x_i, stddev, method="encode")
+
+    def decode(params: Any, code: Array, stddev: Any) -> Any:
+        return network.apply({"params": params}, code, stddev, method="decode")
+
+    functions: Any = (init, encode, decode)  # which are told the level too
+    return jaxae.AutoencoderFunctions(*functions)
+
+
 class Kind(NamedTuple):
     """What the output of a network is.
 
@@ -153,6 +174,14 @@ class Denoiser:
 
         mesh = fitting.mesh_of(devices)
         self._run = jaxae.make_run(loss, self._optimizer, batch_size=batch_size, mesh=mesh)
+
+    @property
+    def model(self) -> Network:
+        """What the network can be loaded as."""
+        network = self._network
+        arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
+        arguments |= {"outputs": network.outputs, "of_data": network.of_data}
+        return Network(told_autoencoder, arguments, (network.outputs,))
 
     def bound(self, params: Any) -> tuple[Any, Any]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""

@@ -91,7 +91,7 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
 
     keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
     counted = jnp.zeros((STEPS_PER_EPOCH * sizes.batch_size, 1))
-    options: Any = {"on_epoch": on_epoch, "checkpoints": run.checkpoints(names)}
+    options: Any = {"on_epoch": on_epoch, "checkpoints": run.checkpoints(names, trainer.model)}
     trained = trainer.fit_many(keys, counted, epochs=sizes.epochs, **options)
     found: list[dict[str, Any]] = []
     for seed, (seed_key, params) in enumerate(zip(keys, trained, strict=True)):

@@ -14,6 +14,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import fitting, interrupts, records
 from experiments.common.running import Run
+from experiments.common.trained import Network, makes_network
 from experiments.sparse_codes import units
 
 KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
@@ -86,6 +87,7 @@ class Family:
       threshold: above which a unit counts as active.
       data: train and test images.
       plan: how they are trained.
+      of_setting: what the network with a setting can be loaded as.
     """
 
     def __init__(
@@ -97,10 +99,11 @@ class Family:
         threshold: float,
         data: tuple[Array, Array],
         plan: Plan,
+        of_setting: Callable[[Setting], Any],
     ) -> None:
         steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
         self._optimizer = optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps))
-        self._data, self._plan = data, plan
+        self._data, self._plan, self._of_setting = data, plan, of_setting
         self._init = jaxae.as_functions(model).init
 
         def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
@@ -138,7 +141,8 @@ class Family:
         label = lambda member: "" if member.label is None else f"_{member.label:g}"
         names = (f"{member.method}{label(member)}_seed-{seed}" for member, seed in jobs)
         options: Any = {"epochs": plan.epochs, "on_epoch": on_epoch}
-        options["checkpoints"] = run.checkpoints(names)
+        models = [self._of_setting(member.setting) for member, _ in jobs]
+        options["checkpoints"] = run.checkpoints(names, models)
         with interrupts.deferred():
             trained = jaxae.fit_many(self._run, states, keys, x, settings, **options)
         params = iter(fitting.unstacked(trained.params, len(jobs)))
@@ -180,7 +184,33 @@ def relu_family(plan: Plan) -> Family:
             kept > 0, code, 0
         )  # no gradient through the choice, which need not be compiled
 
-    return Family(model, encode, add_filters, jaxae.l1_penalty, 0.0, plan.centred, plan)
+    inputs = plan.centred[0].shape[1]
+
+    def of_setting(setting: Setting) -> Network:
+        arguments: dict[str, Any] = {"inputs": inputs, "code_dim": plan.code_dim}
+        arguments["top_k"] = plan.top_k[setting.keep - 1] if setting.keep else None
+        arguments["is_free"] = bool(setting.is_free)
+        takes = "pixels minus their mean over the training images"
+        return Network(autoencoder, arguments, (inputs,), takes)
+
+    penalty = jaxae.l1_penalty
+    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, of_setting)
+
+
+@makes_network
+def autoencoder(
+    inputs: int, code_dim: int, top_k: int | None, is_free: bool
+) -> jaxae.AutoencoderFunctions:
+    """Returns a network with one relu layer, as it is loaded from a checkpoint."""
+    model = jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.relu)
+    init, encode, _ = jaxae.as_functions(model)
+
+    def kept(params: Any, x_i: Array) -> Array:
+        code = encode(params, x_i)
+        return code if top_k is None else jaxae.keep_top_k(code, k=top_k)
+
+    decode = lambda params, code: add_filters(params, Setting(0.0, is_free=is_free), code)
+    return jaxae.AutoencoderFunctions(init, kept, decode)
 
 
 def add_filters(params: Any, setting: Setting, code: Array) -> Array:
@@ -202,7 +232,7 @@ def sigmoid_family(plan: Plan) -> Family:
     encode = lambda params, setting, x_i: functions.encode(params, x_i)
     decode = lambda params, setting, code: functions.decode(params, code)
     penalty = partial(jaxae.kl_sparsity_penalty, target=KL_TARGET)
-    return Family(model, encode, decode, penalty, 0.5, plan.raw, plan)
+    return Family(model, encode, decode, penalty, 0.5, plan.raw, plan, lambda setting: model)
 
 
 def count(plan: Plan) -> int:

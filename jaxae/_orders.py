@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array
 
+from jaxae._batching import replicated
 from jaxae._products import (
     CANCELLATION,
     PRODUCT,
@@ -449,7 +450,8 @@ def _in_groups(function: Callable[[Any], Array], diagonals: Any, plan: Plan) -> 
     if group <= plan.group // 2:
         group = plan.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.
-    packed = jnp.pad(jnp.concatenate(leaves, axis=1), ((0, -size % group), (0, 0)))
+    packed = replicated(jnp.concatenate(leaves, axis=1))
+    packed = jnp.pad(packed, ((0, -size % group), (0, 0)))
     ends = np.cumsum([leaf.shape[1] for leaf in leaves])[:-1]
     policies = jax.checkpoint_policies
     policy = policies.save_only_these_names(*[PRODUCT] * plan.keeps)

@@ -232,7 +232,7 @@ def _where(eqn: Equation) -> str:
 
 
 def _same(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
-    """A cast, a copy or a rounding, of which the derivative is 1, as in reverse mode."""
+    """A cast or a copy: the derivative of rounding is 1."""
     return operands[0]
 
 
@@ -453,9 +453,9 @@ def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> dict[str, Any
     weight = operands[1 - place].array
     free = [axis for axis in range(weight.ndim) if axis not in others]
     order = (*free, *(others[mine.index(axis)] for axis in range(len(mine))))
-    inputs = eqn.invars[place].aval.size
+    shape = eqn.outvars[0].aval.size, eqn.invars[place].aval.size
     return {
-        "matrix": lambda: jnp.transpose(weight, order).reshape(-1, inputs),
+        "matrix": lambda: jnp.transpose(weight, order).reshape(shape),
         "row_norms": lambda dtype: jnp.sum(jnp.square(weight.astype(dtype)), others).reshape(-1),
     }
 
@@ -515,10 +515,10 @@ def _rule(read: Callable[..., Any], **parameters: _Understands) -> Rule:
 
 
 # Every operation that may act on a direction, with all parameters that JAX may give it. A parameter
-# that is not listed, or a value that is not understood, is no part of a chain.
+# that is not listed, or a value that is not understood, is no part of a chain. Left out on purpose:
+# ``reduce_precision``, which rounds derivatives forwards and does not do so backwards.
 RULES = {
     "convert_element_type": _rule(_same, new_dtype=_any, weak_type=_any, sharding=_none),
-    "reduce_precision": _rule(_same, exponent_bits=_any, mantissa_bits=_any),
     "copy": _rule(_same),
     "mul": _rule(_scale, out_dtype=_any),
     "div": _rule(_scale),

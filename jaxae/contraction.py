@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, varying_as
+from jaxae._batching import one_example, sharded_like, varying_as
 from jaxae._derivatives import check_method, choose_method, failure, times_jacobian
 from jaxae._orders import (
     Full,
@@ -151,7 +151,7 @@ def code_and_contractive_penalty(
     _checks.choice("method", method, METHODS)
     _checks.choice("probes", probes, PROBES)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
-    flat = x.reshape(-1, *example.shape)
+    flat = x.reshape(math.prod(batch), *example.shape)
     if method == "auto":
         plan = _plan(encode, example, code, len(flat), chunk_size)
         if isinstance(plan, Plan):
@@ -163,6 +163,7 @@ def code_and_contractive_penalty(
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
         keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
+        keys = sharded_like(keys, flat)
         estimate = partial(_probed, encode, probes, num_samples, chunk_size or num_samples)
         codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
     elif method != "auto":
@@ -268,7 +269,7 @@ def higher_order_contractive_penalty(
     x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
     stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
-    flat = x.reshape(-1, *example.shape)
+    flat = x.reshape(math.prod(batch), *example.shape)
     plan = _plan(encode, example, code, len(flat), chunk_size)
 
     def one_draw(sample_key: PRNGKeyArray) -> Array:

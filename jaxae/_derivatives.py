@@ -7,20 +7,35 @@ without being run.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxae._batching import varying_as
+
 # Both ways to the full Jacobian.
-FULL = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
+_JACOBIANS = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
+
+
+def _one_column(encode: Callable[[Array], Array], x_i: Array) -> Array:
+    """Returns one column of the Jacobian as ``jax.jacfwd`` computes it; any direction will do."""
+    return jax.vmap(lambda t: jax.jvp(encode, (x_i,), (t,))[1])(x_i[None])
+
+
+def _one_row(encode: Callable[[Array], Array], x_i: Array) -> tuple[Array]:
+    """Returns one row of the Jacobian as ``jax.jacrev`` computes it; any direction will do."""
+    code, of_direction = jax.vjp(encode, x_i)
+    return jax.vmap(of_direction)(code[None])
 
 
 def failure(method: str, encode: Callable[[Array], Array], example: Any) -> str:
     """Returns why ``jax.jacfwd`` or ``jax.jacrev`` of an encoder fails, or nothing if it works."""
     try:
-        jax.eval_shape(FULL[method](encode), example)
+        one = _one_column if method == "jacfwd" else _one_row
+        jax.eval_shape(partial(one, encode), example)
     except Exception as error:  # of any class: a rule that is missing, or the user's own
         return str(error).partition("\n")[0] or type(error).__name__
     return ""
@@ -53,7 +68,7 @@ def check_method(method: str, encode: Callable[[Array], Array], example: Any) ->
 
 def jacobian(encode: Callable[[Array], Array], x_i: Array) -> Array:
     """Returns the Jacobian ``(k, *example)``, by forward derivatives if there are any."""
-    return FULL[choose_method(encode, x_i)](encode)(x_i)
+    return _JACOBIANS[choose_method(encode, x_i)](encode)(x_i)
 
 
 def times_jacobian(encode: Callable[[Array], Array], x_i: Array, v: Array) -> Array:
@@ -62,8 +77,9 @@ def times_jacobian(encode: Callable[[Array], Array], x_i: Array, v: Array) -> Ar
         return jax.jvp(encode, (x_i,), (v,))[1]
     # J^T u is linear in u, so that its transposed derivative, anywhere, is J.
     code, pull_back = pullback(encode, x_i)
-    _, transposed = jax.vjp(pull_back, jnp.zeros_like(code))
-    (along,) = transposed(v)
+    # Inside ``jax.shard_map`` the 0 must vary as the code does, or J v is summed over devices.
+    _, transposed = jax.vjp(pull_back, varying_as(jnp.zeros_like(code), code))
+    (along,) = transposed(varying_as(v, x_i))
     return along
 
 
@@ -73,6 +89,6 @@ def pullback(
     """Returns the code, and the function from a direction u of the code to J^T u."""
     if choose_method(encode, x_i, ("jacrev", "jacfwd")) == "jacrev":
         code, of_direction = jax.vjp(encode, x_i)
-        return code, lambda u: of_direction(u)[0]
+        return code, lambda u: of_direction(varying_as(u, code))[0]
     whole = jax.jacfwd(encode)(x_i)
     return encode(x_i), lambda u: jnp.tensordot(u, whole, 1)

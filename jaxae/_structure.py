@@ -432,10 +432,10 @@ def _linear_in(
 
     def apply(v: Array) -> Array:
         arrays = [v if i == place else value.array for i, value in enumerate(operands)]
-        if eqn.primitive.name not in _INDEXED:
-            weights = [array.astype(v.dtype) for array in arrays]
-            arrays = [jnp.square(w) if squared else w for w in weights]
-            arrays[place] = v
+        for i, array in enumerate(arrays):
+            if i != place and eqn.primitive.name not in _INDEXED:
+                weights = array.astype(v.dtype)
+                arrays[i] = jnp.square(weights) if squared else weights
         params = dict(eqn.params)
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = v.dtype

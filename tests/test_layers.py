@@ -11,8 +11,8 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 # A module may import those of the lower rows only.
 ROWS = [
     {"_version"},
-    {"_checks", "_batching", "_derivatives", "_products", "_contexts"},
-    {"_draws"},
+    {"_checks", "_batching", "_products", "_contexts"},
+    {"_draws", "_derivatives"},
     {"_objective"},
     {
         "corruption",

@@ -284,6 +284,16 @@ def test_a_jacobian_without_entries_is_zero(name, key):
     assert jaxae.explain_contraction(encode, x, chunk_size=2).flops >= 0
 
 
+def test_reverse_derivatives_of_reverse_derivatives_inside_shard_map(key):
+    mesh, x = jaxae.data_mesh(devices=1), jnp.ones((2, 5))
+    walk = jax.vmap(partial(jaxae.tangent_transition(REVERSE, lambda z: z, stddev=0.1), key))
+    estimate = lambda x: jaxae.contractive_penalty(REVERSE, x, method="hutchinson", key=key)
+    both = lambda x: (walk(x), estimate(x))
+    specs = {"in_specs": jax.P("data"), "out_specs": jax.P("data")}
+    inside = jax.jit(jax.shard_map(both, mesh=mesh, **specs))(x)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), inside, both(x))
+
+
 def test_explicitly_sharded_examples(key):
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     x = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)

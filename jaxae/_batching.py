@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 
@@ -28,6 +29,26 @@ def one_example(x: Array, batch_ndim: int) -> jax.ShapeDtypeStruct:
 def varying_axes(x: Array) -> tuple[str, ...]:
     """Returns over which axes of the mesh of a ``jax.shard_map`` an array varies."""
     return tuple(jax.typeof(x).manual_axis_type.varying)
+
+
+def sharded_like(values: Array, x: Array) -> Array:
+    """Returns ``values`` with its leading axis over the devices that hold that axis of ``x``.
+
+    ``jax.vmap`` wants this where the mesh of ``x`` has explicit axes; elsewhere nothing is done.
+    """
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec[:1]):
+        return values
+    leading = PartitionSpec(sharding.spec[0])
+    return jax.sharding.reshard(values, NamedSharding(sharding.mesh, leading))
+
+
+def replicated(x: Array) -> Array:
+    """Returns ``x``, all of it on every device, where the mesh of ``x`` has explicit axes."""
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return x
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def varying_as(x: Array, other: Array) -> Array:

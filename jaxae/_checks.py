@@ -165,9 +165,9 @@ def ordered(low: Any, high: Any) -> None:
         raise ValueError(f"low must be at most high, but low={low} and high={high}")
 
 
-def wide(dtype: Any) -> Any:
-    """Returns ``dtype``, or float32 for a narrower one: for random draws and sums."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+def wide(*dtypes: Any) -> Any:
+    """Returns the widest of ``dtypes``, or float32 if all are narrower: for draws and sums."""
+    return max((*dtypes, jnp.float32), key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def widen(x: Array) -> Array:

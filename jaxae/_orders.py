@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array
 
+from jaxae._batching import replicated
 from jaxae._products import (
     CANCELLATION,
     PRODUCT,
@@ -449,7 +450,8 @@ def _in_groups(function: Callable[[Any], Array], diagonals: Any, plan: Plan) -> 
     if group <= plan.group // 2:
         group = plan.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.
-    packed = jnp.pad(jnp.concatenate(leaves, axis=1), ((0, -size % group), (0, 0)))
+    packed = replicated(jnp.concatenate(leaves, axis=1))
+    packed = jnp.pad(packed, ((0, -size % group), (0, 0)))
     ends = np.cumsum([leaf.shape[1] for leaf in leaves])[:-1]
     policies = jax.checkpoint_policies
     policy = policies.save_only_these_names(*[PRODUCT] * plan.keeps)
@@ -480,35 +482,27 @@ class Full(NamedTuple):
 def full_jacobians(
     encode: Callable[[Array], Array], example: Any, code: Any, batch: int, chunk_size: int | None
 ) -> list[Full]:
-    """Returns ``jax.jacfwd`` and ``jax.jacrev``, the cheaper of those that work first."""
-    names, numbers, flops = _contents(jax.make_jaxpr(encode)(example).jaxpr)
+    """Returns ``jax.jacfwd`` and ``jax.jacrev``, the cheaper first; one of them may not work."""
+    numbers, flops = _contents(jax.make_jaxpr(encode)(example).jaxpr)
     directions = {"jacfwd": math.prod(example.shape), "jacrev": math.prod(code.shape)}
-    methods = ["jacfwd", "jacrev"]
-    if "custom_vjp_call" in names:  # has no forward derivative
-        methods.remove("jacfwd")
-    elif "while" in names:  # has no reverse derivative
-        methods.remove("jacrev")
     cost = {"jacfwd": directions["jacfwd"], "jacrev": _REVERSE_COST * directions["jacrev"]}
     each = 3 * numbers * batch * jnp.dtype(code.dtype).itemsize
     found = []
-    for method in sorted(methods, key=cost.__getitem__):
-        size = directions[method]
+    for method in sorted(cost, key=cost.__getitem__):
+        size = max(1, directions[method])
         chunk = min(size, chunk_size or max(1, 4 * _KEPT // max(1, each)))
         found.append(Full(method, chunk, size * flops, chunk * numbers))
     return found
 
 
-def _contents(jaxpr: jex.Jaxpr) -> tuple[set[str], int, float]:
-    """Returns the primitives of a trace, how many numbers it makes, and its operations."""
-    names: set[str] = set()
+def _contents(jaxpr: jex.Jaxpr) -> tuple[int, float]:
+    """Returns how many numbers a trace makes, and its operations."""
     numbers, flops = 0, 0.0
     for eqn in jaxpr.eqns:
-        names.add(eqn.primitive.name)
         inner = [_contents(sub) for sub in jex.jaxprs_in_params(eqn.params)]
-        names.update(*(found for found, _, _ in inner))
         sizes = [getattr(v.aval, "size", 0) for v in (*eqn.invars[:1], *eqn.outvars)]
         repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-        numbers += repeats * max((count for _, count, _ in inner), default=sum(sizes[1:]))
+        numbers += repeats * max((count for count, _ in inner), default=sum(sizes[1:]))
         own = flops_of(eqn, *sizes[:2]) if eqn.primitive.name in MAPS else sum(sizes[1:])
-        flops += repeats * max((count for _, _, count in inner), default=float(own))
-    return names, numbers, flops
+        flops += repeats * max((count for _, count in inner), default=float(own))
+    return numbers, flops

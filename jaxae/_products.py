@@ -143,7 +143,7 @@ def dense(core: Array | Linear, dtype: Any) -> Array:
         return jnp.eye(math.prod(core.inputs), dtype=dtype)
     size = math.prod(core.inputs)
     columns = jax.vmap(core.apply)(jnp.eye(size, dtype=dtype).reshape(size, *core.inputs))
-    return columns.reshape(size, -1).T
+    return columns.reshape(size, math.prod(core.outputs)).T
 
 
 def multiply(left: Scaled, right: Scaled, dtype: Any) -> Scaled:
@@ -152,11 +152,13 @@ def multiply(left: Scaled, right: Scaled, dtype: Any) -> Scaled:
     if isinstance(right.core, Linear) and right.core.is_applied:
         rows = _scale_columns(dense(left.core, dtype), between)
         given = rows.reshape(len(rows), *right.core.outputs)
-        core = jax.vmap(right.core.transposed)(given).reshape(len(rows), -1)
+        core = jax.vmap(right.core.transposed)(given)
+        core = core.reshape(len(rows), math.prod(right.core.inputs))
     elif isinstance(left.core, Linear) and left.core.is_applied:
         columns = _scale_columns(dense(right.core, dtype).T, between)
         given = columns.reshape(len(columns), *left.core.inputs)
-        core = jax.vmap(left.core.apply)(given).reshape(len(columns), -1).T
+        core = jax.vmap(left.core.apply)(given)
+        core = core.reshape(len(columns), math.prod(left.core.outputs)).T
     else:
         core = _scale_columns(dense(left.core, dtype), between) @ dense(right.core, dtype)
     return Scaled(checkpoint_name(core, PRODUCT), left.rows, right.cols)

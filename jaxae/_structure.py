@@ -11,7 +11,8 @@ the way need not be understood at all. Anything else on the way of t (two differ
 meet, a product of two values that depend on x, a loop) raises :class:`NotAChain`: then the full
 Jacobian is taken instead.
 
-In this order: values and factors, reading, rules. :mod:`jaxae._orders` finds the cheapest way to
+In this order: values and factors, reading, rules, the table of rules. The table also says for
+which parameters of an operation its rule is right. :mod:`jaxae._orders` finds the cheapest way to
 multiply the factors.
 """
 
@@ -28,6 +29,7 @@ from jax.extend import core as jex
 from jax.extend import source_info_util
 from jaxtyping import Array
 
+from jaxae import _checks
 from jaxae._products import Linear, identity, selection
 
 # ---------------------------------------------------------------------- values and factors
@@ -194,18 +196,19 @@ class _Reader:
             return self.inline(
                 inner.jaxpr if closed else inner, inner.consts if closed else (), operands
             )
-        if name not in _RULES:
+        if name not in RULES:
             raise NotAChain(f"{name} is no map or scaling that is known{_where(eqn)}")
+        _check_rule(eqn, RULES[name])
         if name in _ELEMENTWISE:
             operands = [_spread(self, v, eqn.outvars[0].aval.shape) for v in operands]
-        return [_RULES[name](self, eqn, operands)]
+        return [RULES[name].read(self, eqn, operands)]
 
 
 # Arithmetic that stretches axes of length 1.
 _ELEMENTWISE = ("mul", "div", "add", "add_any", "sub")
 
 # Calls that are read through; their zeros stay zeros.
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
+_CALLS = ("jit", "closed_call", "remat2")
 _KEEP_ZERO = ("broadcast_in_dim", "reshape", "convert_element_type", "neg", "copy", "squeeze")
 
 
@@ -230,8 +233,6 @@ def _where(eqn: Equation) -> str:
 
 def _same(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     """A cast or a copy: the derivative of rounding is 1."""
-    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
-        raise NotAChain(f"{eqn.primitive.name} to {eqn.outvars[0].aval.dtype}{_where(eqn)}")
     return operands[0]
 
 
@@ -242,14 +243,15 @@ def _scale(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
         by: Value = Known(jnp.asarray(-1, aval.dtype))
         (direction,) = operands
     elif name == "div" and not isinstance(operands[1], Direction):
-        direction, by = operands[0], reader.call(jnp.reciprocal, operands[1])
+        direction, by = operands[0], reader.call(_reciprocal, operands[1])
     elif name == "mul" and not all(isinstance(value, Direction) for value in operands):
         direction, by = sorted(operands, key=lambda value: not isinstance(value, Direction))
     else:
         raise NotAChain(f"{name} is not linear in the direction{_where(eqn)}")
     if by.is_zero:
         return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
-    diagonal = reader.call(lambda value: jnp.broadcast_to(value, aval.shape), by)
+    dtype = _checks.wide(aval.dtype)  # a product of two derivatives may be small in float16
+    diagonal = reader.call(lambda value: jnp.broadcast_to(value.astype(dtype), aval.shape), by)
     if direction.diagonal is not None:
         diagonal = reader.call(_promoting(jnp.multiply), direction.diagonal, diagonal)
     return replace(direction, diagonal=diagonal)
@@ -285,7 +287,7 @@ def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
         raise NotAChain(f"{name} mixes a direction with something else{_where(eqn)}")
     inputs, outputs = direction.move.outputs, eqn.outvars[0].aval.shape
     same_size = math.prod(inputs) == math.prod(outputs)
-    reshapes = name in ("reshape", "squeeze") or (name == "broadcast_in_dim" and same_size)
+    reshapes = same_size and _keeps_order(eqn)
     apply = (lambda v: v.reshape(outputs)) if reshapes else _linear_in(eqn, 0, operands)
     injective = same_size or name not in ("broadcast_in_dim", "tile")
     if name == "pad":  # the zeros around become zeros of the diagonal
@@ -349,6 +351,7 @@ def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
 def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor."""
     name, outputs = eqn.primitive.name, eqn.outvars[0].aval.shape
+    selects = name in _INDEXED
     places = [i for i, value in enumerate(operands) if isinstance(value, Direction)]
     others = [value for value in operands if not isinstance(value, Direction)]
     if len(places) > 1 or (name != "dot_general" and places != [0]):
@@ -365,31 +368,13 @@ def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
         outputs,
         flops_of(eqn, math.prod(inputs), math.prod(outputs)),
         squared=_linear_in(eqn, place, operands, squared=True),
-        selects=name in ("gather", "dynamic_slice"),
+        selects=selects,
         injective=name == "dynamic_slice",
     )
     if name == "dot_general":
         linear = linear._replace(**_matrix(eqn, place, operands))
     factors, rest = direction.closed()
     return Direction(factors, rest.then(linear), identity(outputs), (), None)
-
-
-_RULES: dict[str, Callable[[_Reader, Equation, list[Any]], Any]] = {
-    **dict.fromkeys(("convert_element_type", "reduce_precision", "copy", "copy_p"), _same),
-    **dict.fromkeys(("mul", "div", "neg"), _scale),
-    **dict.fromkeys(("add", "add_any", "sub"), _sum),
-    **dict.fromkeys(("reshape", "squeeze", "broadcast_in_dim", "transpose"), _move),
-    **dict.fromkeys(("slice", "rev", "pad", "tile"), _move),
-    **dict.fromkeys(("dot_general", "conv_general_dilated"), _map),
-    # The matrices of these have entries 0 and 1.
-    **dict.fromkeys(("reduce_sum", "cumsum", "reduce_window_sum"), _map),
-    **dict.fromkeys(("gather", "dynamic_slice"), _map),
-    "select_n": _choose,
-    "concatenate": _concatenate,
-}
-
-
-MAPS = [name for name, rule in _RULES.items() if rule is _map]
 
 
 def _is_zero(value: Any) -> bool:
@@ -414,8 +399,30 @@ def _diagonal(value: Any, aval: Any) -> Value:
 
 
 def _promoting(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Returns ``function`` on arrays of the widest dtype among them."""
-    return lambda *arrays: function(*(a.astype(jnp.result_type(*arrays)) for a in arrays))
+    """Returns ``function`` on arrays of the widest dtype among them, at least float32."""
+
+    def promoted(*arrays: Array) -> Array:
+        dtype = _checks.wide(*(a.dtype for a in arrays))
+        return function(*(a.astype(dtype) for a in arrays))
+
+    return promoted
+
+
+def _reciprocal(value: Array) -> Array:
+    return jnp.reciprocal(value.astype(_checks.wide(value.dtype)))
+
+
+def _keeps_order(eqn: Equation) -> bool:
+    """Returns whether the entries of the result are those of the operand in the same order."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "broadcast_in_dim":  # JAX lets it permute axes as well
+        return list(params["broadcast_dimensions"]) == sorted(params["broadcast_dimensions"])
+    return name == "squeeze" or (name == "reshape" and params["dimensions"] is None)
+
+
+# The operands of these after the first are indices; of all other maps they are weights, or the
+# zeros of a padding. That is known from the operation alone: weights may be integers.
+_INDEXED = ("gather", "dynamic_slice")
 
 
 def _linear_in(
@@ -426,9 +433,9 @@ def _linear_in(
     def apply(v: Array) -> Array:
         arrays = [v if i == place else value.array for i, value in enumerate(operands)]
         for i, array in enumerate(arrays):
-            if i != place and jnp.issubdtype(array.dtype, jnp.floating):
-                wide = array.astype(v.dtype)
-                arrays[i] = jnp.square(wide) if squared else wide
+            if i != place and eqn.primitive.name not in _INDEXED:
+                weights = array.astype(v.dtype)
+                arrays[i] = jnp.square(weights) if squared else weights
         params = dict(eqn.params)
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = v.dtype
@@ -446,9 +453,9 @@ def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> dict[str, Any
     weight = operands[1 - place].array
     free = [axis for axis in range(weight.ndim) if axis not in others]
     order = (*free, *(others[mine.index(axis)] for axis in range(len(mine))))
-    inputs = eqn.invars[place].aval.size
+    shape = eqn.outvars[0].aval.size, eqn.invars[place].aval.size
     return {
-        "matrix": lambda: jnp.transpose(weight, order).reshape(-1, inputs),
+        "matrix": lambda: jnp.transpose(weight, order).reshape(shape),
         "row_norms": lambda dtype: jnp.sum(jnp.square(weight.astype(dtype)), others).reshape(-1),
     }
 
@@ -465,3 +472,123 @@ def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
     if name == "reduce_window_sum":
         return 1.0 * outputs * math.prod(params["window_dimensions"])
     return float(inputs)
+
+
+# ---------------------------------------------------------------------- the table of rules
+
+# Whether a rule is right for a value of a parameter, given all parameters of the operation.
+_Understands: TypeAlias = Callable[[Any, dict[str, Any]], bool]
+
+
+def _any(value: Any, params: dict[str, Any]) -> bool:
+    return True
+
+
+def _none(value: Any, params: dict[str, Any]) -> bool:
+    return value is None
+
+
+def _precision(value: Any, params: dict[str, Any]) -> bool:
+    """A precision, or one for each operand; not an algorithm, which is for one dtype only."""
+    each = value if isinstance(value, tuple) else (value,)
+    return all(one is None or isinstance(one, jax.lax.Precision) for one in each)
+
+
+def _gather_mode(value: Any, params: dict[str, Any]) -> bool:
+    """What JAX can transpose; what is filled in must be 0."""
+    mode = jax.lax.GatherScatterMode
+    if value == mode.FILL_OR_DROP:
+        fill = params["fill_value"]
+        return fill is not None and bool(fill == 0)
+    return value in (mode.CLIP, mode.PROMISE_IN_BOUNDS)
+
+
+class Rule(NamedTuple):
+    """How an operation acts on a direction, and the parameters for which that is right."""
+
+    read: Callable[[_Reader, Equation, list[Any]], Any]
+    parameters: dict[str, _Understands]
+
+
+def _rule(read: Callable[..., Any], **parameters: _Understands) -> Rule:
+    return Rule(read, parameters)
+
+
+# Every operation that may act on a direction, with all parameters that JAX may give it. A parameter
+# that is not listed, or a value that is not understood, is no part of a chain. Left out on purpose:
+# ``reduce_precision``, which rounds derivatives forwards and does not do so backwards.
+RULES = {
+    "convert_element_type": _rule(_same, new_dtype=_any, weak_type=_any, sharding=_none),
+    "copy": _rule(_same),
+    "mul": _rule(_scale, out_dtype=_any),
+    "div": _rule(_scale),
+    "neg": _rule(_scale),
+    "add": _rule(_sum),
+    "add_any": _rule(_sum),
+    "sub": _rule(_sum),
+    "select_n": _rule(_choose),
+    "concatenate": _rule(_concatenate, dimension=_any),
+    # Selections of entries.
+    "reshape": _rule(_move, new_sizes=_any, dimensions=_any, sharding=_none),
+    "squeeze": _rule(_move, dimensions=_any),
+    "broadcast_in_dim": _rule(_move, shape=_any, broadcast_dimensions=_any, sharding=_none),
+    "transpose": _rule(_move, permutation=_any),
+    "slice": _rule(_move, start_indices=_any, limit_indices=_any, strides=_any),
+    "rev": _rule(_move, dimensions=_any),
+    "pad": _rule(_move, padding_config=_any),
+    "tile": _rule(_move, reps=_any),
+    # Constant matrices; from ``reduce_sum`` on their entries are 0 and 1.
+    "dot_general": _rule(
+        _map,
+        dimension_numbers=_any,
+        precision=_precision,
+        preferred_element_type=_any,
+        out_sharding=_none,
+    ),
+    "conv_general_dilated": _rule(
+        _map,
+        dimension_numbers=_any,
+        window_strides=_any,
+        padding=_any,
+        lhs_dilation=_any,
+        rhs_dilation=_any,
+        feature_group_count=_any,
+        batch_group_count=_any,
+        precision=_precision,
+        preferred_element_type=_any,
+        out_sharding=_none,
+    ),
+    "reduce_sum": _rule(_map, axes=_any, out_sharding=_none),
+    "cumsum": _rule(_map, axis=_any, reverse=_any),
+    "reduce_window_sum": _rule(
+        _map,
+        window_dimensions=_any,
+        window_strides=_any,
+        padding=_any,
+        base_dilation=_any,
+        window_dilation=_any,
+    ),
+    "gather": _rule(
+        _map,
+        dimension_numbers=_any,
+        slice_sizes=_any,
+        indices_are_sorted=_any,
+        unique_indices=_any,
+        mode=_gather_mode,
+        fill_value=_any,
+    ),
+    "dynamic_slice": _rule(_map, slice_sizes=_any),
+}
+
+MAPS = [name for name, rule in RULES.items() if rule.read is _map]
+
+
+def _check_rule(eqn: Equation, rule: Rule) -> None:
+    """Raises :class:`NotAChain` where the rule of an operation may be wrong for this equation."""
+    for name, value in eqn.params.items():
+        if name not in rule.parameters or not rule.parameters[name](value, eqn.params):
+            raise NotAChain(f"{eqn.primitive.name} with {name}={value}{_where(eqn)}")
+    dtypes = [atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)]
+    is_complex = any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes)
+    if is_complex or not jnp.issubdtype(dtypes[-1], jnp.floating):
+        raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{_where(eqn)}")

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, varying_as
+from jaxae._batching import one_example, sharded_like, varying_as
+from jaxae._derivatives import check_method, choose_method, failure, times_jacobian
 from jaxae._orders import (
     Full,
     Plan,
@@ -49,8 +50,8 @@ def contractive_penalty(
 
     This is not the squared norm of the gradient of :math:`\sum_j z_j`, which can vanish
     where this is large. ``"auto"`` reads the structure of ``encode``. For affine layers and
-    elementwise functions the Jacobian is :math:`D_L W_L \cdots D_1 W_1`: one layer costs its
-    column norms, O(d k) once per batch, and O(k) per example; more layers the cheapest
+    elementwise functions the Jacobian is :math:`D_L W_L \cdots D_1 W_1`: one layer costs the
+    row norms of W, O(d k) once per batch, and O(k) per example; more layers the cheapest
     order of matrix products. Anything else costs d forward derivatives (``"jacfwd"``) or k
     reverse derivatives (``"jacrev"``). :func:`explain_contraction` says what was chosen.
 
@@ -62,7 +63,8 @@ def contractive_penalty(
         ``"jacrev"``: exact, the full Jacobian. ``"hutchinson"``: unbiased mean of
         :math:`\|J v\|^2` over random probes v; with A = J^T J one probe has variance
         :math:`2(\|A\|_F^2 - \sum_i A_{ii}^2)` for Rademacher and :math:`2 \|A\|_F^2` for
-        Gaussian probes.
+        Gaussian probes. J v is a forward derivative, or for a ``jax.custom_vjp``, which has
+        none, the reverse derivative of a reverse derivative.
       key: PRNG key, consumed here; needed by ``"hutchinson"``, not used otherwise.
       num_samples: probes per example of ``"hutchinson"``.
       chunk_size: how many columns (``"jacfwd"``, ``"hutchinson"``) or rows (``"jacrev"``) of
@@ -77,9 +79,10 @@ def contractive_penalty(
       of ``x``.
 
     Raises:
-      TypeError: if ``x`` is not floating point, ``encode`` no function, or a size no integer.
-      ValueError: if ``method`` or ``probes`` is unknown, ``key`` is missing, the code is not
-        ``(k,)``, or ``x`` is not finite.
+      TypeError: if ``x`` is not floating point, ``encode`` no function or not differentiable,
+        or a size no integer.
+      ValueError: if ``method`` or ``probes`` is unknown, ``encode`` has no derivatives for
+        ``method``, ``key`` is missing, the code is not ``(k,)``, or ``x`` is not finite.
 
     Example:
       >>> weights = jnp.array([[1.0, 2.0], [3.0, 4.0]])
@@ -148,7 +151,7 @@ def code_and_contractive_penalty(
     _checks.choice("method", method, METHODS)
     _checks.choice("probes", probes, PROBES)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
-    flat = x.reshape(-1, *example.shape)
+    flat = x.reshape(math.prod(batch), *example.shape)
     if method == "auto":
         plan = _plan(encode, example, code, len(flat), chunk_size)
         if isinstance(plan, Plan):
@@ -160,9 +163,11 @@ def code_and_contractive_penalty(
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
         keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
+        keys = sharded_like(keys, flat)
         estimate = partial(_probed, encode, probes, num_samples, chunk_size or num_samples)
         codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
     elif method != "auto":
+        check_method(method, encode, example)
         exact = partial(_by_columns if method == "jacfwd" else _by_rows, encode, chunk_size)
         codes, penalties = jax.vmap(exact)(flat)
     return codes.reshape(*batch, *code.shape), penalties.reshape(batch).astype(x.dtype)
@@ -264,7 +269,7 @@ def higher_order_contractive_penalty(
     x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
     stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
-    flat = x.reshape(-1, *example.shape)
+    flat = x.reshape(math.prod(batch), *example.shape)
     plan = _plan(encode, example, code, len(flat), chunk_size)
 
     def one_draw(sample_key: PRNGKeyArray) -> Array:
@@ -341,7 +346,7 @@ def explain_contraction(
     """
     x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
-    full = full_jacobians(encode, example, code, size, chunk_size)
+    full = _working_jacobians(encode, example, code, size, chunk_size)
     whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
     plan = _plan(encode, example, code, size, chunk_size)
     if not isinstance(plan, Plan):
@@ -368,12 +373,18 @@ def _inputs(
     return x, batch, example, code
 
 
+def _working_jacobians(encode: Callable[[Array], Array], example: Any, *sizes: Any) -> list[Full]:
+    """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
+    full = full_jacobians(encode, example, *sizes)
+    return [f for f in full if not failure(f.method, encode, example)]
+
+
 def _plan(
     encode: Callable[[Array], Array], example: Any, code: Any, size: int, chunk_size: int | None
 ) -> Plan | tuple[Full, str]:
     """Returns how to use the structure, or which full Jacobian to take and why."""
-    dtype = _checks.wide(jnp.promote_types(example.dtype, code.dtype))
-    group = chunk_size and max(1, size * chunk_size // code.size)
+    dtype = _checks.wide(example.dtype, code.dtype)
+    group = chunk_size and max(1, size * chunk_size // max(1, code.size))
     try:
         plan = plan_for(read(encode, example), size, dtype, group)
     except NotAChain as error:
@@ -382,7 +393,8 @@ def _plan(
         if not plan.is_reverse:
             return plan
         reason = "a map without a matrix is applied to rows, as reverse derivatives do"
-    return full_jacobians(encode, example, code, size, chunk_size)[0], reason
+    full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
+    return full[choose_method(encode, example, list(full))], reason
 
 
 def _by_columns(
@@ -391,8 +403,8 @@ def _by_columns(
     """Returns the code, and the squared norm from forward derivatives: chunks of columns."""
     if chunk_size is None or chunk_size >= x_i.size:
         jacobian, code = jax.jacfwd(lambda v: (encode(v),) * 2, has_aux=True)(x_i)
-        return code, jnp.sum(jnp.square(jacobian))
-    block = lambda directions: jnp.sum(jnp.square(_columns(encode, x_i, directions)))
+        return code, _sum_of_squares(jacobian)
+    block = lambda directions: _sum_of_squares(_columns(encode, x_i, directions))
     return encode(x_i), _sum_over_basis(block, x_i.size, chunk_size, x_i.dtype)
 
 
@@ -404,7 +416,7 @@ def _by_rows(
 
     def block(directions: Array) -> Array:  # (chunk, k) -> rows of J, (chunk, *example)
         (rows,) = jax.vmap(pullback)(varying_as(directions, code))
-        return jnp.sum(jnp.square(rows))
+        return _sum_of_squares(rows)
 
     return code, _sum_over_basis(block, code.size, chunk_size or code.size, code.dtype)
 
@@ -415,8 +427,8 @@ def _change_of_columns(
     """Returns the squared norm of J(x) - J(noisy) from chunks of columns."""
 
     def block(directions: Array) -> Array:
-        change = _columns(encode, x_i, directions) - _columns(encode, noisy_i, directions)
-        return jnp.sum(jnp.square(change))
+        columns = (_columns(encode, v, directions) for v in (x_i, noisy_i))
+        return _sum_of_squares(*columns)
 
     return _sum_over_basis(block, x_i.size, chunk_size, x_i.dtype)
 
@@ -429,8 +441,8 @@ def _change_of_rows(
     _, noisy_pullback = jax.vjp(encode, noisy_i)
 
     def block(directions: Array) -> Array:
-        change = lambda v: pullback(v)[0] - noisy_pullback(v)[0]
-        return jnp.sum(jnp.square(jax.vmap(change)(varying_as(directions, code))))
+        directions = varying_as(directions, code)
+        return _sum_of_squares(*(jax.vmap(f)(directions)[0] for f in (pullback, noisy_pullback)))
 
     return _sum_over_basis(block, code.size, chunk_size, code.dtype)
 
@@ -456,13 +468,20 @@ def _probed(
     def squared_length(sample: Array) -> Array:
         wide = draw(jax.random.fold_in(key, sample), x_i.shape, _checks.wide(x_i.dtype))
         v = wide.astype(x_i.dtype)
-        return jnp.sum(jnp.square(jax.jvp(encode, (x_i,), (v,))[1]))
+        return _sum_of_squares(times_jacobian(encode, x_i, v))
 
     def block(samples: Array) -> Array:
         lengths = jax.vmap(squared_length)(samples)
         return jnp.sum(jnp.where(samples < num_samples, lengths, jnp.zeros_like(lengths)))
 
     return _sum_over_chunks(block, num_samples, chunk_size) / num_samples
+
+
+def _sum_of_squares(a: Array, b: Array | None = None) -> Array:
+    """Returns ||a||^2, or ||a - b||^2. In half precision small squares would be 0."""
+    dtype = _checks.wide(a.dtype)
+    change = a.astype(dtype) if b is None else a.astype(dtype) - b.astype(dtype)
+    return jnp.sum(jnp.square(change))
 
 
 def _sum_over_basis(

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch
+from jaxae._derivatives import jacobian
 
 
 def mean_squared_error(
@@ -222,7 +223,8 @@ def jacobian_singular_values(
     r"""Returns the singular values of the encoder's Jacobian, largest first.
 
     Their squares sum to :func:`jaxae.contractive_penalty`. A value below 1 is a direction
-    in which the encoder contracts. Needs the k x d Jacobian of every example in memory.
+    in which the encoder contracts. Needs the k x d Jacobian of every example in memory: d forward
+    derivatives, or k reverse ones where there are no forward ones (``jax.custom_vjp``).
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
@@ -233,7 +235,7 @@ def jacobian_singular_values(
       Code units per input unit, at least 0, shape ``(*batch, min(k, d))``.
 
     Raises:
-      TypeError: if ``x`` is not floating point or ``encode`` no function.
+      TypeError: if ``x`` is not floating point, or ``encode`` no function or not differentiable.
       ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
 
     Example:
@@ -249,9 +251,9 @@ def jacobian_singular_values(
     (k,) = _checks.code_shape(encode, example, x.shape, is_differentiated=True).shape
 
     def spectrum(x_i: Array) -> Array:
-        jacobian = jax.jacfwd(encode)(x_i).reshape(k, example.size)
-        wide = jacobian.astype(_checks.wide(jacobian.dtype))  # there is no SVD in half precision
-        return jnp.linalg.svd(wide, compute_uv=False).astype(jacobian.dtype)
+        whole = jacobian(encode, x_i).reshape(k, example.size)
+        wide = whole.astype(_checks.wide(whole.dtype))  # there is no SVD in half precision
+        return jnp.linalg.svd(wide, compute_uv=False).astype(whole.dtype)
 
     return over_batch(spectrum, batch_ndim)(x)
 

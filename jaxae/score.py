@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch
+from jaxae._derivatives import pullback, times_jacobian
 
 Transition: TypeAlias = Callable[..., Array]
 
@@ -318,7 +319,9 @@ def tangent_transition(
 
     with s = ``stddev``. The noise is large along the leading singular vectors of the Jacobian,
     the directions that the encoder did not contract, and small elsewhere. The Jacobian is not
-    written out: the step costs one derivative backwards and one forwards.
+    written out: the step costs one derivative backwards and one forwards; or two backwards where
+    there is none forwards (``jax.custom_vjp``). Where there is none backwards (a loop whose length
+    depends on data), it is written out.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
@@ -348,11 +351,9 @@ def tangent_transition(
     _checks.number("stddev", stddev, low=0.0)
 
     def transition(key: PRNGKeyArray, x_i: Array) -> Array:
-        code, transposed = jax.vjp(encode, x_i)
-        noise = _draws.normal(key, code)
-        (along,) = transposed(jnp.asarray(stddev, code.dtype) * noise)
-        _, moved = jax.jvp(encode, (x_i,), (along,))
-        return decode(code + moved)
+        code, pull_back = pullback(encode, x_i)
+        along = pull_back(jnp.asarray(stddev, code.dtype) * _draws.normal(key, code))
+        return decode(code + times_jacobian(encode, x_i, along))
 
     return transition
 

@@ -134,6 +134,186 @@ def test_chunks_bound_the_memory_of_the_gradient():
     assert peak("jacrev", 4) < peak("jacrev", None) / 4
 
 
+# ------------------------------------------------------------- derivatives that do not exist
+
+
+@jax.custom_vjp
+def reverse_only(v):
+    return jnp.tanh(v)
+
+
+reverse_only.defvjp(lambda v: (jnp.tanh(v), v), lambda v, ct: (ct * (1 - jnp.square(jnp.tanh(v))),))
+
+
+@jax.custom_vjp
+def rounded(w):
+    """Rounding with the derivative 1, as for quantised weights."""
+    return jnp.round(w)
+
+
+rounded.defvjp(lambda w: (jnp.round(w), None), lambda _, ct: (ct,))
+
+
+def looped(step):
+    """Returns three steps in a loop that has no reverse derivative."""
+    one = lambda state: (state[0] + 1, step(state[1]))
+    return lambda v: jax.lax.while_loop(lambda state: state[0] < 3, one, (0, v))[1]
+
+
+SQUARE = jnp.asarray(RNG.normal(size=(5, 5)), jnp.float32)
+PLAIN = lambda v: jnp.tanh(SQUARE.astype(v.dtype) @ v)
+REVERSE = lambda v: reverse_only(SQUARE.astype(v.dtype) @ v)
+LOOP = looped(PLAIN)
+UNROLLED = lambda v: PLAIN(PLAIN(PLAIN(v)))
+
+
+def test_a_custom_rule_for_the_weights_does_not_forbid_forward_derivatives(x):
+    encode = lambda w, v: looped(lambda h: jnp.tanh(rounded(2 * w) @ h))(v)
+    unrolled = lambda w, h: jnp.tanh(jnp.round(2 * w) @ h)
+    w = SQUARE.astype(x.dtype)
+    assert jaxae.explain_contraction(partial(encode, w), x).rejected == ()
+    got = jaxae.contractive_penalty(partial(encode, w), x)
+    three = lambda v: unrolled(w, unrolled(w, unrolled(w, v)))
+    np.testing.assert_allclose(got, jaxae.contractive_penalty(three, x, method="jacrev"), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("encode", "same"), [(REVERSE, PLAIN), (LOOP, UNROLLED)], ids=["custom_vjp", "while_loop"]
+)
+def test_what_needs_one_kind_of_derivative_takes_the_other(encode, same, x, key):
+    def numbers(encode):
+        walk = jaxae.tangent_transition(encode, lambda z: z, stddev=0.3)
+        estimate = partial(jaxae.contractive_penalty, method="hutchinson", key=key, num_samples=3)
+        higher = jaxae.higher_order_contractive_penalty(key, encode, x, stddev=0.1)
+        values = jaxae.jacobian_singular_values(encode, x)
+        return walk(key, x[0]), estimate(encode, x), higher, values
+
+    found, expected = jax.jit(lambda: [numbers(encode), numbers(same)])()
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8), found, expected)
+
+
+def test_the_estimate_by_reverse_derivatives_has_the_same_gradient(x, key):
+    def loss(w, activation):
+        encode = lambda v: activation(w @ v)
+        return jaxae.contractive_penalty(encode, x, method="hutchinson", key=key).sum()
+
+    gradients = jax.jit(lambda w: [jax.grad(loss)(w, f) for f in (reverse_only, jnp.tanh)])
+    np.testing.assert_allclose(*gradients(SQUARE.astype(x.dtype)), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "encode", "error", "match"),
+    [
+        ("jacfwd", REVERSE, ValueError, "method must be one that works .* 'jacfwd' does not"),
+        ("jacrev", LOOP, ValueError, "method must be one that works .* 'jacrev' does not"),
+        ("auto", lambda v: reverse_only(LOOP(v)), TypeError, "encode must have forward or"),
+        ("hutchinson", lambda v: reverse_only(LOOP(v)), TypeError, "encode must have forward or"),
+    ],
+)
+def test_a_derivative_that_does_not_exist_is_one_line(method, encode, error, match, x, key):
+    with pytest.raises(error, match=match) as caught:
+        jaxae.contractive_penalty(encode, x, method=method, key=key)
+    assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------- half precision, sizes of 0, devices
+
+
+def disguised(encode):
+    """Returns the same function, which is no chain any more."""
+    return lambda v: encode(v) + 0 * jnp.sort(v)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_squares_of_small_derivatives_are_not_lost_in_half_precision(dtype, key):
+    """J has 200 x 50 entries of 1e-4 in size, the squares of which are 0 in float16."""
+    w = jnp.asarray(RNG.choice([-1e-4, 1e-4], size=(50, 200)), dtype)
+    encode, x = lambda v: w @ v, jnp.zeros((2, 200), dtype)
+    expected = np.square(np.asarray(w, np.float64)).sum()
+    penalty = partial(jaxae.contractive_penalty, encode, x, key=key, num_samples=64)
+    options = [("auto", None), ("jacfwd", None), ("jacfwd", 7), ("jacrev", 7), ("hutchinson", 7)]
+    for (method, _), value in zip(
+        options,
+        jax.jit(lambda: [penalty(method=m, chunk_size=s) for m, s in options])(),
+        strict=True,
+    ):
+        rtol = 0.1 if method == "hutchinson" else 0.01
+        np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol, err_msg=method)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_derivatives_are_multiplied_in_float32(dtype):
+    """1e-3 * 1e-3 * 1e-3 is 0 in float16, times 1e6 as well; 1 / 1e-6 is infinite."""
+    by = lambda number: jnp.asarray(number, dtype)
+    x = jnp.ones((1, 8), dtype)
+    small = lambda v: v * by(1e-3) * by(1e-3) * by(1e-3) * by(1e3) * by(1e3)
+    inverse = lambda v: v * by(1e-6) / by(1e-6)
+    for encode, expected in ((small, 8e-6), (inverse, 8.0)):
+        value = jaxae.contractive_penalty(encode, x)
+        np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=0.03)
+
+
+@pytest.mark.parametrize(("dtype", "units"), [("float16", 40), ("float16", None), ("bfloat16", 40)])
+def test_small_changes_of_the_jacobian_are_not_lost_in_half_precision(dtype, units, key):
+    """enc = 2^-11 x^2 has the change -2^-10 diag(e), of which each square is 0 in float16."""
+    scale, d, stddev = 2.0**-11, 400, 0.1
+    encode = disguised(lambda v: v * v * jnp.asarray(scale, dtype))
+    keep = slice(None, units)  # few units take reverse derivatives
+    x = jnp.zeros((4, d), dtype)
+    of = partial(jaxae.higher_order_contractive_penalty, key, lambda v: encode(v)[keep], x)
+    expected = 4 * scale**2 * stddev**2 * (units or d)
+    values = np.asarray(of(stddev=stddev, chunk_size=16), np.float64)
+    np.testing.assert_allclose(values.mean(), expected, rtol=4 * np.sqrt(2 / (4 * (units or d))))
+
+
+EMPTY = {
+    "no unit": (lambda v: jnp.tanh(v)[:0], 6),
+    "no unit, no chain": (lambda v: (v + jnp.sin(v[::-1]))[:0], 6),
+    "no input": (lambda v: jnp.tanh(jnp.ones((3, 0), v.dtype) @ v), 0),
+    "no hidden unit": (lambda v: jnp.tanh(jnp.ones((3, 0)) @ (jnp.ones((0, 6)) @ v)), 6),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_jacobian_without_entries_is_zero(name, key):
+    encode, d = EMPTY[name]
+    x = jnp.ones((2, d))
+    assert jaxae.contractive_penalty(encode, x, chunk_size=2).tolist() == [0.0, 0.0]
+    of = partial(jaxae.higher_order_contractive_penalty, key, encode, x, stddev=0.1)
+    assert of(chunk_size=2).tolist() == [0.0, 0.0]
+    assert jaxae.explain_contraction(encode, x, chunk_size=2).flops >= 0
+
+
+def test_reverse_derivatives_of_reverse_derivatives_inside_shard_map(key):
+    mesh, x = jaxae.data_mesh(devices=1), jnp.ones((2, 5))
+    walk = jax.vmap(partial(jaxae.tangent_transition(REVERSE, lambda z: z, stddev=0.1), key))
+    estimate = lambda x: jaxae.contractive_penalty(REVERSE, x, method="hutchinson", key=key)
+    both = lambda x: (walk(x), estimate(x))
+    specs = {"in_specs": jax.P("data"), "out_specs": jax.P("data")}
+    inside = jax.jit(jax.shard_map(both, mesh=mesh, **specs))(x)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), inside, both(x))
+
+
+def test_explicitly_sharded_examples(key):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+    options = [
+        {"method": "hutchinson", "key": key, "num_samples": 3, "chunk_size": 2},
+        {"method": "auto", "chunk_size": 1},
+    ]
+    two_layers = lambda v: PLAIN(PLAIN(v))
+
+    @jax.jit
+    def penalties(x):
+        return [jaxae.contractive_penalty(two_layers, x, **chosen) for chosen in options]
+
+    expected = penalties(x)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))
+        found = penalties(sharded)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+
+
 def test_singular_values_square_to_the_penalty(x):
     values = jaxae.jacobian_singular_values(deep, x)
     assert values.shape == (6, 4)

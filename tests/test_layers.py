@@ -13,7 +13,7 @@ ROWS = [
     {"_version", "_advice", "_batch_layers"},
     {"_remedies"},
     {"_checks", "_batching", "_products", "_contexts"},
-    {"_draws", "_optimizers", "_line_search"},
+    {"_draws", "_derivatives", "_optimizers", "_line_search"},
     {"_objective"},
     {
         "corruption",

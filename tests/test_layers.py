@@ -12,7 +12,7 @@ LIBRARY = sorted((ROOT / "jaxae").glob("*.py"))
 ROWS = [
     {"_version"},
     {"_checks", "_batching", "_products", "_contexts"},
-    {"_draws"},
+    {"_draws", "_data"},
     {"_objective"},
     {
         "corruption",
@@ -29,12 +29,12 @@ ROWS = [
     {"_orders"},
     {"contraction", "metrics", "distributions", "models", "training"},
     {"objectives", "denoising", "snapshots", "streams", "_program", "second_order"},
-    {"_hosts", "_reader"},
+    {"_hosts", "_reader", "evaluation"},
     {"_driver"},
     {"runs"},
     {"__init__"},
 ]
-MODELS_AND_TRAINING_KNOW = {"_checks", "_batching", "generator", "sharding"}
+MODELS_AND_TRAINING_KNOW = {"_checks", "_batching", "_data", "generator", "sharding"}
 ALLOWED_PACKAGES = {"jax", "flax", "optax", "jaxtyping", "numpy", "jaxae"}
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxae import _checks
+from jaxae._batching import is_divided
 
 Data = Any  # an array, a pytree of arrays, or a Stream
 # Containers of other libraries (sparse matrices, data frames, tensors): NumPy would misread some
@@ -88,11 +89,24 @@ def on_device(name: str, data: Any) -> Any:
     """
     leaves = named_leaves(name, data)
     if list(leaves) == [name]:
-        return _checks.floating(name, native(name, data))
-    arrays = [_leaf_on_device(*item) for item in leaves.items()]
+        arrays = [_checks.floating(name, native(name, data))]
+    else:
+        arrays = [_leaf_on_device(*item) for item in leaves.items()]
     tree = jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
     count_examples(name, tree)
+    check_not_divided(name, tree)
     return tree
+
+
+def check_not_divided(name: str, data: Any) -> None:
+    """Raises ValueError for an array that is divided over a mesh of explicit axes."""
+    for leaf, array in named_leaves(name, data).items():
+        if is_divided(array, array.ndim):
+            raise ValueError(
+                f"{leaf} must not be divided over a mesh of explicit axes; gather it with "
+                f"jax.device_put({leaf}, jax.devices()[0]): make_run(mesh=jaxae.data_mesh()) "
+                "divides the batches"
+            )
 
 
 def _leaf_on_device(name: str, leaf: Any) -> jax.Array:

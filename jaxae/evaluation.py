@@ -46,6 +46,8 @@ def evaluate(
     """
     _checks.callable_("metric", metric)
     size = _checks.integer("batch_size", batch_size, low=1)
+    if not data:
+        raise ValueError("data must be at least one array, but there is none")
     parts = tuple(_check_part(f"data[{i}]", part) for i, part in enumerate(data))
     likes = tuple(part.like if isinstance(part, Streamed) else part for part in parts)
     n = count_examples("data", likes)
@@ -85,7 +87,7 @@ def _mean_of_pieces(
     total, values = None, None
     for piece in pieces:
         values = over_piece(*piece)
-        sums = jax.tree.map(lambda value: np.sum(value, axis=0, dtype=np.float64), values)
+        sums = jax.tree.map(lambda value: np.asarray(value).sum(0, np.float64), values)
         total = sums if total is None else jax.tree.map(np.add, total, sums)
 
     def mean(total: Any, value: Array) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import one_example, over_batch, split_keys
 
 
 def mean_squared_error(
@@ -297,7 +297,7 @@ def contraction_curve(
         moved = jax.vmap(lambda r: encode(x_i + r * u))(radii)
         return jnp.linalg.norm(moved - code[None], axis=-1) / radii.astype(code.dtype)
 
-    return over_batch(ratios, len(batch))(jax.random.split(key, batch), x)
+    return over_batch(ratios, len(batch))(split_keys(key, x, len(batch)), x)
 
 
 def _active(code: Array, threshold: ScalarLike) -> Array:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 
 from jaxae import _checks, _driver, _hosts
-from jaxae._data import Data, Stream, like_of_one, named_leaves, on_device
+from jaxae._data import Data, Stream, like_of_one, on_device
 from jaxae._program import Run
 from jaxae.sharding import check_mesh
 from jaxae.snapshots import Checkpoints
@@ -273,12 +273,6 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
     if isinstance(x, Stream):
         return x, span
     x = on_device("x", x)
-    for name, leaf in named_leaves("x", x).items():
-        if any(axis is not None for axis in jax.typeof(leaf).sharding.spec):
-            raise ValueError(
-                f"{name} must not be divided over a mesh of explicit axes; "
-                "make_run(mesh=jaxae.data_mesh()) divides the batches"
-            )
     if _hosts.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
         leaves, structure = jax.tree.flatten(x)
         rows = tuple(map(np.asarray, leaves))

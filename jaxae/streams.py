@@ -198,9 +198,12 @@ def _like(n: int, example: Any) -> Any:
     arrays = []
     for name, leaf in named_leaves("examples", example).items():
         if name == "examples" and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            remedy = "rows.astype('float32') / 255"
+            if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+                remedy = "np.stack([rows.real, rows.imag], axis=-1)"
             raise TypeError(
                 f"examples must be floating, but their dtype is {leaf.dtype}; a transform can make "
-                "them so, such as lambda rows: rows.astype('float32') / 255"
+                f"them so, such as lambda rows: {remedy}"
             )
         shape = n, *leaf.shape
         arrays.append(jax.ShapeDtypeStruct(shape, device_dtype(name, leaf.dtype)))
@@ -246,7 +249,8 @@ def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
         try:
             found = source[rising]
         except (TypeError, KeyError) as error:
-            remedy = f"{name}.{conversion(source) or '__array__'}()"
+            method = conversion(source) or "__array__"
+            remedy = f"{name}.{'tocsr' if method == 'toarray' else method}()"
             raise TypeError(
                 f"{name} must give rows by an array of their numbers, but a "
                 f"{type(source).__name__} does not; pass an array, such as {remedy}"

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
-from jaxae._data import Data, Stream, count_examples, named_leaves
+from jaxae._data import Data, Stream, check_not_divided, count_examples
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
@@ -185,8 +185,9 @@ def mean_losses(output: Any, batch: Any) -> Losses:
     if not isinstance(output, tuple):
         return jnp.mean(output)
     size = count_examples("x", batch)
-    means = [_mean_aux(name, leaf, size) for name, leaf in named_leaves("aux", pair[1]).items()]
-    return jnp.mean(pair[0]), jax.tree.unflatten(jax.tree.structure(pair[1]), means)
+    paths, structure = jax.tree_util.tree_flatten_with_path(pair[1])
+    means = [_mean_aux(f"aux{jax.tree_util.keystr(path)}", leaf, size) for path, leaf in paths]
+    return jnp.mean(pair[0]), jax.tree.unflatten(structure, means)
 
 
 def _is_number(value: Any) -> bool:
@@ -196,7 +197,10 @@ def _is_number(value: Any) -> bool:
 def _mean_aux(name: str, leaf: Any, size: int) -> Array:
     """Returns the mean of an auxiliary output in float32 or wider."""
     if not _is_number(leaf) or jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
-        raise TypeError(f"{name} of the loss must be an array of real numbers, but it is {leaf!r}")
+        raise TypeError(
+            f"{name} of the loss must be an array of real numbers, but it is a "
+            f"{getattr(leaf, 'dtype', type(leaf).__name__)}"
+        )
     if jnp.shape(leaf) not in ((), (size,)):
         raise ValueError(
             f"{name} of the loss must be a scalar or have the shape ({size},) of a batch, but its "
@@ -412,6 +416,7 @@ def _batches(
     if isinstance(x, Window):
         at = lambda i: jax.tree.map(lambda leaf: leaf[i - x.first], x.batches)
         return at, lambda: x.rest
+    check_not_divided("x", x)
     with jax.named_scope("shuffle"):
         order = shuffled_order(shuffle_key, _examples(x))
     rows = order[: steps * size].reshape(steps, size)

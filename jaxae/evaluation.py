@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from jaxae import _checks
 from jaxae._data import count_examples, on_device
@@ -15,7 +15,7 @@ from jaxae.streams import Streamed, StreamedBatches
 
 def evaluate(
     metric: Callable[..., PyTree],
-    *data: Float[Array, "n *example"] | PyTree[Array] | Streamed,
+    *data: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Streamed,
     batch_size: int,
 ) -> PyTree:
     """Returns the exact mean of a per-example metric over a data set.

@@ -85,7 +85,7 @@ def fit(
     run: Run,
     state: TrainState,
     key: PRNGKeyArray,
-    x: Float[Array, "n *example"] | PyTree[Shaped[Array, "n ..."]] | Stream,
+    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: Any,
     epochs: int,
     first_epoch: int = 0,
@@ -128,8 +128,7 @@ def fit(
         :func:`make_run`.
       ValueError: if ``epochs`` is below 1, ``x`` is empty, not finite, masked, of arrays of
         different n or divided over a mesh of explicit axes, or a snapshot is of another state,
-        data set or number of epochs.
-      RuntimeError: under ``jax.disable_jit``.
+        data set or number of epochs; or under ``jax.disable_jit``.
 
     Example:
       >>> import jaxae
@@ -161,7 +160,7 @@ def fit_many(
     run: Run,
     states: TrainState,
     keys: Key[Array, " m"] | UInt32[Array, "m words"],
-    x: Float[Array, "n *example"] | PyTree[Shaped[Array, "n ..."]] | Stream,
+    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: Any,
     epochs: int,
     first_epoch: int = 0,
@@ -200,7 +199,6 @@ def fit_many(
       TypeError: if ``x`` is a single array that is not floating point, ``keys`` no array of
         keys, or ``run`` not from :func:`make_run`.
       ValueError: as in :func:`fit`, or if leading axes differ or ``method`` is unknown.
-      RuntimeError: under ``jax.disable_jit``.
 
     Example:
       >>> import jaxae
@@ -266,7 +264,7 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
     span = first, first + count
     config: Any = jax.config
     if config.jax_disable_jit:
-        raise RuntimeError(
+        raise ValueError(
             "fit compiles its run and cannot work under jax.disable_jit; to look into a step, call "
             "jaxae.make_train_step(loss, optimizer) there"
         )

@@ -79,6 +79,16 @@ for method in ("threads", "vmap"):
     gaps = [np.abs(np.asarray(a) - np.asarray(b)).max()
             for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params))]
     found[method] = float(max(gaps))
+def tree_loss(params, key, batch, level):
+    values = loss(params, key, batch["x"], level) * batch["weight"]
+    return values, {"label": batch["label"]}
+
+tree = {"x": X, "weight": jnp.linspace(0.5, 1.5, 100), "label": jnp.arange(100)}
+found["tree"] = []
+for data, mesh in ((tree, None), (jaxae.Streamed(tree), jaxae.data_mesh(devices=4))):
+    run = jaxae.make_run(tree_loss, optimizer, batch_size=24, mesh=mesh)
+    jaxae.fit(run, start(key), key, data, 0.3, epochs=2,
+              on_epoch=lambda epoch, loss, aux: found["tree"].append((loss, aux["label"])))
 P = jax.sharding.PartitionSpec
 weights = jax.random.normal(jax.random.key(3), (2, 5, 5))
 ENCODERS = {
@@ -116,16 +126,6 @@ try:
     jaxae.fit(make(0), start(key), key, divided, 0.3, epochs=1)
 except ValueError as error:
     found["explicit"] = str(error)
-def tree_loss(params, key, batch, level):
-    values = loss(params, key, batch["x"], level) * batch["weight"]
-    return values, {"label": batch["label"]}
-
-tree = {"x": X, "weight": jnp.linspace(0.5, 1.5, 100), "label": jnp.arange(100)}
-found["tree"] = []
-for data, mesh in ((tree, None), (jaxae.Streamed(tree), jaxae.data_mesh(devices=4))):
-    run = jaxae.make_run(tree_loss, optimizer, batch_size=24, mesh=mesh)
-    jaxae.fit(run, start(key), key, data, 0.3, epochs=2,
-              on_epoch=lambda epoch, loss, aux: found["tree"].append((loss, aux["label"])))
 print(json.dumps(found))
 """
 

@@ -451,10 +451,9 @@ def test_the_search_for_nans_finds_none_in_a_sound_run():
 def test_raw_keys_train_as_typed_ones_do():
     run, states, _ = tiny(2)
     raw = jax.random.split(jax.random.PRNGKey(1))
-    many = partial(jaxae.fit_many, run, states)
-    trained = many(raw, X, LEVELS[1:], epochs=2, method="threads")
-    same(trained, many(jax.random.wrap_key_data(raw), X, LEVELS[1:], epochs=2, method="threads"))
-    same(of_model(trained, 1), jaxae.fit(run, of_model(states, 1), raw[1], X, LEVELS[2], epochs=2))
+    trained = jaxae.fit_many(run, states, raw, X, LEVELS[1:], epochs=2, method="threads")
+    key = jax.random.wrap_key_data(raw[1])
+    same(of_model(trained, 1), jaxae.fit(run, of_model(states, 1), key, X, LEVELS[2], epochs=2))
 
 
 @pytest.mark.usefixtures("no_type_hook")

@@ -22,6 +22,7 @@ from jaxae.denoising import walkback_loss as walkback_loss
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian
+from jaxae.evaluation import evaluate as evaluate
 from jaxae.generator import hash_key as hash_key
 from jaxae.generator import shuffled_order as shuffled_order
 from jaxae.linear import LinearDenoiser as LinearDenoiser
@@ -80,7 +81,6 @@ from jaxae.streams import StreamedBatches as StreamedBatches
 from jaxae.training import NonFiniteLossError as NonFiniteLossError
 from jaxae.training import TrainState as TrainState
 from jaxae.training import create_train_state as create_train_state
-from jaxae.training import evaluate as evaluate
 from jaxae.training import make_epoch as make_epoch
 from jaxae.training import make_train_step as make_train_step
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 
 def over_batch(function: Callable[..., Any], batch_ndim: int) -> Callable[..., Any]:
@@ -31,18 +31,6 @@ def varying_axes(x: Array) -> tuple[str, ...]:
     return tuple(jax.typeof(x).manual_axis_type.varying)
 
 
-def sharded_like(values: Array, x: Array) -> Array:
-    """Returns ``values`` with its leading axis over the devices that hold that axis of ``x``.
-
-    ``jax.vmap`` wants this where the mesh of ``x`` has explicit axes; elsewhere nothing is done.
-    """
-    sharding = jax.typeof(x).sharding
-    if not any(sharding.spec[:1]):
-        return values
-    leading = PartitionSpec(sharding.spec[0])
-    return jax.sharding.reshard(values, NamedSharding(sharding.mesh, leading))
-
-
 def replicated(x: Array) -> Array:
     """Returns ``x``, all of it on every device, where the mesh of ``x`` has explicit axes."""
     sharding = jax.typeof(x).sharding
@@ -55,3 +43,25 @@ def varying_as(x: Array, other: Array) -> Array:
     """Returns ``x`` as something that varies over the axes of the mesh that ``other`` does."""
     missing = tuple(axis for axis in varying_axes(other) if axis not in varying_axes(x))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def split_keys(key: PRNGKeyArray, x: Array, batch_ndim: int) -> Array:
+    """Returns an independent key for every example of ``x``, in the batch shape of ``x``."""
+    return placed_as(jax.random.split(key, x.shape[:batch_ndim]), x, batch_ndim)
+
+
+def placed_as(value: Array, x: Array, batch_ndim: int) -> Array:
+    """Returns ``value`` with its batch axes divided over an explicit mesh as those of ``x`` are.
+
+    ``jax.vmap`` takes arguments that are divided in different ways for an error.
+    """
+    if not is_divided(x, batch_ndim):
+        return value
+    sharding = jax.typeof(x).sharding
+    spec = PartitionSpec(*sharding.spec[:batch_ndim])
+    return jax.sharding.reshard(value, NamedSharding(sharding.mesh, spec))
+
+
+def is_divided(x: Array, batch_ndim: int) -> bool:
+    """Returns whether batch axes of ``x`` are divided over axes of an explicit mesh."""
+    return any(axis is not None for axis in jax.typeof(x).sharding.spec[:batch_ndim])

@@ -16,12 +16,12 @@ from jaxtyping import Array
 
 from jaxae import _hosts
 from jaxae._contexts import in_these_contexts
+from jaxae._data import Data, Stream
 from jaxae._program import Run
 from jaxae._reader import Reader
 from jaxae.sharding import copied
 from jaxae.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
-from jaxae.streams import Stream
-from jaxae.training import NonFiniteLossError, TrainState
+from jaxae.training import Losses, NonFiniteLossError, TrainState, loss_of
 
 # A call lasts about so long, so that a log goes on and an interrupt is heard.
 _SECONDS_PER_CALL = 1.0
@@ -36,13 +36,23 @@ _CACHE_BYTES = 2**25
 
 
 class Job(NamedTuple):
-    """What all models of a call share; ``span``: epochs behind the start, and at the end."""
+    """What all models of a call share.
+
+    Attributes:
+      run: how they are trained.
+      x: the data.
+      span: epochs behind the start, and at the end.
+      report: called with model, epoch, mean loss and, where there are some, auxiliary means.
+      checkpoints: what keeps snapshots, or None.
+      no_losses: zeros in the place of the losses of the steps of an epoch, in NumPy.
+    """
 
     run: Run
-    x: Array | Stream
+    x: Data
     span: tuple[int, int]
-    report: Callable[[int, int, float], None]
+    report: Callable[..., None]
     checkpoints: Checkpoints | None
+    no_losses: Losses
 
 
 class Part(NamedTuple):
@@ -59,10 +69,10 @@ class Part(NamedTuple):
 class _InMemory:
     """Data on the devices, in the place of a Reader."""
 
-    def __init__(self, x: Array, mesh: Mesh | None, end: int) -> None:
+    def __init__(self, x: Data, mesh: Mesh | None, end: int) -> None:
         self.like, self._end = copied(x, mesh), end
 
-    def window(self, block: int) -> tuple[Array, int]:
+    def window(self, block: int) -> tuple[Data, int]:
         """Returns the data, and where they end."""
         return self.like, self._end
 
@@ -72,8 +82,8 @@ class _InMemory:
 
 def begin_of(job: Job, model: int, state: TrainState) -> Snapshot:
     """Returns where a model begins: at its snapshot or at its start."""
-    no_losses = np.asarray(job.run.epoch.no_losses(job.x))
-    return _restored(job, model, state) or Snapshot(state, job.span[0], 0, np.zeros(0), no_losses)
+    none = jax.tree.map(lambda _: np.zeros(0), job.no_losses)
+    return _restored(job, model, state) or Snapshot(state, job.span[0], 0, none, job.no_losses)
 
 
 def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
@@ -81,16 +91,15 @@ def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
     if job.checkpoints is None:
         return None
     if _hosts.spans_hosts(job.run.epoch.mesh):
-        step_losses = np.asarray(job.run.epoch.no_losses(job.x))
         find = partial(_found, job, model, state)
-        found = _together(_hosts.of_the_first, find, state, step_losses)
+        found = _together(_hosts.of_the_first, find, state, job.no_losses)
     else:
         found = _found(job, model, state)
     if found is not None:
-        before = found.epoch - len(found.losses)  # where its run began
-        for epoch, loss in enumerate(found.losses, start=before + 1):
-            if epoch > job.span[0]:
-                job.report(model, epoch, float(loss))
+        count = len(loss_of(found.losses))
+        before = found.epoch - count  # where its run began
+        for i in range(max(0, job.span[0] - before), count):
+            job.report(model, before + i + 1, *_means(found.losses, i))
     return found
 
 
@@ -101,13 +110,16 @@ def _found(job: Job, model: int, state: TrainState) -> Snapshot | None:
     if found is None:
         return None
     first, end = job.span
-    step_losses = job.run.epoch.no_losses(job.x)
     shapes = lambda state: [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+    lengths = partial(jax.tree.map, lambda losses: losses.shape)
     trees: list[Any] = [jax.tree.structure(state) for state in (found.state, state)]
     if trees[0] != trees[1] or shapes(found.state) != shapes(state):
         raise ValueError(f"the snapshot of model {model} is of another model or optimiser")
-    if found.step_losses.shape != step_losses.shape or found.step % _per_block(job):
-        raise ValueError(f"the snapshot of model {model} is of other data or another batch size")
+    if lengths(found.step_losses) != lengths(job.no_losses) or found.step % _per_block(job):
+        raise ValueError(
+            f"the snapshot of model {model} is of other data or another batch size, or of a loss "
+            "with other auxiliary outputs"
+        )
     if not first <= found.epoch + bool(found.step) <= end:
         raise ValueError(
             f"the snapshot of model {model} has {found.epoch} epochs behind it, but this run goes "
@@ -123,8 +135,9 @@ def _per_block(job: Job) -> int:
 def under_vmap(job: Job, stacked: tuple[TrainState, Array, Any], models: int) -> TrainState:
     """Returns the stacked states of models that go through each step together."""
     if job.checkpoints is None:
-        losses = np.stack([np.asarray(job.run.epoch.no_losses(job.x))] * models)
-        begin = Snapshot(stacked[0], job.span[0], 0, np.zeros((models, 0)), losses)
+        losses = jax.tree.map(lambda zeros: np.stack([zeros] * models), job.no_losses)
+        none = jax.tree.map(lambda _: np.zeros((models, 0)), job.no_losses)
+        begin = Snapshot(stacked[0], job.span[0], 0, none, losses)
         return train(job, Part(*stacked[1:], list(range(models))), begin)
     begins = [begin_of(job, model, _one(stacked[0], model)) for model in range(models)]
     trained: dict[int, TrainState] = {}
@@ -229,15 +242,14 @@ def _reason(job: Job, part: Part, begin: Snapshot, error: NonFiniteLossError) ->
     """
     x: Any = job.x
     is_here = not isinstance(x, Stream) and not _hosts.spans_hosts(job.run.epoch.mesh)
-    if is_here and x.size:
+    if is_here:
         given = begin.state.params, part.key, part.settings
         if part.together is not None:
             given = _one(given, part.together.index(error.model or 0))
         params, key, settings = given
-        values = np.asarray(x).reshape(len(x), -1)
-        rows = np.argmin(values.min(axis=1)), np.argmax(values.max(axis=1))
-        size = job.run.epoch.cut(x)[0]
-        batch = x[jnp.asarray([*rows, *range(size)])]
+        extremes = [row for leaf in jax.tree.leaves(x) for row in _extreme_rows(leaf)]
+        rows = jnp.asarray([*extremes, *range(job.run.epoch.cut(x)[0])])
+        batch = jax.tree.map(lambda leaf: leaf[rows], x)
         try:
             job.run.epoch.loss(jax.tree.map(jnp.asarray, params), key, batch, *settings)
         except ValueError as refused:
@@ -280,7 +292,9 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
             started = time.perf_counter()
             given = state, step_losses, key, np.int32(at), np.int32(to), x, *settings
             state, step_losses, device_losses = _called(program, given, several)
-            losses = device_losses[..., : to // blocks - epoch]
+            losses = jax.tree.map(
+                lambda means, end=to // blocks - epoch: means[..., :end], device_losses
+            )
             seconds = time.perf_counter() - started
         failed = _reported(job, part, epoch, losses)
         if is_first and to % blocks:  # an epoch may be long, and all of it in vain
@@ -298,7 +312,7 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
         if is_kept or at == end:
             epoch, block = divmod(at, blocks)
             step = block * _per_block(job)
-            means = np.concatenate(all_losses, axis=-1)
+            means = jax.tree.map(lambda *parts: np.concatenate(parts, axis=-1), *all_losses)
             now = Snapshot(state, epoch, step, means, step_losses)
             _check_snapshot(part, now)
             if job.checkpoints is not None:
@@ -310,12 +324,20 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
     return state
 
 
+def _extreme_rows(values: Array) -> list[int]:
+    """Returns which examples have the smallest and the largest entry of an array."""
+    rows = np.asarray(values).reshape(len(values), -1)
+    if not rows.size:
+        return []
+    return [int(np.argmin(rows.min(axis=1))), int(np.argmax(rows.max(axis=1)))]
+
+
 def _called(program: Callable[..., Any], given: tuple[Any, ...], several: bool) -> Any:
     """Returns what a program returns, with the mean losses on the host, once it is there."""
 
     def call() -> Any:
         state, step_losses, losses = program(*given)
-        return state, step_losses, np.asarray(losses)
+        return state, step_losses, jax.tree.map(np.asarray, losses)
 
     return _together(call) if several else call()
 
@@ -358,7 +380,7 @@ def _is_over(part: Part) -> bool:
     return part.is_over is not None and part.is_over.is_set()
 
 
-def _reported(job: Job, part: Part, epoch: int, losses: np.ndarray) -> Exception | None:
+def _reported(job: Job, part: Part, epoch: int, losses: Losses) -> Exception | None:
     """Reports losses; an error of a user's ``on_epoch`` is returned, to be raised after a save."""
     try:
         _report(job, part, epoch, losses)
@@ -369,13 +391,20 @@ def _reported(job: Job, part: Part, epoch: int, losses: np.ndarray) -> Exception
     return None
 
 
-def _report(job: Job, part: Part, epoch: int, losses: np.ndarray) -> None:
+def _report(job: Job, part: Part, epoch: int, losses: Losses) -> None:
     """Reports the mean losses of some epochs, ``(epochs,)`` or ``(models, epochs)``."""
-    for i in range(losses.shape[-1]):
-        _check_finite(losses[..., i], "the training loss is {}", epoch + i + 1, part)
+    values = loss_of(losses)
+    for i in range(values.shape[-1]):
+        _check_finite(values[..., i], "the training loss is {}", epoch + i + 1, part)
         for j, model in enumerate(part.together or [part.model]):
-            loss = losses[i] if part.together is None else losses[j, i]
-            job.report(model, epoch + i + 1, float(loss))
+            index = i if part.together is None else (j, i)
+            job.report(model, epoch + i + 1, *_means(losses, index))
+
+
+def _means(losses: Losses, index: int | tuple[int, int]) -> tuple[Any, ...]:
+    """Returns the mean loss of an epoch and, where there are some, its auxiliary means."""
+    of_epoch = jax.tree.map(lambda means: float(means[index]), losses)
+    return of_epoch if isinstance(of_epoch, tuple) else (of_epoch,)
 
 
 def _check_snapshot(part: Part, now: Snapshot) -> None:
@@ -387,7 +416,7 @@ def _check_snapshot(part: Part, now: Snapshot) -> None:
 
 def _check_steps(part: Part, step_losses: Any, epoch: int, steps: int) -> None:
     """Raises NonFiniteLossError for the first steps after some epochs."""
-    so_far = np.asarray(_hosts.plain(step_losses)[..., :steps].sum(axis=-1))
+    so_far = np.asarray(_hosts.plain(loss_of(step_losses))[..., :steps].sum(axis=-1))
     _check_finite(so_far, "the training loss is {}", epoch + 1, part)
 
 

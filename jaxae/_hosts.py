@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxae.snapshots import LostProcessError, Snapshot
-from jaxae.training import TrainState
+from jaxae.training import Losses, TrainState, loss_of
 
 _SIGNS = ("gloo", "nccl", "rccl", "connection", "socket", "unavailable", "peer", "deadline", "task")
 
@@ -36,7 +36,7 @@ def agreed(is_told: bool, blocks: int) -> tuple[bool, int]:
 
 
 def of_the_first(
-    find: Callable[[], Snapshot | None], like: TrainState, steps: np.ndarray
+    find: Callable[[], Snapshot | None], like: TrainState, steps: Losses
 ) -> Snapshot | None:
     """Returns the snapshot that the first process finds, which the others may not see.
 
@@ -50,7 +50,7 @@ def of_the_first(
             found = find()
         except Exception as refused:
             error = refused
-    place = [0, 0, -1] if found is None else [*found[1:3], len(found.losses)]
+    place = [0, 0, -1] if found is None else [*found[1:3], len(loss_of(found.losses))]
     epoch, step, losses, failed = (
         int(number) for number in _sent(np.array([*place, error is not None], np.int32))
     )
@@ -60,9 +60,11 @@ def of_the_first(
         raise LostProcessError("the first one has refused what it should go on from")
     if losses < 0:
         return None
-    empty = Snapshot(jax.tree.map(np.zeros_like, plain(like)), 0, 0, np.zeros(losses), steps)
+    none = jax.tree.map(lambda _: np.zeros(losses), steps)
+    empty = Snapshot(jax.tree.map(np.zeros_like, plain(like)), 0, 0, none, steps)
     mine = empty if found is None else found._replace(state=plain(found.state))
-    state, *rest = _sent((mine.state, np.asarray(mine.losses, np.float64), mine.step_losses))
+    wide = jax.tree.map(lambda means: np.asarray(means, np.float64), mine.losses)
+    state, *rest = _sent((mine.state, wide, mine.step_losses))
     return Snapshot(jax.tree.map(_as_key, state, like), epoch, step, *rest)
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, ScalarLike
 
+from jaxae._data import like_of_one
 from jaxae.sharding import everywhere
-from jaxae.training import Epoch, TrainState, Window
+from jaxae.training import Epoch, Losses, TrainState, Window
 
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
 _CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
@@ -38,27 +39,28 @@ class Run:
         key: PRNGKeyArray,
         first_epoch: ScalarLike,
         epochs: ScalarLike,
-        x: Array,
+        x: Any,
         *settings: Any,
-    ) -> tuple[TrainState, Array]:
+    ) -> tuple[TrainState, Losses]:
         """Returns the state after the epochs, and the mean loss of each, NaN beyond them."""
         blocks = self.epoch.blocks(x)
         first = jnp.asarray(first_epoch) * blocks
         end = first + jnp.minimum(epochs, self.epochs_per_call) * blocks
-        start = state, self.epoch.no_losses(x)
+        start = state, self.epoch.no_losses(state, key, x, *settings)
         state, _, losses = self.part(*start, key, first, end, x, *settings)
-        return state, jnp.where(jnp.arange(len(losses)) < epochs, losses, jnp.nan)
+        is_done = jnp.arange(self.epochs_per_call) < epochs
+        return state, jax.tree.map(lambda means: jnp.where(is_done, means, jnp.nan), losses)
 
     def part(
         self,
         state: TrainState,
-        step_losses: Array,
+        step_losses: Losses,
         key: PRNGKeyArray,
         first: Array,
         end: Array,
-        x: Array | Window,
+        x: Any,
         *settings: Any,
-    ) -> tuple[TrainState, Array, Array]:
+    ) -> tuple[TrainState, Losses, Losses]:
         """Returns state, losses of the last epoch's steps, and mean losses after some blocks.
 
         Args:
@@ -79,19 +81,28 @@ class Run:
             span = jnp.maximum(first - begin, 0), jnp.minimum(end - begin, blocks)
             inputs = key, first_epoch + i, x, *settings
             state, step_losses = self.epoch.part(state, step_losses, span, *inputs)
-            mean = self.epoch.mean_loss(step_losses, x).astype(losses.dtype)
-            return state, step_losses, losses.at[i].set(mean)
+            write = lambda means, mean: means.at[i].set(mean.astype(means.dtype))
+            losses = jax.tree.map(write, losses, self.epoch.mean_loss(step_losses, x))
+            return state, step_losses, losses
 
-        start = state, step_losses, jnp.zeros(self.epochs_per_call, jnp.result_type(float))
+        no_losses = jax.tree.map(
+            lambda _: jnp.zeros(self.epochs_per_call, jnp.result_type(float)), step_losses
+        )
+        start = state, step_losses, no_losses
         epochs = (end + blocks - 1) // blocks - first_epoch
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), body, start)
 
     def arguments(
-        self, state: TrainState, key: Array, x: Array, *settings: Any, epoch: int = 0
+        self, state: TrainState, key: Array, x: Any, *settings: Any, epoch: int = 0
     ) -> tuple[Any, ...]:
         """Returns those of :meth:`part` for a whole epoch, of one model or, with keys, of many."""
-        no_losses = self.epoch.no_losses(x)
-        step_losses = jnp.zeros((*key.shape, *no_losses.shape), no_losses.dtype)
+        one = state, key, settings
+        if key.ndim:
+            one = like_of_one(one)
+        no_losses = self.epoch.no_losses(*one[:2], x, *one[2])
+        step_losses = jax.tree.map(
+            lambda zeros: jnp.zeros((*key.shape, *zeros.shape), zeros.dtype), no_losses
+        )
         blocks = self.epoch.blocks(x)
         span = np.int32(epoch * blocks), np.int32((epoch + 1) * blocks)
         return state, step_losses, key, *span, x, *settings

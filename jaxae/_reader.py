@@ -12,16 +12,17 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxae._contexts import in_these_contexts
+from jaxae._data import Stream, count_examples
 from jaxae.generator import shuffled_order
 from jaxae.sharding import batches_on_devices, copied, everywhere, places_like
-from jaxae.streams import Stream, Streamed, StreamedBatches, checked
+from jaxae.streams import Streamed, StreamedBatches
 from jaxae.training import Epoch, Window, keys_of_epoch
 
 # Of the batches that are read at a time: long enough for a call, short beside any memory.
 _WINDOW_BYTES = 2**25
 _AHEAD = 1  # windows that wait for the device
-# Reads some of the places in each batch: ``(steps, places, *example)``.
-Read = Callable[[slice], np.ndarray]
+# Reads some of the places in each batch: ``(steps, places, *example)``, in the pytree of the data.
+Read = Callable[[slice], Any]
 
 
 class Span(NamedTuple):
@@ -57,7 +58,10 @@ class Reader:
         self._size, self._steps, self._rest, self._per_block = epoch.cut(stream)
         self._per_epoch = epoch.blocks(stream)
         self._models = key.shape
-        of_step = self._size * math.prod(stream.shape[1:]) * stream.dtype.itemsize
+        self._examples = count_examples("x", stream.like)
+        of_step = self._size * sum(
+            math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(stream.like)
+        )
         most = max(1, _WINDOW_BYTES // (self._per_block * of_step * math.prod(self._models)))
         windows = -(-self._per_epoch // most)
         self._blocks = -(-self._per_epoch // windows)
@@ -66,6 +70,7 @@ class Reader:
         if isinstance(stream, Streamed):
             self._cursor = _Shuffled(stream, key, *cut)
         else:
+            assert isinstance(stream, StreamedBatches)
             self._cursor = _InOrder(stream, key, *cut[:2])
         self._pool = ThreadPoolExecutor(1)
         self._read_as_here = in_these_contexts(self._read)
@@ -80,12 +85,17 @@ class Reader:
     @property
     def like(self) -> Window:
         """A window without numbers, to compile for."""
-        models, shape, mesh = self._models, self._stream.shape[1:], self._epoch.mesh
-        place = partial(places_like, dtype=self._stream.dtype, mesh=mesh)
-        batches = place((*models, self._capacity, self._size, *shape), len(models) + 1)
-        rest = place((*models, self._rest, *shape), len(models))
+        mesh = self._epoch.mesh
         first = jax.ShapeDtypeStruct((), np.int32, sharding=mesh and everywhere(mesh))
-        return Window(batches, rest, first, self._stream.shape[0])
+        return Window(*self._places, first, self._examples)
+
+    @property
+    def _places(self) -> tuple[Any, Any]:
+        """Shapes, dtypes and placement of the batches of a window, and of the last batch."""
+        full, rest = (self._capacity, self._size), (self._rest,)
+        like, mesh = self._stream.like, self._epoch.mesh
+        batches, last = (places_like(like, self._models + axes, mesh) for axes in (full, rest))
+        return batches, last
 
     def window(self, block: int) -> tuple[Window, int]:
         """Returns the window that holds a block, and the block after it; blocks only rise.
@@ -121,31 +131,34 @@ class Reader:
 
     def _read(self, span: Span, after: int) -> tuple[Window, int]:
         """Returns the window of a span, on the devices, and the block after it."""
-        shape, mesh = self._stream.shape[1:], self._epoch.mesh
         full, rest = self._cursor.read(span)
+        like_full, like_rest = self._places
+        axis = len(self._models)  # of the steps; then comes that of the places
 
-        models, axis = self._models, len(self._models) + 1
-
-        def full_places(places: slice) -> np.ndarray:
-            found = full(places)
+        def fill(found: np.ndarray) -> np.ndarray:
+            """Returns batches with zeros after them, as many steps as a window has."""
             if span.steps == self._capacity:
                 return found
-            whole = np.zeros((*models, self._capacity, *found.shape[axis:]), found.dtype)
-            whole[(*[slice(None)] * len(models), slice(span.steps))] = found
-            return whole
+            shape = (*self._models, self._capacity, *found.shape[axis + 1 :])
+            filled = np.zeros(shape, found.dtype)
+            filled[(*[slice(None)] * axis, slice(span.steps))] = found
+            return filled
 
-        def rest_places(places: slice) -> np.ndarray:
+        def full_places(places: slice) -> Any:
+            return jax.tree.map(fill, full(places))
+
+        def rest_places(places: slice) -> Any:
             if span.has_rest:
-                return np.squeeze(rest(places), axis=axis - 1)
+                return jax.tree.map(lambda found: np.squeeze(found, axis=axis), rest(places))
             width = len(range(*places.indices(self._rest)))
-            return np.zeros((*models, width, *shape), self._stream.dtype)
+            before = *self._models, width
+            zeros = lambda leaf: np.zeros((*before, *leaf.shape[axis + 1 :]), leaf.dtype)
+            return jax.tree.map(zeros, like_rest)
 
-        batches = batches_on_devices(
-            full_places, (*models, self._capacity, self._size, *shape), axis, mesh
-        )
-        last = batches_on_devices(rest_places, (*models, self._rest, *shape), axis - 1, mesh)
-        first = copied(np.int32(span.first), mesh)
-        return Window(batches, last, first, self._stream.shape[0]), after
+        batches = batches_on_devices(full_places, like_full, axis + 1)
+        last = batches_on_devices(rest_places, like_rest, axis)
+        first = copied(np.int32(span.first), self._epoch.mesh)
+        return Window(batches, last, first, self._examples), after
 
 
 class _Shuffled:
@@ -156,7 +169,7 @@ class _Shuffled:
         self._key = _on_the_host(key)
 
     def read(self, span: Span) -> tuple[Read, Read]:
-        n, begin = self._stream.shape[0], span.first * self._size
+        n, begin = count_examples("x", self._stream.like), span.first * self._size
         full = np.arange(begin, begin + self._capacity * self._size)
         rest = np.arange(self._steps * self._size, n)
         positions = np.minimum(np.concatenate([full, rest]), n - 1).astype(np.int32)
@@ -167,9 +180,10 @@ class _Shuffled:
         of_rest = order[..., len(full) :].reshape(*models, 1, len(rest))
         return partial(self._rows, of_full), partial(self._rows, of_rest)
 
-    def _rows(self, order: np.ndarray, places: slice) -> np.ndarray:
+    def _rows(self, order: np.ndarray, places: slice) -> Any:
         rows = order[..., places]
-        return self._stream.rows(rows.reshape(-1)).reshape(*rows.shape, *self._stream.shape[1:])
+        found = self._stream.rows(rows.reshape(-1))
+        return jax.tree.map(lambda leaf: leaf.reshape(*rows.shape, *leaf.shape[1:]), found)
 
 
 class _InOrder:
@@ -177,37 +191,41 @@ class _InOrder:
 
     def __init__(self, stream: StreamedBatches, key: Array, size: int, steps: int) -> None:
         self._stream, self._size, self._steps = stream, size, steps
-        self._models = key.shape
+        self._models, self._n = key.shape, count_examples("x", stream.like)
         self._coming: Iterator[Any] = iter(())
         self._next = -1, -1  # epoch and step
 
     def read(self, span: Span) -> tuple[Read, Read]:
         if self._next != (span.epoch, span.first):
             self._coming = iter(self._stream.make(span.epoch, span.first))
-        n, shape = self._stream.shape[0], self._stream.shape[1:]
         steps = range(span.first, span.first + span.steps)
         full = [self._batch(span.epoch, step, self._size) for step in steps]
-        rest = n - self._steps * self._size if span.has_rest else 0
+        rest = self._n - self._steps * self._size if span.has_rest else 0
         last = [self._batch(span.epoch, self._steps, rest)] if rest else []
         self._next = span.epoch, span.first + span.steps
-        of_full = np.stack(full) if full else np.zeros((0, self._size, *shape), self._stream.dtype)
-        return partial(self._places, of_full), partial(self._places, np.asarray(last))
+        return partial(self._places, full), partial(self._places, last)
 
-    def _places(self, batches: np.ndarray, places: slice) -> np.ndarray:
-        some = batches[:, places]
-        return np.broadcast_to(some, (*self._models, *some.shape))
+    def _places(self, batches: list[Any], places: slice) -> Any:
+        """Returns some places of each batch, the same ones for every model."""
 
-    def _batch(self, epoch: int, step: int, size: int) -> np.ndarray:
+        def stack(like: Any, *leaves: np.ndarray) -> np.ndarray:
+            empty = (0, self._size, *like.shape[1:])
+            whole = np.stack(leaves) if leaves else np.zeros(empty, like.dtype)
+            some = whole[:, places]
+            return np.broadcast_to(some, (*self._models, *some.shape))
+
+        return jax.tree.map(stack, self._stream.like, *batches)
+
+    def _batch(self, epoch: int, step: int, size: int) -> Any:
         missing = object()
         found = next(self._coming, missing)
         where = f"batch {step} of epoch {epoch}"
         if found is missing:
             raise ValueError(
                 f"make({epoch}, ...) must yield {self._steps} batches of {self._size} and what is "
-                f"left of {self._stream.shape[0]} examples, but {where} is missing"
+                f"left of {self._n} examples, but {where} is missing"
             )
-        shape = (size, *self._stream.shape[1:])
-        return checked(np.asarray(found), shape, self._stream.dtype, where)
+        return self._stream.checked(found, size, where)
 
 
 @partial(jax.jit, static_argnums=2)

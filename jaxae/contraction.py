@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, sharded_like, varying_as
+from jaxae._batching import one_example, placed_as, varying_as
 from jaxae._derivatives import check_method, choose_method, failure, times_jacobian
 from jaxae._orders import (
     Full,
@@ -163,7 +163,7 @@ def code_and_contractive_penalty(
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
         keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
-        keys = sharded_like(keys, flat)
+        keys = placed_as(keys, flat, 1)
         estimate = partial(_probed, encode, probes, num_samples, chunk_size or num_samples)
         codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
     elif method != "auto":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import one_example, over_batch, split_keys
 
 Corruption: TypeAlias = Callable[[PRNGKeyArray, Array], Array]
 
@@ -281,7 +281,7 @@ def corrupt_batch(
             f"corrupt must keep shape and dtype of an example, but it turned "
             f"{example.dtype}{list(example.shape)} into {noisy.dtype}{list(noisy.shape)}"
         )
-    keys = jax.random.split(key, x.shape[:batch_ndim])
+    keys = split_keys(key, x, batch_ndim)
     return over_batch(corrupt, batch_ndim)(keys, x)
 
 

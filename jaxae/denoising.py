@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _advice, _checks, _draws
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import one_example, over_batch, placed_as, split_keys
 from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.reconstruction import squared_error
@@ -93,7 +93,7 @@ def denoising_loss(
             x_noisy = corrupt_batch(key, corrupt, x, batch_ndim=batch_ndim)
         else:
             x_noisy, is_corrupted = _corrupt_and_compare(key, corrupt, x, batch_ndim)
-    code_keys = jax.random.split(code_key, x.shape[:batch_ndim])
+    code_keys = split_keys(code_key, x, batch_ndim)
     code = over_batch(draw, batch_ndim)(code_keys, x_noisy)
     if weights is None:
         return decoded(decode, code, x, reconstruction, batch_ndim)
@@ -200,7 +200,7 @@ def walkback_loss(
     def step(walked: Array, step_key: Array) -> tuple[Array, Array]:
         noise_key, sample_key = jax.random.split(step_key)
         x_noisy = corrupt_batch(noise_key, corrupt, walked, batch_ndim=batch_ndim)
-        keys = jax.random.split(sample_key, x.shape[:batch_ndim])
+        keys = split_keys(sample_key, x, batch_ndim)
         loss, walked = over_batch(one, batch_ndim)(keys, x_noisy, x)
         return jax.lax.stop_gradient(walked), loss
 
@@ -282,8 +282,11 @@ def noise_conditional_loss(
     x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
     log_low, log_high = map(jnp.log, bounds)
-    share = jax.random.uniform(level_key, x.shape[:batch_ndim], dtype)
-    noise = _checks.widen(_draws.normal(noise_key, x))
+    drawn = (
+        jax.random.uniform(level_key, x.shape[:batch_ndim], dtype),
+        _checks.widen(_draws.normal(noise_key, x)),
+    )
+    share, noise = (placed_as(draw, x, batch_ndim) for draw in drawn)
 
     def one(x_i: Array, share_i: Array, noise_i: Array) -> Array:
         stddev = jnp.exp(log_low + share_i * (log_high - log_low))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import one_example, over_batch, split_keys
 from jaxae._derivatives import jacobian
 
 
@@ -323,7 +323,7 @@ def contraction_curve(
         change = jnp.linalg.norm(_checks.widen(moved) - _checks.widen(code)[None], axis=-1)
         return (change / distances.astype(change.dtype)).astype(code.dtype)
 
-    return over_batch(ratios, len(batch))(jax.random.split(key, batch), x)
+    return over_batch(ratios, len(batch))(split_keys(key, x, len(batch)), x)
 
 
 def _magnitudes(code: Array, threshold: ScalarLike) -> tuple[Array, Array]:

@@ -8,20 +8,23 @@ be traced.
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 
 from jaxae import _advice, _checks, _driver, _hosts
+from jaxae._data import Data, Stream, like_of_one, on_device
 from jaxae._optimizers import Optimizer
 from jaxae._program import Run
+from jaxae.sharding import check_mesh
 from jaxae.snapshots import Checkpoints
-from jaxae.streams import Stream, Streamed, StreamedBatches
-from jaxae.training import Epoch, Loss, TrainState, check_state
+from jaxae.streams import Streamed
+from jaxae.training import Epoch, Loss, Losses, TrainState, check_state
 
 
 def make_run(
@@ -38,7 +41,7 @@ def make_run(
     there are is a traced number, so a run of any length compiles once.
 
     Args:
-      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
+      loss: ``loss(params, key, x, *settings)``, as for :func:`jaxae.make_train_step`.
       optimizer: any ``optax`` optimiser.
       batch_size: examples per step, at least 1; more than there are means one full batch.
       epochs_per_call: the most epochs of one call, at least 1.
@@ -49,12 +52,14 @@ def make_run(
       ``run(state, key, first_epoch, epochs, x, *settings) -> (state, losses)``: not compiled,
       to be passed to ``jax.jit``, ``jax.vmap`` or :func:`fit`. The same ``key`` serves the
       whole run; ``first_epoch`` counts from 0. ``losses`` is ``(epochs_per_call,)``: the mean
-      loss of each epoch, and NaN beyond ``epochs``.
+      loss of each epoch, and NaN beyond ``epochs``; for a loss with auxiliary outputs it is a
+      pair ``(losses, aux)`` of such arrays.
 
     Raises:
-      TypeError: if ``loss`` is no function or ``batch_size`` no integer.
-      ValueError: if ``batch_size`` or ``epochs_per_call`` is below 1, or ``batch_size`` no
-        multiple of the devices; the result raises it for empty data.
+      TypeError: if ``loss`` is no function, ``batch_size`` no integer or ``mesh`` no mesh.
+      ValueError: if ``batch_size`` or ``epochs_per_call`` is below 1, ``batch_size`` is no
+        multiple of the devices, or ``mesh`` has no axis ``"data"`` or explicit ones; the result
+        raises it for empty data.
 
     Example:
       >>> import optax
@@ -72,10 +77,8 @@ def make_run(
     """
     epochs_per_call = _checks.integer("epochs_per_call", epochs_per_call, low=1)
     epoch = Epoch(loss, optimizer, batch_size, mesh)
-    if mesh is not None and batch_size % mesh.size:
-        raise ValueError(
-            f"batch_size must be a multiple of the {mesh.size} devices, but it is {batch_size}"
-        )
+    if mesh is not None:
+        check_mesh(mesh, batch_size)
     return Run(epoch, epochs_per_call)
 
 
@@ -83,11 +86,11 @@ def fit(
     run: Run,
     state: TrainState,
     key: PRNGKeyArray,
-    x: Float[Array, "n *example"] | Streamed | StreamedBatches,
+    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: Any,
     epochs: int,
     first_epoch: int = 0,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: Callable[..., None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> TrainState:
     """Returns the state after some epochs, or stops at the first epoch that broke down.
@@ -100,14 +103,17 @@ def fit(
       run: what :func:`make_run` returned.
       state: state to start from; it is not used up.
       key: PRNG key of the whole run.
-      x: data ``(n, *example)``, floating and finite.
+      x: data ``(n, *example)``, floating and finite; or a pytree of arrays with one leading
+        axis of n, such as ``(x, mask)``, of any dtype; or :class:`Streamed` or
+        :class:`StreamedBatches`. The loss gets a batch as the same pytree.
       *settings: passed on to the loss.
       epochs: how many passes over the data, at least 1.
       first_epoch: how many epochs ``state`` has behind it with this ``key``, so that going on
         takes the next shuffles and draws instead of repeating the first ones.
-      on_epoch: called for each epoch, in order, with its number, from first_epoch + 1, and its
-        mean loss; on going on from a snapshot, for the epochs behind it too. An error that it
-        raises is raised here, after a snapshot was handed over.
+      on_epoch: called for each epoch, in order, with its number, from first_epoch + 1, its mean
+        loss and, for a loss that returns ``(values, aux)``, the means of ``aux``; on going on
+        from a snapshot, for the epochs behind it too. An error that it raises is raised here,
+        after a snapshot was handed over.
       checkpoints: restores the snapshot to go on from, is given those to keep, and says when
         to stop; see :class:`Checkpoints`.
 
@@ -116,11 +122,14 @@ def fit(
 
     Raises:
       NonFiniteLossError: naming the epoch, when its mean loss is NaN or infinite, or a
-        parameter after the last one is. Such a state is never kept.
+        parameter after the last one is. Such a state is never kept. Auxiliary outputs may be
+        NaN: nothing is trained on them.
       StoppedError: when ``checkpoints`` said so, after its snapshot was handed over.
-      TypeError: if ``x`` is not floating point, or ``run`` not from :func:`make_run`.
-      ValueError: if ``epochs`` is below 1, ``x`` is empty, not finite or divided over a mesh of
-        explicit axes, or a snapshot is of another state, data set or number of epochs.
+      TypeError: if ``x`` is a single array that is not floating point, or ``run`` not from
+        :func:`make_run`.
+      ValueError: if ``epochs`` is below 1, ``x`` is empty, not finite, masked, of arrays of
+        different n or divided over a mesh of explicit axes, or a snapshot is of another state,
+        data set or number of epochs; or under ``jax.disable_jit``.
 
     Example:
       >>> import optax
@@ -139,24 +148,26 @@ def fit(
     check_state("state", state)
     _checks.prng_key("key", key)
 
-    def report(model: int, epoch: int, loss: float) -> None:
+    def report(model: int, epoch: int, *means: Any) -> None:
         if on_epoch is not None:
-            on_epoch(epoch, loss)
+            on_epoch(epoch, *means)
 
-    job = _driver.Job(run, x, span, report, checkpoints)
-    part = _driver.Part(key, _arrays(settings), None)
+    arrays = _arrays(settings)
+    no_losses = _no_losses(run, state, key, x, arrays)
+    job = _driver.Job(run, x, span, report, checkpoints, no_losses)
+    part = _driver.Part(key, arrays, None)
     return _driver.train(job, part, _driver.begin_of(job, 0, state))
 
 
 def fit_many(
     run: Run,
     states: TrainState,
-    keys: Key[Array, " m"],
-    x: Float[Array, "n *example"] | Streamed | StreamedBatches,
+    keys: Key[Array, " m"] | UInt32[Array, "m words"],
+    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: Any,
     epochs: int,
     first_epoch: int = 0,
-    on_epoch: Callable[[int, int, float], None] | None = None,
+    on_epoch: Callable[..., None] | None = None,
     method: str = "auto",
     checkpoints: Checkpoints | None = None,
 ) -> TrainState:
@@ -170,13 +181,14 @@ def fit_many(
     Args:
       run: what :func:`make_run` returned.
       states: states to start from, every leaf with a leading axis of m; they are not used up.
-      keys: typed PRNG keys ``(m,)``, one for each model.
-      x: data ``(n, *example)``, floating and finite, shared.
+      keys: PRNG keys ``(m,)``, or raw ones ``(m, words)``, one for each model.
+      x: data as in :func:`fit`, shared.
       *settings: passed on to the loss, arrays with a leading axis of m, or pytrees of them.
       epochs: how many passes over the data, at least 1.
       first_epoch: how many epochs the states have behind them with these keys.
-      on_epoch: called with the model, from 0, the epoch, from first_epoch + 1, and its mean
-        loss: in order for each model, and never twice at the same time.
+      on_epoch: called with the model, from 0, the epoch, from first_epoch + 1, its mean loss
+        and, where there are some, the means of its auxiliary outputs: in order for each model,
+        and never twice at the same time.
       method: ``"vmap"``, ``"threads"``, or ``"auto"``: threads on a CPU, vmap elsewhere.
       checkpoints: as in :func:`fit`, for each model by itself. Under vmap those that go on from
         different epochs go on one group after another.
@@ -187,10 +199,9 @@ def fit_many(
     Raises:
       NonFiniteLossError: naming the epoch and the model, as in :func:`fit`.
       StoppedError: as in :func:`fit`.
-      TypeError: if ``x`` is not floating point, ``keys`` no array of typed keys, or ``run`` not
-        from :func:`make_run`.
-      ValueError: if ``epochs`` is below 1, ``x`` is empty or not finite, leading axes differ,
-        ``method`` is unknown, or a snapshot is not of this run.
+      TypeError: if ``x`` is a single array that is not floating point, ``keys`` no array of
+        keys, or ``run`` not from :func:`make_run`.
+      ValueError: as in :func:`fit`, or if leading axes differ or ``method`` is unknown.
 
     Example:
       >>> import optax
@@ -208,17 +219,19 @@ def fit_many(
     """
     x, span = _check(run, x, first_epoch, epochs)
     check_state("states", states)
-    stacked = states, keys, _arrays(settings)
+    stacked = states, _typed_keys(keys), _arrays(settings)
     models = _check_models(*stacked)
     _checks.choice("method", method, ("auto", "vmap", "threads"))
     turn = threading.Lock()
 
-    def report(model: int, epoch: int, loss: float) -> None:
+    def report(model: int, epoch: int, *means: Any) -> None:
         with turn:
             if on_epoch is not None:
-                on_epoch(model, epoch, loss)
+                on_epoch(model, epoch, *means)
 
-    job = _driver.Job(run, x, span, report, checkpoints)
+    state, key, one_setting = like_of_one(stacked)
+    no_losses = _no_losses(run, state, key, x, one_setting)
+    job = _driver.Job(run, x, span, report, checkpoints, no_losses)
     in_threads = (sweep_method() if method == "auto" else method) == "threads"
     return (_driver.in_threads if in_threads else _driver.under_vmap)(job, stacked, models)
 
@@ -254,17 +267,25 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
     first = _checks.integer("first_epoch", first_epoch, low=0)
     count = _checks.integer("epochs", epochs, low=1)
     span = first, first + count
+    config: Any = jax.config
+    if config.jax_disable_jit:
+        raise ValueError(
+            "fit compiles its run and cannot work under jax.disable_jit; to look into a step, call "
+            "jaxae.make_train_step(loss, optimizer) there"
+        )
     if isinstance(x, Stream):
         return x, span
-    x = _checks.floating("x", x)
-    if any(axis is not None for axis in jax.typeof(x).sharding.spec):
-        raise ValueError(
-            "x must not be divided over a mesh of explicit axes; make_run(mesh=jaxae.data_mesh()) "
-            "divides the batches"
-        )
+    x = on_device("x", x)
     if _hosts.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
-        return Streamed(np.asarray(x)), span
+        leaves, structure = jax.tree.flatten(x)
+        rows = tuple(map(np.asarray, leaves))
+        return Streamed(rows, transform=partial(jax.tree.unflatten, structure)), span
     return x, span
+
+
+def _no_losses(run: Run, state: Any, key: Any, x: Data, settings: tuple[Any, ...]) -> Losses:
+    """Returns zeros in the place of the losses of the steps of an epoch, in NumPy."""
+    return jax.tree.map(np.asarray, run.epoch.no_losses(state, key, x, *settings))
 
 
 def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -272,10 +293,21 @@ def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), settings)
 
 
-def _check_models(states: TrainState, keys: Any, settings: tuple[Any, ...]) -> int:
+def _typed_keys(keys: Any) -> Array:
+    """Returns typed keys ``(m,)``, also for the raw ones ``(m, words)`` of jax.random.PRNGKey."""
+    if isinstance(keys, jax.Array | np.ndarray):
+        if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+            return jnp.asarray(keys)
+        words = jax.random.key_data(jax.random.key(0)).shape
+        if keys.dtype == jnp.uint32 and keys.ndim == 2 and keys.shape[1:] == words:
+            return jax.random.wrap_key_data(jnp.asarray(keys))
+    raise TypeError(
+        "keys must be PRNG keys, one for each of the m models, such as jax.random.split(key, m)"
+    )
+
+
+def _check_models(states: TrainState, keys: Array, settings: tuple[Any, ...]) -> int:
     """Returns the number m of models, the leading axis of everything."""
-    if not (isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
-        raise TypeError("keys must be typed PRNG keys (m,), such as jax.random.split(key, m)")
     if keys.ndim != 1 or not len(keys):
         raise ValueError(f"keys must have shape (m,) with m >= 1, but it is {keys.shape}")
     parts = {"states": states, **{f"settings[{i}]": value for i, value in enumerate(settings)}}

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import one_example, over_batch, split_keys
 from jaxae._derivatives import pullback, times_jacobian
 
 Transition: TypeAlias = Callable[..., Array]
@@ -192,7 +192,7 @@ def markov_chain(
 
     def step(state: Array, at: tuple[Array, tuple[Any, ...]]) -> tuple[Array, None]:
         t, level = at
-        keys = jax.random.split(jax.random.fold_in(key, t), batch)
+        keys = split_keys(jax.random.fold_in(key, t), state, len(batch))
         of_level = lambda key_i, x_i: transition(key_i, x_i, *level)
         moved = over_batch(of_level, len(batch))(keys, state)
         return (moved if stays is None else jnp.where(stays, x, moved)), None

@@ -6,6 +6,7 @@ one device, and sums over a batch differ in their order alone.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,43 +55,85 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(found), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def divided(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Returns x, its leading axis over the devices of the mesh where that comes out even."""
-    if mesh is None or x.shape[0] % mesh.size:
+def check_mesh(mesh: Mesh, batch_size: int) -> None:
+    """Checks that batches can be divided over the axis ``"data"`` of a mesh.
+
+    Raises:
+      TypeError: if ``mesh`` is no mesh.
+      ValueError: if it has no such axis, explicit ones, or devices that cannot share a batch.
+    """
+    if not hasattr(mesh, "axis_names"):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, but it is a {type(mesh).__name__}")
+    if _AXIS not in mesh.axis_names or AxisType.Explicit in mesh.axis_types:
+        axes = dict(zip(mesh.axis_names, map(str, mesh.axis_types), strict=True))
+        raise ValueError(
+            f"mesh must have an axis 'data' and Auto axes only, as jaxae.data_mesh() has, but its "
+            f"axes are {axes}"
+        )
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size must be a multiple of the {mesh.size} devices, but it is {batch_size}"
+        )
+
+
+def divided(x: Any, mesh: Mesh | None) -> Any:
+    """Returns a batch, its leading axis over the devices of the mesh where that comes out even."""
+    if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(_AXIS)))
+    place = NamedSharding(mesh, PartitionSpec(_AXIS))
+
+    def divide(leaf: jax.Array) -> jax.Array:
+        return leaf if leaf.shape[0] % mesh.size else jax.lax.with_sharding_constraint(leaf, place)
+
+    return jax.tree.map(divide, x)
 
 
-def batches_on_devices(
-    read: Callable[[slice], np.ndarray], shape: tuple[int, ...], axis: int, mesh: Mesh | None
-) -> jax.Array:
-    """Returns batches of that shape on the devices, each of which has its part of every batch.
+def batches_on_devices(read: Callable[[slice], Any], like: Any, axis: int) -> Any:
+    """Returns batches on the devices, each of which has its part of every batch.
 
     Args:
-      read: returns the examples of a batch in some places, for all batches.
-      shape: the shape of all.
+      read: returns the examples of a batch in some places, for all batches, in NumPy.
+      like: what it returns for all places, from :func:`places_like`, a pytree.
       axis: the axis of the places.
-      mesh: the devices; where they do not divide the axis evenly, each has all of it.
     """
-    if mesh is None:
-        return jnp.asarray(read(slice(None)))
-    place = _places(shape, axis, mesh)
-    return jax.make_array_from_callback(shape, place, lambda index: read((index or ())[axis]))
+    leaves, structure = jax.tree.flatten(like)
+    if leaves[0].sharding is None:
+        return jax.tree.map(jnp.asarray, read(slice(None)))
+    found: dict[Any, list[np.ndarray]] = {}  # so that the arrays of a part are read together
+
+    def part(number: int, index: tuple[slice, ...]) -> np.ndarray:
+        places = (index or ())[axis]
+        which = places.start, places.stop
+        if which not in found:
+            found[which] = jax.tree.leaves(read(places))
+        return found[which][number]
+
+    arrays = [
+        jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(part, number))
+        for number, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, arrays)
 
 
-def places_like(
-    shape: tuple[int, ...], axis: int, *, dtype: Any, mesh: Mesh | None
-) -> jax.ShapeDtypeStruct:
-    """Returns what :func:`batches_on_devices` returns, without numbers."""
-    place = None if mesh is None else _places(shape, axis, mesh)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+def places_like(like: Any, before: tuple[int, ...], mesh: Mesh | None) -> Any:
+    """Returns shapes, dtypes and placement of :func:`batches_on_devices`, without numbers.
 
-
-def _places(shape: tuple[int, ...], axis: int, mesh: Mesh) -> NamedSharding:
-    is_divided = shape[axis] % mesh.size == 0
-    return NamedSharding(
-        mesh, PartitionSpec(*[None] * axis, _AXIS) if is_divided else PartitionSpec()
+    Args:
+      like: a pytree of ``jax.ShapeDtypeStruct`` ``(n, *example)``.
+      before: the axes in the place of n, of which the last one is that of the places.
+      mesh: the devices; where they do not divide the places evenly, each has all of them.
+    """
+    place = None if mesh is None else _places(before, mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*before, *leaf.shape[1:]), leaf.dtype, sharding=place),
+        like,
     )
+
+
+def _places(before: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    is_divided = before[-1] % mesh.size == 0
+    axes = [*[None] * (len(before) - 1), _AXIS] if is_divided else []
+    return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 def copied(tree: Any, mesh: Mesh | None) -> Any:

@@ -6,9 +6,7 @@ implements :class:`Checkpoints`.
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
-from jaxae.training import TrainState
+from jaxae.training import Losses, TrainState
 
 
 class Snapshot(NamedTuple):
@@ -22,13 +20,16 @@ class Snapshot(NamedTuple):
       losses: mean loss of each epoch behind it since its run began ``(epochs,)``; these are
         ``epoch`` many unless the run began at a ``first_epoch``.
       step_losses: losses of an epoch's steps ``(steps,)``; those from ``step`` on mean nothing.
+
+    Of a loss with auxiliary outputs ``losses`` and ``step_losses`` are pairs ``(losses, aux)``,
+    with such an array in the place of each output.
     """
 
     state: TrainState
     epoch: int
     step: int
-    losses: np.ndarray
-    step_losses: np.ndarray
+    losses: Losses
+    step_losses: Losses
 
 
 @runtime_checkable

@@ -7,13 +7,14 @@ is about batch means, so it returns a scalar.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, over_batch
+from jaxae._batching import is_divided, one_example, over_batch
 
 
 def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
@@ -166,6 +167,8 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
     """
     code = _checks.codes(code)
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
+    if is_divided(code, code.ndim - 1):  # a scatter of one code has no divided axis
+        return over_batch(partial(keep_top_k, k=k), code.ndim - 1)(code)
     ordered = jnp.where(code == 0, 0, jax.lax.stop_gradient(code))  # top_k puts -0 below 0
     units = jax.lax.top_k(ordered, k)[1]
     none = jnp.zeros_like(code, dtype=bool)

@@ -1,24 +1,37 @@
 r"""Data that do not fit into memory: read in pieces, ahead of the training that uses them.
 
-Contract of this module. A source stays where it is; :func:`jaxae.fit` and
-:func:`jaxae.fit_many` take a :class:`Streamed` or :class:`StreamedBatches` in the place of the
-array ``x``, and run the same step on it. A thread reads the next batches and puts them on the
-device while the device trains on the last ones; two windows of 32 MiB are in memory at a time for
-each model that trains by itself, however large the source is. These classes hold no file open and
-know no format: they ask the source for rows, and the source does the reading.
+Contract of this module. A source stays where it is; :func:`jaxae.fit`, :func:`jaxae.fit_many`
+and :func:`jaxae.evaluate` take a :class:`Streamed` (the first two also a
+:class:`StreamedBatches`) in the place of the array ``x``, and run the same step on it. A thread
+reads the next batches and puts them on the device while the device trains on the last ones; two
+windows of 32 MiB are in memory at a time for each model that trains by itself, however large the
+source is. These classes hold no file open and know no format: they ask the source for rows, and
+the source does the reading.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from jaxae import _checks
+from jaxae._data import (
+    Stream,
+    check_finite,
+    conversion,
+    device_dtype,
+    in_dtype,
+    is_leaf,
+    named_leaves,
+    native,
+)
 
 
-class Streamed:
+class Streamed(Stream):
     """Data of which any rows can be had: shuffled and cut as an array would be, to the same bits.
 
     Every epoch has the order of :func:`jaxae.shuffled_order`, of which only the part that is
@@ -26,22 +39,26 @@ class Streamed:
     what is behind it. With several hosts each reads only the rows of its own devices.
 
     Args:
-      source: examples by number. Whatever has a shape and a dtype (a memory-mapped array of
-        NumPy, say) is asked for many rows at a time, ``source[rows]``, in the order of the
-        shuffle (h5py wants them sorted, and needs a function around it); other sequences, such
-        as a ``grain.MapDataset`` or a data source of TensorFlow Datasets, for one by one,
-        ``source[i]``, or ``source.__getitems__(rows)`` where there is one. Threads may ask at
-        the same time.
-      transform: function of some rows as they were read ``(m, ...)`` to floating examples
-        ``(m, *example)``, each by itself, in NumPy; None for rows that are that already.
+      source: examples by number, or a tuple or dictionary of such sources with one number of
+        examples, ``(images, labels)``. Whatever has a shape and a dtype is asked for many rows at
+        a time, ``source[rows]``: an array of NumPy, memory-mapped or not, in the order of the
+        shuffle, and everything else (h5py, Zarr) for sorted rows, each once. Rows of a sparse
+        matrix of SciPy are made dense. Other sequences, such as a ``grain.MapDataset`` or a data
+        source of TensorFlow Datasets, are asked for one by one, ``source[i]``, or
+        ``source.__getitems__(rows)`` where there is one; their examples may be tuples or
+        dictionaries of arrays. Threads may ask at the same time.
+      transform: function of some rows as they were read ``(m, ...)`` to examples
+        ``(m, *example)``, each by itself, in NumPy; it takes and may return a pytree of arrays.
+        None for rows that are examples already.
 
     Attributes:
-      shape: ``(n, *example)``.
-      dtype: floating type of an example.
+      shape: ``(n, *example)``; of several arrays, a pytree of shapes.
+      dtype: type of an example, floating for a single array; of several, a pytree of types.
 
     Raises:
-      TypeError: if ``source`` has no length or no rows, or its examples are not floating.
-      ValueError: if it is empty.
+      TypeError: if ``source`` has no length or no rows, is a data frame, or if its examples are a
+        single array that is not floating.
+      ValueError: if it is empty, masked, or sources differ in their number of examples.
 
     Example:
       >>> import numpy as np
@@ -49,54 +66,56 @@ class Streamed:
       >>> data = Streamed(stored, transform=lambda rows: rows.astype(np.float32) / 255)
       >>> data.shape
       (6, 2)
+      >>> Streamed({"image": np.zeros((6, 2)), "label": np.arange(6)}).shape
+      {'image': (6, 2), 'label': (6,)}
     """
 
     def __init__(
-        self, source: Any, *, transform: Callable[[np.ndarray], np.ndarray] | None = None
+        self,
+        source: PyTree[Any],
+        *,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
-            raise TypeError(f"source must have a length and rows, but it is a {_kind(source)}")
         if transform is not None:
             _checks.callable_("transform", transform)
-        if len(source) == 0:
-            raise ValueError("source must hold at least one example, but it is empty")
-        self._source, self._transform = source, transform
-        self._is_array = hasattr(source, "shape") and hasattr(source, "dtype")
-        self._examples = len(source)
+        named = named_leaves("source", source)
+        self._sources = {name: _source(name, part) for name, part in named.items()}
+        self._structure = jax.tree.structure(source, is_leaf=is_leaf)
+        self._transform = transform
+        lengths = {name: _length(part) for name, part in self._sources.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(
+                f"the parts of source must have the same number of examples, but have {lengths}"
+            )
+        (n,) = set(lengths.values())
         first = self._read(np.zeros(1, np.int64))
-        self._example_shape = first.shape[1:]
-        self.dtype = _floating_dtype(first)
+        self.like = _like(n, jax.tree.map(lambda leaf: leaf[0], first))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._examples, *self._example_shape
-
-    def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Returns some examples ``(m, *example)``, finite, in the dtype of the first one.
+    def rows(self, rows: np.ndarray) -> Any:
+        """Returns some examples ``(m, *example)``, finite, in the dtypes of the first one.
 
         Args:
           rows: numbers of the examples, integers ``(m,)``.
 
         Raises:
-          TypeError: if an example is not floating.
-          ValueError: if one is of another shape than the first one, or not finite.
+          TypeError: if a single array is not floating.
+          ValueError: if an example is of another shape than the first one, or not finite.
         """
-        shape = len(rows), *self._example_shape
+        like = _with_length(len(rows), self.like)
         if not len(rows):
-            return np.zeros(shape, self.dtype)
-        return checked(self._read(rows), shape, self.dtype, rows)
+            return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        return checked(self._read(rows), like, f"rows {rows[:3].tolist()}... of the source")
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        if self._is_array:
-            found = np.asarray(self._source[rows])
-        elif hasattr(self._source, "__getitems__"):
-            found = np.stack([np.asarray(row) for row in self._source.__getitems__(rows.tolist())])
-        else:
-            found = np.stack([np.asarray(self._source[row]) for row in rows.tolist()])
-        return found if self._transform is None else np.asarray(self._transform(found))
+    def _read(self, rows: np.ndarray) -> Any:
+        """Returns some rows as they are in the source, after the transform."""
+        parts = [_read_rows(name, part, rows) for name, part in self._sources.items()]
+        found = jax.tree.unflatten(self._structure, parts)
+        if self._transform is not None:
+            found = self._transform(found)
+        return jax.tree.map(partial(_to_numpy, "rows of the source"), found, is_leaf=is_leaf)
 
 
-class StreamedBatches:
+class StreamedBatches(Stream):
     """Batches of one's own making, in the order in which they come.
 
     A pipeline of Grain, for example, with its own shuffles and worker processes. A run that goes
@@ -108,14 +127,15 @@ class StreamedBatches:
         ``(batch_size, *example)``, and at the end a smaller one where ``examples`` is no
         multiple of it; what comes after is left alone. It must give the same batches for the
         same numbers, or a run that goes on is not the run that was stopped. With several hosts
-        each yields whole batches, and its share is taken.
+        each yields whole batches, and its share is taken. A batch may be a pytree of arrays.
       examples: number n of examples in an epoch, at least 1.
-      example_shape: shape of one example.
-      dtype: floating type of the batches.
+      example_shape: shape of one example; for batches that are pytrees, the pytree of
+        ``jax.ShapeDtypeStruct`` of one example, which then says the dtypes.
+      dtype: floating type of the batches of a single array.
 
     Attributes:
-      shape: ``(n, *example)``.
-      dtype: floating type of an example.
+      shape: ``(n, *example)``; of several arrays, a pytree of shapes.
+      dtype: type of an example; of several arrays, a pytree of types.
 
     Raises:
       TypeError: if ``make`` is no function, ``examples`` no integer or ``dtype`` not floating.
@@ -135,49 +155,127 @@ class StreamedBatches:
         make: Callable[[int, int], Iterable[Any]],
         *,
         examples: int,
-        example_shape: Sequence[int],
+        example_shape: Sequence[int] | PyTree[jax.ShapeDtypeStruct],
         dtype: Any = np.float32,
     ) -> None:
         _checks.callable_("make", make)
         self.make = make
-        self._examples = _checks.integer("examples", examples, low=1)
-        self._example_shape = tuple(example_shape)
-        self.dtype = _floating_dtype(np.zeros(0, dtype))
+        n = _checks.integer("examples", examples, low=1)
+        leaves = jax.tree.leaves(example_shape)
+        if leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+            example = example_shape
+        else:
+            example = jax.ShapeDtypeStruct(tuple(example_shape), np.dtype(dtype))
+        self.like = _like(n, example)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._examples, *self._example_shape
-
-
-Stream = Streamed | StreamedBatches
-
-
-def checked(found: np.ndarray, shape: tuple[int, ...], dtype: Any, where: Any) -> np.ndarray:
-    """Returns what was read in the dtype of the stream, if it is what it should be."""
-    what = where if isinstance(where, str) else f"rows {where[:3].tolist()}... of the source"
-    if not np.issubdtype(found.dtype, np.floating) and not jnp.issubdtype(
-        found.dtype, jnp.floating
-    ):
-        raise TypeError(f"{what} must be floating, but the dtype is {found.dtype}")
-    if found.shape != shape:
-        raise ValueError(f"{what} must have the shape {shape}, but it is {found.shape}")
-    found = found.astype(dtype, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.sum(found, dtype=np.float32)  # cheap, and not finite if one of them is not
-    if not np.isfinite(total) and not np.isfinite(found).all():
-        raise ValueError(f"{what} must be finite, but there are NaN or infinite values")
-    return found
+    def checked(self, batch: Any, size: int, where: str) -> Any:
+        """Returns a batch in NumPy, if it is what it should be; ``where`` names it in errors."""
+        found = jax.tree.map(partial(_to_numpy, where), batch, is_leaf=is_leaf)
+        return checked(found, _with_length(size, self.like), where)
 
 
-def _floating_dtype(found: np.ndarray) -> np.dtype[Any]:
-    """Returns the dtype that examples will have on a device."""
-    if not jnp.issubdtype(found.dtype, jnp.floating):
+def checked(found: Any, like: Any, where: str) -> Any:
+    """Returns arrays that were read in the dtypes of ``like``, if they are what they should be."""
+    expected, leaves = named_leaves("", like), named_leaves("", found)
+    if expected.keys() != leaves.keys():
+        raise ValueError(f"{where} must have the arrays {list(expected)}, but have {list(leaves)}")
+    arrays = []
+    for path, leaf in leaves.items():
+        what, wanted = f"{path} of {where}" if path else where, expected[path]
+        if _kind(leaf.dtype) is not _kind(wanted.dtype):
+            kind = _kind(wanted.dtype).__name__
+            raise TypeError(f"{what} must be {kind}, but the dtype is {leaf.dtype}")
+        if leaf.shape != wanted.shape:
+            raise ValueError(f"{what} must have the shape {wanted.shape}, but it is {leaf.shape}")
+        leaf = in_dtype(what, leaf, wanted.dtype)
+        check_finite(what, leaf)
+        arrays.append(leaf)
+    return jax.tree.unflatten(jax.tree.structure(like), arrays)
+
+
+def _like(n: int, example: Any) -> Any:
+    """Returns shapes and dtypes on a device of n such examples."""
+    arrays = []
+    for name, leaf in named_leaves("examples", example).items():
+        if name == "examples" and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            remedy = "rows.astype('float32') / 255"
+            if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+                remedy = "np.stack([rows.real, rows.imag], axis=-1)"
+            raise TypeError(
+                f"examples must be floating, but their dtype is {leaf.dtype}; a transform can make "
+                f"them so, such as lambda rows: {remedy}"
+            )
+        shape = n, *leaf.shape
+        arrays.append(jax.ShapeDtypeStruct(shape, device_dtype(name, leaf.dtype)))
+    return jax.tree.unflatten(jax.tree.structure(example), arrays)
+
+
+def _with_length(n: int, like: Any) -> Any:
+    """Returns the same shapes and dtypes for another number of examples."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), like)
+
+
+def _source(name: str, source: Any) -> Any:
+    """Returns a source, if it gives rows by number and not something else."""
+    if isinstance(source, jax.Array | np.ma.MaskedArray):
+        source = np.asarray(native(name, source))
+    method = conversion(source)
+    is_frame = method == "to_numpy" and not hasattr(source, "dims")  # xarray numbers its rows
+    if is_frame or method == "todense":
+        native(name, source)  # a data frame is asked for columns
+    has_rows = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    if not has_rows or getattr(source, "shape", None) == ():
+        remedy = f"; convert it with {name}.tocsr()" if method == "toarray" else ""
         raise TypeError(
-            f"examples must be floating, but their dtype is {found.dtype}; a transform can make "
-            "them so, such as lambda rows: rows.astype('float32') / 255"
+            f"{name} must have a length and rows, but it is a {type(source).__name__}{remedy}"
         )
-    return np.dtype(jax.dtypes.canonicalize_dtype(found.dtype))
+    if _length(source) == 0:
+        raise ValueError(f"{name} must hold at least one example, but it is empty")
+    return source
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
+def _length(source: Any) -> int:
+    """Returns the number of rows; the ``len`` of a sparse matrix raises an error."""
+    return source.shape[0] if hasattr(source, "toarray") else len(source)
+
+
+def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
+    """Returns some rows of a source: an array, or what its examples are made of, stacked."""
+    if isinstance(source, np.ndarray):
+        return source[rows]
+    if hasattr(source, "shape") and hasattr(source, "dtype"):
+        # h5py takes rising numbers only, and others read faster so.
+        rising, places = np.unique(rows, return_inverse=True)
+        try:
+            found = source[rising]
+        except (TypeError, KeyError) as error:
+            method = conversion(source) or "__array__"
+            remedy = f"{name}.{'tocsr' if method == 'toarray' else method}()"
+            raise TypeError(
+                f"{name} must give rows by an array of their numbers, but a "
+                f"{type(source).__name__} does not; pass an array, such as {remedy}"
+            ) from error
+        return _to_numpy(name, found)[places]
+    if hasattr(source, "__getitems__"):
+        found = source.__getitems__(rows.tolist())
+    else:
+        found = [source[row] for row in rows.tolist()]
+
+    def stack(*leaves: Any) -> np.ndarray:
+        return np.stack([_to_numpy(name, leaf) for leaf in leaves])
+
+    return jax.tree.map(stack, *found, is_leaf=is_leaf)
+
+
+def _to_numpy(name: str, value: Any) -> np.ndarray:
+    """Returns what was read as an array of NumPy, made dense; masked entries raise ValueError."""
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    array = np.asanyarray(value)
+    return array if type(array) is np.ndarray and array.dtype.isnative else native(name, array)
+
+
+def _kind(dtype: Any) -> Any:
+    """Returns the kind of number that a dtype holds."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_, jnp.complexfloating)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), object)

@@ -1,10 +1,13 @@
-r"""Training: a pure step, a whole epoch in one compiled loop, and exact evaluation.
+r"""Training: a pure step, and a whole epoch in one compiled loop.
 
 Contract of this module. A *loss* is ``loss(params, key, x, *settings) -> (batch,)``; the
-step takes its mean over the batch. ``settings`` (a noise level, a weight) are passed on
-as traced values, so a sweep over them compiles once. Data are an array ``(n, *example)``
-on the device. All randomness comes from one ``key``: the shuffle of an epoch and the key
-of a step are functions of (key, epoch, step) alone, by ``jax.random.fold_in``.
+step takes its mean over the batch. A loss may return ``(values, aux)``: then the means of the
+arrays in ``aux`` go with that of the values wherever it goes, as a pair. ``settings`` (a noise
+level, a weight) are passed on as traced values, so a sweep over them compiles once. Data are an
+array ``(n, *example)`` on the device, or a pytree of arrays with one leading axis of n, of which
+the loss gets a batch as the same pytree. All randomness comes from one ``key``: the shuffle of
+an epoch and the key of a step are functions of (key, epoch, step) alone, by
+``jax.random.fold_in``.
 A key from :func:`jaxae.hash_key` makes the noise cheap.
 """
 
@@ -15,17 +18,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
+from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _optimizers
-from jaxae._batching import one_example
+from jaxae._data import Data, Stream, check_not_divided, count_examples
 from jaxae._optimizers import Optimizer
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
 
-Loss = Callable[..., Array]
-Data = Any  # whatever has the shape (n, *example) and the dtype of the data
+Loss = Callable[..., Any]
+Losses = Any  # the means of a loss: an array or, with auxiliary outputs, a pair (array, pytree)
 # Two steps at a time are a tenth faster where a step is short, and compile twice as long.
 _MANY_STEPS = 200
 
@@ -54,7 +58,7 @@ class Window:
     """Some batches of an epoch, one after another, of data that are read in pieces.
 
     Attributes:
-      batches: batches of full size ``(steps, size, *example)``.
+      batches: batches of full size ``(steps, size, *example)``, in the pytree of the data.
       rest: the smaller last batch of the epoch ``(rest, *example)``; before its turn, anything.
       first: which step of the epoch ``batches`` begins with.
       examples: number n of examples in an epoch.
@@ -64,16 +68,6 @@ class Window:
     rest: Any
     first: Any
     examples: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape ``(n, *example)`` of all the data."""
-        return self.examples, *self.batches.shape[2:]
-
-    @property
-    def dtype(self) -> Any:
-        """Type of the data."""
-        return self.batches.dtype
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -143,17 +137,21 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     """Returns a pure train step for a loss and any ``optax`` optimiser.
 
     Args:
-      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
+      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar; or a pair
+        ``(values, aux)`` with a pytree of more such values, which are not trained on.
       optimizer: any ``optax`` optimiser. Its update gets the extra arguments ``value``, ``grad``,
         ``value_fn`` and ``obj_fn`` (the loss) and ``grad_fn``, as line searches, ``sam`` and
         ``sophia`` want them.
 
     Returns:
-      ``train_step(state, key, x, *settings) -> (state, mean_loss)``. Not compiled: wrap it in
-      ``jax.jit``, or use :func:`make_epoch`.
+      ``train_step(state, key, x, *settings) -> (state, mean_loss)``; with auxiliary outputs
+      ``(state, (mean_loss, mean_aux))``. Not compiled: wrap it in ``jax.jit``, or use
+      :func:`make_epoch`.
 
     Raises:
-      TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser.
+      TypeError: if ``loss`` is no function or ``optimizer`` no ``optax`` optimiser; the result
+        raises it for a loss that returns something else.
+      ValueError: the result raises it for auxiliary outputs of other shapes.
 
     Example:
       >>> import optax
@@ -172,19 +170,75 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     optimizer = _optimizers.as_transformation(optimizer)
 
     def train_step(
-        state: TrainState, key: PRNGKeyArray, x: Array, *settings: Any
-    ) -> tuple[TrainState, Array]:
-        def mean_loss(params: Any) -> Array:
-            return jnp.mean(_checks.loss_values(loss(params, key, x, *settings), x))
+        state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
+    ) -> tuple[TrainState, Losses]:
+        def mean_loss(params: Any) -> tuple[Array, Losses]:
+            means = mean_losses(loss(params, key, x, *settings), x)
+            return loss_of(means), means
 
-        value, grads = jax.value_and_grad(mean_loss)(state.params)
+        (value, means), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        value_fn = lambda params: mean_loss(params)[0]
         with jax.named_scope("optimizer"):  # named for a profile
             params, opt_state = _optimizers.update_params(
-                optimizer, state.params, state.opt_state, mean_loss, value, grads
+                optimizer, state.params, state.opt_state, value_fn, value, grads
             )
-        return TrainState(params, opt_state, state.step + 1), value
+        return TrainState(params, opt_state, state.step + 1), means
 
     return train_step
+
+
+def mean_losses(output: Any, batch: Any) -> Losses:
+    """Returns the means over a batch of what a loss returned.
+
+    Raises:
+      TypeError: if it is neither an array nor a pair of an array and a pytree of arrays.
+      ValueError: if one of the arrays is neither a scalar nor ``(batch,)``.
+    """
+    pair = output if isinstance(output, tuple) else (output, None)
+    if len(pair) != 2 or not _is_number(pair[0]):
+        kinds = ", ".join(type(part).__name__ for part in pair)
+        found = f"({kinds})" if isinstance(output, tuple) else type(output).__name__
+        raise TypeError(
+            f"loss must return values (batch,), a scalar, or a pair (values, aux), but it returned "
+            f"{found}"
+        )
+    values = _checks.loss_values(pair[0], batch)
+    if not isinstance(output, tuple):
+        return jnp.mean(values)
+    size = count_examples("x", batch)
+    paths, structure = jax.tree_util.tree_flatten_with_path(pair[1])
+    means = [_mean_aux(f"aux{jax.tree_util.keystr(path)}", leaf, size) for path, leaf in paths]
+    return jnp.mean(values), jax.tree.unflatten(structure, means)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | np.generic | float | int)
+
+
+def _mean_aux(name: str, leaf: Any, size: int) -> Array:
+    """Returns the mean of an auxiliary output in float32 or wider."""
+    if not _is_number(leaf) or jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+        raise TypeError(
+            f"{name} of the loss must be an array of real numbers, but it is a "
+            f"{getattr(leaf, 'dtype', type(leaf).__name__)}"
+        )
+    if jnp.shape(leaf) not in ((), (size,)):
+        raise ValueError(
+            f"{name} of the loss must be a scalar or have the shape ({size},) of a batch, but its "
+            f"shape is {jnp.shape(leaf)}; take its sum or mean over the other axes"
+        )
+    return jnp.mean(leaf, dtype=_wide_float(jnp.result_type(leaf)))
+
+
+def _wide_float(dtype: Any) -> Any:
+    """Returns a floating dtype of 32 bits or more for means of numbers of this dtype."""
+    is_floating = jnp.issubdtype(dtype, jnp.floating)
+    return _checks.wide(dtype if is_floating else jnp.result_type(float))
+
+
+def loss_of(losses: Losses) -> Any:
+    """Returns the losses themselves, without auxiliary outputs."""
+    return losses[0] if isinstance(losses, tuple) else losses
 
 
 def make_epoch(
@@ -197,18 +251,20 @@ def make_epoch(
     and counts once. The host is not asked in between.
 
     Args:
-      loss: ``loss(params, key, x, *settings)``, values ``(batch,)`` or a scalar.
+      loss: ``loss(params, key, x, *settings)``, as for :func:`make_train_step`.
       optimizer: any ``optax`` optimiser.
       batch_size: examples per step, at least 1; more than there are means one full batch.
 
     Returns:
       ``run_epoch(state, key, epoch, x, *settings) -> (state, mean_loss)``, compiled. The
       same ``key`` serves the whole run; ``epoch`` counts from 0. ``mean_loss`` is the mean
-      over the examples, each at the parameters of its own step.
+      over the examples, each at the parameters of its own step; with auxiliary outputs a pair
+      ``(mean_loss, mean_aux)``. ``x`` is an array, or a pytree of arrays with one leading axis.
 
     Raises:
       TypeError: if ``loss`` is no function or ``batch_size`` no integer.
-      ValueError: if ``batch_size`` is below 1; the result raises it for empty data.
+      ValueError: if ``batch_size`` is below 1; the result raises it for empty data, or arrays
+        that differ in their number of examples.
 
     Example:
       >>> import optax
@@ -249,69 +305,95 @@ class Epoch:
         self.mesh, self.loss = mesh, loss
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
+        self._loss = loss
+        # Only its shapes are asked for. Under jit they are remembered from call to call.
+        self._first_losses = jax.jit(self._losses_of_first_batch)
 
-    def cut(self, x: Data) -> tuple[int, int, int, int]:
+    def cut(self, x: Data | Window) -> tuple[int, int, int, int]:
         """Returns examples per step, full steps, examples that are left, and steps per block."""
-        if x.shape[0] == 0:
-            raise ValueError(f"x must hold at least one example, but its shape is {x.shape}")
-        size = min(self._batch_size, x.shape[0])
-        steps, rest = divmod(x.shape[0], size)
+        n = _examples(x)
+        size = min(self._batch_size, n)
+        steps, rest = divmod(n, size)
         return size, steps, rest, 2 if steps >= _MANY_STEPS else 1
 
-    def blocks(self, x: Data) -> int:
+    def blocks(self, x: Data | Window) -> int:
         """Returns the number of blocks in an epoch over x."""
         _, steps, rest, per_block = self.cut(x)
         return steps // per_block + bool(steps % per_block or rest)
 
-    def steps(self, x: Data) -> int:
+    def steps(self, x: Data | Window) -> int:
         """Returns the number of steps in an epoch over x."""
         _, steps, rest, _ = self.cut(x)
         return steps + bool(rest)
 
-    def steps_per_block(self, x: Data) -> int:
+    def steps_per_block(self, x: Data | Window) -> int:
         """Returns the number of steps in each block but the last."""
         return self.cut(x)[3]
 
-    def no_losses(self, x: Data) -> Array:
-        """Returns what the losses of the steps are written to, ``(steps,)``."""
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-        return jnp.zeros(self.steps(x), _checks.wide(dtype))
+    def no_losses(self, state: Any, key: Any, x: Data | Window, *settings: Any) -> Losses:
+        """Returns zeros ``(steps,)``, in the place of the mean losses of the steps of an epoch.
 
-    def mean_loss(self, losses: Array, x: Data) -> Array:
-        """Returns the mean loss over the examples from those of all steps."""
+        Of the arguments only shapes and dtypes are used.
+        """
+        x = x.like if isinstance(x, Stream) else x
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(x.batches if isinstance(x, Window) else x)]
+        dtype = max(map(_wide_float, dtypes), key=lambda dtype: jnp.finfo(dtype).bits)
+        means = self._first_losses.eval_shape(state, key, x, *settings)
+        zeros = partial(jnp.zeros, self.steps(x))
+        if not isinstance(means, tuple):
+            return zeros(dtype)
+        return zeros(dtype), jax.tree.map(lambda mean: zeros(mean.dtype), means[1])
+
+    def _losses_of_first_batch(
+        self, state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
+    ) -> Losses:
+        size = self.cut(x)[0]
+        if isinstance(x, Window):
+            batch = jax.tree.map(lambda leaf: leaf[0], x.batches)
+        else:
+            batch = jax.tree.map(lambda leaf: leaf[:size], x)
+        return mean_losses(self._loss(state.params, key, batch, *settings), batch)
+
+    def mean_loss(self, losses: Losses, x: Data | Window) -> Losses:
+        """Returns the mean over the examples from those of all steps."""
         size, steps, rest, _ = self.cut(x)
-        share = size / x.shape[0]
-        mean = share * jnp.sum(losses[:steps])
-        return mean + (1 - steps * share) * losses[steps] if rest else mean
+        share = size / _examples(x)
+
+        def mean(of_steps: Array) -> Array:
+            full = share * jnp.sum(of_steps[:steps])
+            return full + (1 - steps * share) * of_steps[steps] if rest else full
+
+        return jax.tree.map(mean, losses)
 
     def part(
         self,
         state: TrainState,
-        losses: Array,
+        losses: Losses,
         span: tuple[ScalarLike, ScalarLike],
         key: PRNGKeyArray,
         epoch: ScalarLike,
-        x: Array | Window,
+        x: Data | Window,
         *settings: Any,
-    ) -> tuple[TrainState, Array]:
+    ) -> tuple[TrainState, Losses]:
         """Returns state and losses after the blocks from the first to before the second of span."""
         size, steps, rest, per_block = self.cut(x)
         shuffle_key, noise_key = keys_of_epoch(key, epoch)
         batch_of, last_batch = _batches(x, shuffle_key, size, steps)
 
-        def step(carry: tuple[TrainState, Array], i: ScalarLike, batch: Array) -> Any:
+        def step(carry: tuple[TrainState, Losses], i: ScalarLike, batch: Any) -> Any:
             state, losses = carry
-            state, loss = self._train_step(
+            state, means = self._train_step(
                 state, jax.random.fold_in(noise_key, i), divided(batch, self.mesh), *settings
             )
-            return state, losses.at[i].set(loss.astype(losses.dtype))
+            write = lambda of_steps, mean: of_steps.at[i].set(mean.astype(of_steps.dtype))
+            return state, jax.tree.map(write, losses, means)
 
-        def block(i: Array, carry: tuple[TrainState, Array]) -> Any:
+        def block(i: Array, carry: tuple[TrainState, Losses]) -> Any:
             for j in range(per_block):
                 carry = step(carry, per_block * i + j, batch_of(per_block * i + j))
             return carry
 
-        def tail(carry: tuple[TrainState, Array]) -> Any:
+        def tail(carry: tuple[TrainState, Losses]) -> Any:
             for i in range(steps - steps % per_block, steps):
                 carry = step(carry, i, batch_of(i))
             return step(carry, steps, last_batch()) if rest else carry
@@ -327,11 +409,12 @@ class Epoch:
         return jax.lax.cond(is_last, tail, lambda same: same, carry) if has_tail else carry
 
     def __call__(
-        self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Array, *settings: Any
-    ) -> tuple[TrainState, Array]:
+        self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Data, *settings: Any
+    ) -> tuple[TrainState, Losses]:
         """Returns the state after the whole epoch, and its mean loss."""
         span = 0, self.blocks(x)
-        state, losses = self.part(state, self.no_losses(x), span, key, epoch, x, *settings)
+        losses = self.no_losses(state, key, x, *settings)
+        state, losses = self.part(state, losses, span, key, epoch, x, *settings)
         return state, self.mean_loss(losses, x)
 
 
@@ -341,57 +424,27 @@ def keys_of_epoch(key: PRNGKeyArray, epoch: ScalarLike) -> tuple[Array, Array]:
     return shuffle_key, noise_key
 
 
-def _batches(
-    x: Array | Window, shuffle_key: Array, size: int, steps: int
-) -> tuple[Callable[[ScalarLike], Array], Callable[[], Array]]:
-    """Returns what gives the batch of a full step, and what gives the smaller last one."""
+def _examples(x: Data | Window) -> int:
+    """Returns the number of examples in an epoch over x."""
     if isinstance(x, Window):
-        return lambda i: x.batches[i - x.first], lambda: x.rest
+        return x.examples
+    return count_examples("x", x.like if isinstance(x, Stream) else x)
+
+
+def _batches(
+    x: Any, shuffle_key: Array, size: int, steps: int
+) -> tuple[Callable[[ScalarLike], Any], Callable[[], Any]]:
+    """Returns functions for the batch of a full step and for the smaller last one."""
+    if isinstance(x, Window):
+        at = lambda i: jax.tree.map(lambda leaf: leaf[i - x.first], x.batches)
+        return at, lambda: x.rest
+    check_not_divided("x", x)
     with jax.named_scope("shuffle"):
-        order = shuffled_order(shuffle_key, x.shape[0])
+        order = shuffled_order(shuffle_key, _examples(x))
     rows = order[: steps * size].reshape(steps, size)
 
-    def gathered(rows: Array) -> Array:
+    def gathered(rows: Array) -> Any:
         with jax.named_scope("gather"):
-            return x[rows]
+            return jax.tree.map(lambda leaf: leaf[rows], x)
 
     return lambda i: gathered(rows[i]), lambda: gathered(order[steps * size :])
-
-
-def evaluate(
-    metric: Callable[..., PyTree], *data: Float[Array, "n *example"], batch_size: int
-) -> PyTree:
-    """Returns the exact mean of a per-example metric over a data set.
-
-    Batches bound the memory only: the last one may be smaller and every example counts once.
-    Called outside ``jax.jit`` it compiles ``metric`` every time: wrap what you call often.
-
-    Args:
-      metric: function of ONE example of each of ``data`` to a pytree of scalars.
-      *data: arrays with the same number n of examples.
-      batch_size: examples at a time, at least 1.
-
-    Returns:
-      Means over the n examples, in the pytree of ``metric``.
-
-    Raises:
-      TypeError: if an array is not floating point.
-      ValueError: if the arrays differ in n, are empty or not finite.
-
-    Example:
-      >>> float(evaluate(lambda x_i: x_i.sum(), jnp.arange(5.0).reshape(5, 1), batch_size=2))
-      2.0
-
-    References:
-      None.
-    """
-    _checks.callable_("metric", metric)
-    _checks.integer("batch_size", batch_size, low=1)
-    arrays = tuple(_checks.floating(f"data[{i}]", array) for i, array in enumerate(data))
-    lengths = {array.shape[:1] for array in arrays}
-    if len(lengths) != 1 or lengths <= {(), (0,)}:
-        shapes = [array.shape for array in arrays]
-        raise ValueError(f"data must be arrays of the same n >= 1 examples, but have {shapes}")
-    _checks.outputs("metric", metric, *(one_example(array, 1) for array in arrays))
-    values = jax.lax.map(lambda row: metric(*row), arrays, batch_size=batch_size)
-    return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)

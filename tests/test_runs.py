@@ -509,3 +509,28 @@ def test_the_search_for_nans_finds_none_in_a_sound_run():
     with jax.debug_nans(True):
         state = jaxae.fit(run, state, jax.random.key(0), jnp.ones((5, 1)), epochs=2)
     assert float(state.params) == 0.75
+
+
+def test_raw_keys_train_as_typed_ones_do():
+    run, states, _ = tiny(2)
+    raw = jax.random.split(jax.random.PRNGKey(1))
+    trained = jaxae.fit_many(run, states, raw, X, LEVELS[1:], epochs=2, method="threads")
+    key = jax.random.wrap_key_data(raw[1])
+    same(of_model(trained, 1), jaxae.fit(run, of_model(states, 1), key, X, LEVELS[2], epochs=2))
+
+
+@pytest.mark.usefixtures("no_type_hook")
+@pytest.mark.parametrize("keys", [np.zeros((2, 3), np.uint32), np.zeros(2, np.uint32), [0, 1], 3])
+def test_keys_that_are_none_are_refused_in_a_line(keys):
+    run, states, _ = tiny(2)
+    with pytest.raises(TypeError, match="keys must be PRNG keys, one for each of the m models"):
+        jaxae.fit_many(run, states, keys, X, LEVELS[1:], epochs=2)
+
+
+def test_a_run_without_compilation_is_refused_in_a_line():
+    run, states, keys = tiny()
+    match = "cannot work under jax.disable_jit; .*make_train_step"
+    with jax.disable_jit(), pytest.raises(ValueError, match=match):
+        jaxae.fit(run, of_model(states, 0), keys[0], X, 0.1, epochs=1)
+    with jax.disable_jit(), pytest.raises(ValueError, match=match):
+        jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -78,6 +79,16 @@ for method in ("threads", "vmap"):
     gaps = [np.abs(np.asarray(a) - np.asarray(b)).max()
             for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params))]
     found[method] = float(max(gaps))
+def tree_loss(params, key, batch, level):
+    values = loss(params, key, batch["x"], level) * batch["weight"]
+    return values, {"label": batch["label"]}
+
+tree = {"x": X, "weight": jnp.linspace(0.5, 1.5, 100), "label": jnp.arange(100)}
+found["tree"] = []
+for data, mesh in ((tree, None), (jaxae.Streamed(tree), jaxae.data_mesh(devices=4))):
+    run = jaxae.make_run(tree_loss, optimizer, batch_size=24, mesh=mesh)
+    jaxae.fit(run, start(key), key, data, 0.3, epochs=2,
+              on_epoch=lambda epoch, loss, aux: found["tree"].append((loss, aux["label"])))
 P = jax.sharding.PartitionSpec
 weights = jax.random.normal(jax.random.key(3), (2, 5, 5))
 ENCODERS = {
@@ -170,7 +181,7 @@ def test_data_on_an_explicit_mesh_are_refused_with_the_way_out(found):
 @pytest.mark.usefixtures("no_type_hook")
 def test_a_batch_that_devices_cannot_share_is_refused():
     class Six:
-        size = 6
+        size, axis_names, axis_types = 6, ("data",), ()
 
     with pytest.raises(ValueError, match=r"batch_size must be a multiple of the 6 devices.*is 64"):
         jaxae.make_run(lambda *_: 0.0, optax.sgd(0.1), batch_size=64, mesh=Six())
@@ -181,3 +192,80 @@ def test_a_mesh_of_given_devices():
     assert mesh.axis_names == ("data",)
     assert mesh.size == 1
     assert mesh.axis_types == (jax.sharding.AxisType.Auto,)
+
+
+def test_several_arrays_are_divided_alike(found):
+    np.testing.assert_allclose(found["tree"][2:], found["tree"][:2], rtol=1e-5)
+    np.testing.assert_allclose([label for _, label in found["tree"]], 49.5, rtol=1e-6)
+
+
+def mesh_of_one(name="data", kind=jax.sharding.AxisType.Explicit):
+    return jax.make_mesh((1,), (name,), axis_types=(kind,))
+
+
+@pytest.mark.usefixtures("no_type_hook")
+@pytest.mark.parametrize(
+    ("mesh", "match"),
+    [
+        (mesh_of_one("batch", jax.sharding.AxisType.Auto), "must have an axis 'data'.*'batch'"),
+        (mesh_of_one(), r"Auto axes only, as jaxae.data_mesh\(\) has.*Explicit"),
+        (4, "mesh must be a jax.sharding.Mesh, but it is a int"),
+    ],
+)
+def test_a_mesh_of_ones_own_is_refused_in_a_line(mesh, match):
+    with pytest.raises((TypeError, ValueError), match=match) as caught:
+        jaxae.make_run(lambda *_: 0.0, optax.sgd(0.1), batch_size=64, mesh=mesh)
+    assert "\n" not in str(caught.value)
+
+
+IDENTITY = lambda v, *_: v
+NOISE = partial(jaxae.gaussian_noise, stddev=0.3)
+KEY = jax.random.key(0)
+ON_EXPLICIT_AXES = {
+    "denoising_loss": lambda x: jaxae.denoising_loss(
+        KEY, IDENTITY, IDENTITY, x, corrupt=NOISE, sample_code=lambda key, code: NOISE(key, code)
+    ),
+    "walkback_loss": lambda x: jaxae.walkback_loss(
+        KEY, IDENTITY, IDENTITY, x, corrupt=NOISE, sample=lambda key, output: output, steps=2
+    ),
+    "noise_conditional_loss": lambda x: jaxae.noise_conditional_loss(
+        KEY, IDENTITY, IDENTITY, x, low=0.1, high=1.0
+    ),
+    "corrupt_batch": lambda x: jaxae.corrupt_batch(KEY, NOISE, x),
+    "markov_chain": lambda x: jaxae.markov_chain(KEY, NOISE, x, steps=2),
+    "keep_top_k": lambda x: jaxae.keep_top_k(x, k=2),
+    "gradient of keep_top_k": jax.grad(lambda x: (x * jaxae.keep_top_k(x, k=2)).sum()),
+    "contraction_curve": lambda x: jaxae.contraction_curve(
+        KEY, IDENTITY, x, radii=jax.numpy.array([0.1])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_EXPLICIT_AXES)
+def test_examples_that_are_divided_over_explicit_axes(name):
+    x = jax.random.normal(jax.random.key(1), (4, 3))
+    place = jax.sharding.NamedSharding(mesh_of_one(), jax.sharding.PartitionSpec("data"))
+    function = jax.jit(ON_EXPLICIT_AXES[name])
+    found = function(jax.device_put(x, place))
+    np.testing.assert_allclose(found, function(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("entry", ["fit", "evaluate", "make_epoch"])
+def test_data_sets_that_are_divided_over_explicit_axes_are_refused(entry):
+    place = jax.sharding.NamedSharding(mesh_of_one(), jax.sharding.PartitionSpec("data"))
+    data = {"x": jax.device_put(jax.numpy.ones((4, 3)), place)}
+    sgd = optax.sgd(0.1)
+    loss = lambda params, key, x: params * x["x"].sum(-1)
+    state = jaxae.create_train_state(jax.numpy.ones(()), sgd)
+    calls = {
+        "fit": lambda: jaxae.fit(
+            jaxae.make_run(loss, sgd, batch_size=2), state, KEY, data, epochs=1
+        ),
+        "evaluate": lambda: jaxae.evaluate(lambda x: x["x"].sum(), data, batch_size=2),
+        "make_epoch": lambda: jaxae.make_epoch(loss, sgd, batch_size=2)(state, KEY, 0, data),
+    }
+    with pytest.raises(
+        ValueError, match=r"\['x'\] must not be divided over a mesh of explicit"
+    ) as e:
+        calls[entry]()
+    assert "\n" not in str(e.value)

@@ -8,10 +8,12 @@ from functools import partial
 
 import grain
 import jax
+import jax.experimental.sparse
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -366,3 +368,107 @@ def test_a_stream_of_batches_may_be_endless(from_memory):
         return itertools.chain(shuffled_batches(epoch, first_step), itertools.repeat(X[:32]))
 
     same(train(batches(make)), from_memory[32])
+
+
+class RisingRowsOnly:
+    """A source as h5py has them: indices must rise strictly, or it is a TypeError."""
+
+    shape, dtype = X.shape, X.dtype
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, rows):
+        if (np.diff(rows) <= 0).any():
+            raise TypeError("Indexing elements must be in increasing order")
+        return X[rows]
+
+
+class Tensor:
+    """A tensor of PyTorch, as NumPy sees it."""
+
+    shape, dtype = X.shape, "torch.float32"
+
+    def __init__(self, values=X):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, rows):
+        return Tensor(self.values[rows])
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def numpy(self):
+        return self.values
+
+
+READABLE = {
+    "h5py": RisingRowsOnly,
+    "a tensor": Tensor,
+    "CSR": lambda: scipy.sparse.csr_array(X),
+    "a CSR matrix": lambda: scipy.sparse.csr_matrix(X),
+    "CSC": lambda: scipy.sparse.csc_array(X),
+    "rows of CSR in a list": lambda: [scipy.sparse.csr_matrix(row) for row in X[:, None]],
+    "big-endian": lambda: X.astype(">f4"),
+    "big-endian rows": lambda: list(X.astype(">f4")),
+    "long doubles": lambda: X.astype(np.longdouble),
+    "columns first in memory": lambda: np.asfortranarray(X),
+    "lists of numbers": lambda: X.tolist(),
+    "tuples of numbers": lambda: list(map(tuple, X.tolist())),
+    "nothing masked": lambda: np.ma.array(X, mask=False),
+    "an array of JAX": lambda: jnp.asarray(X),
+}
+ROWS = np.array([7, 3, 402, 3, 0])
+
+
+@pytest.mark.parametrize("source", READABLE)
+def test_rows_of_every_source_are_those_asked_for(source):
+    data = jaxae.Streamed(READABLE[source]())
+    found = data.rows(ROWS)
+    if source == "rows of CSR in a list":
+        assert data.shape == (403, 1, 6)
+        found = found[:, 0]
+    assert found.dtype == np.float32
+    assert found.dtype.isnative
+    np.testing.assert_array_equal(found, X[ROWS])
+
+
+def test_half_precision_rows_and_sparse_counts():
+    half = np.asarray(jnp.asarray(X, jnp.bfloat16))
+    np.testing.assert_array_equal(jaxae.Streamed(half).rows(ROWS), half[ROWS])
+    counts = scipy.sparse.csr_array(RAW.astype(np.int32))
+    found = jaxae.Streamed(counts, transform=to_unit).rows(ROWS)
+    np.testing.assert_array_equal(found, X[ROWS])
+
+
+@pytest.mark.parametrize("array", [X.astype(">f4"), X.astype(np.longdouble)])
+@pytest.mark.usefixtures("no_type_hook")
+def test_arrays_in_memory_of_another_byte_order_or_width(array, from_memory):
+    same(train(array), from_memory[32])
+
+
+ODD = {
+    "masked rows": (lambda: [np.ma.array(row, mask=True) for row in X], "no masked entries"),
+    "masked by the transform": (lambda: X, "no masked entries"),
+    "diagonals": (lambda: scipy.sparse.dia_array(np.eye(6)), r"convert it with source\.tocsr\(\)"),
+    "COO": (lambda: scipy.sparse.coo_matrix(X), r"such as source\.tocsr\(\)"),
+    "sparse of JAX": (lambda: jax.experimental.sparse.BCOO.fromdense(X), r"source\.todense\(\)"),
+    "complex": (lambda: X.astype(np.complex64), r"np\.stack\(\[rows\.real, rows\.imag\]"),
+    "objects": (lambda: X.astype(object), "their dtype is object; a transform"),
+    "a scalar": (lambda: np.float32(3), "must have a length and rows"),
+    "a generator": (lambda: iter(X), "must have a length and rows"),
+    "nothing": (lambda: None, "must have a length and rows, but it is a NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_sources_that_cannot_be_read_are_refused_in_a_line(name):
+    make, match = ODD[name]
+    mask = lambda rows: np.ma.array(rows, mask=True)
+    transform = mask if name == "masked by the transform" else None
+    with pytest.raises((TypeError, ValueError), match=match) as caught:
+        jaxae.Streamed(make(), transform=transform)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Training: optimisers, shuffles, the last batch, reproducibility, divergence, evaluation."""
+"""Training: optimisers, shuffles, the last batch, reproducibility, divergence."""
 
 import inspect
 import itertools
@@ -170,18 +170,6 @@ def test_training_denoises(key):
     jaxae.fit(run, state, key, X, 0.1, epochs=40, on_epoch=lambda e, v: losses.append((e, v)))
     assert [epoch for epoch, _ in losses] == list(range(1, 41))
     assert losses[-1][1] < 0.8 * losses[0][1]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 36, 37, 38, 1000])
-def test_evaluation_counts_every_example_once(batch_size):
-    got = jaxae.evaluate(lambda x_i: {"sum": x_i.sum(), "first": x_i[0]}, X, batch_size=batch_size)
-    np.testing.assert_allclose(got["sum"], np.asarray(X, np.float64).sum(-1).mean(), rtol=1e-6)
-    np.testing.assert_allclose(got["first"], np.asarray(X, np.float64)[:, 0].mean(), rtol=1e-6)
-
-
-def test_evaluation_of_pairs():
-    got = jaxae.evaluate(jaxae.squared_error, X, 2 * X, batch_size=10)
-    np.testing.assert_allclose(got, (np.asarray(X) ** 2).sum(-1).mean(), rtol=1e-5)
 
 
 # ---- every optimiser of optax -------------------------------------------------------------------

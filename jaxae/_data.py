@@ -1,0 +1,194 @@
+"""A data set: an array ``(n, *example)``, or a pytree of arrays that have one leading axis of n.
+
+``(x, mask)`` and ``{"image": x, "weight": w}`` are data sets too. All arrays of one are shuffled,
+cut and read alike, and a loss gets its batch as the same pytree. A single array must be floating;
+the arrays of a pytree may have any dtype that a device takes, and only the floating ones must be
+finite.
+"""
+
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxae import _checks
+from jaxae._batching import is_divided
+
+Data = Any  # an array, a pytree of arrays, or a Stream
+# Containers of other libraries (sparse matrices, data frames, tensors): NumPy would misread some
+# of them without a word, and each has a method that returns an array.
+_CONVERSIONS = ("toarray", "todense", "to_numpy", "numpy")
+
+
+class Stream:
+    """Base of the data that are read in pieces.
+
+    Attributes:
+      like: shapes ``(n, *example)`` and dtypes of the data, a pytree of ``jax.ShapeDtypeStruct``.
+    """
+
+    like: Any
+
+    @property
+    def shape(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf.shape, self.like)
+
+    @property
+    def dtype(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf.dtype, self.like)
+
+
+def is_leaf(node: Any) -> bool:
+    """Returns whether a node of a pytree stands for one array.
+
+    A list is a sequence of rows, a tuple of numbers is a row, and neither is a pytree of arrays.
+    """
+    if isinstance(node, tuple):
+        return all(isinstance(part, numbers.Number) for part in node)
+    return isinstance(node, list) or node is None or conversion(node) is not None
+
+
+def named_leaves(name: str, tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by what Python calls them, such as ``x['mask']``."""
+    pairs = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {name + jax.tree_util.keystr(path): leaf for path, leaf in pairs}
+
+
+def count_examples(name: str, data: Any) -> int:
+    """Returns the number n of examples of some arrays, after checking that all have as many.
+
+    Raises:
+      TypeError: if one of them is no array.
+      ValueError: if they have not, or hold none.
+    """
+    leaves = named_leaves(name, data)
+    for leaf, array in leaves.items():
+        if not hasattr(array, "shape"):
+            raise TypeError(f"{leaf} must be an array, but it is a {type(array).__name__}")
+    lengths = {array.shape[:1] for array in leaves.values()}
+    if len(lengths) != 1:
+        shapes = ", ".join(f"{leaf} {array.shape}" for leaf, array in leaves.items())
+        raise ValueError(
+            f"{name} must be arrays with one leading axis of n >= 1 examples, but their shapes are "
+            f"{shapes or 'missing'}"
+        )
+    if lengths <= {(), (0,)}:
+        leaf, array = next(iter(leaves.items()))
+        raise ValueError(f"{leaf} must hold at least one example, but its shape is {array.shape}")
+    return int(lengths.pop()[0])
+
+
+def on_device(name: str, data: Any) -> Any:
+    """Returns checked data on the device: an array, or a pytree of arrays of as many examples.
+
+    Raises:
+      TypeError: if a leaf is no array, or a single array is not floating.
+      ValueError: if a floating array is not finite, or the numbers of examples differ.
+    """
+    leaves = named_leaves(name, data)
+    if list(leaves) == [name]:
+        arrays = [_checks.floating(name, native(name, data))]
+    else:
+        arrays = [_leaf_on_device(*item) for item in leaves.items()]
+    tree = jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
+    count_examples(name, tree)
+    check_not_divided(name, tree)
+    return tree
+
+
+def check_not_divided(name: str, data: Any) -> None:
+    """Raises ValueError for an array that is divided over a mesh of explicit axes."""
+    for leaf, array in named_leaves(name, data).items():
+        if is_divided(array, array.ndim):
+            raise ValueError(
+                f"{leaf} must not be divided over a mesh of explicit axes; gather it with "
+                f"jax.device_put({leaf}, jax.devices()[0]): make_run(mesh=jaxae.data_mesh()) "
+                "divides the batches"
+            )
+
+
+def _leaf_on_device(name: str, leaf: Any) -> jax.Array:
+    """Returns one of several arrays on the device, in the dtype that it has there."""
+    leaf = native(name, leaf)
+    if jnp.issubdtype(getattr(leaf, "dtype", float), jnp.floating):
+        return _checks.floating(name, leaf)
+    if isinstance(leaf, jax.Array):
+        return leaf
+    leaf = in_dtype(name, leaf, device_dtype(name, leaf.dtype))
+    check_finite(name, leaf)
+    return jnp.asarray(leaf)
+
+
+def conversion(value: Any) -> str | None:
+    """Returns the method that makes an array of data of another library, or None for an array."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return None
+    return next((method for method in _CONVERSIONS if hasattr(value, method)), None)
+
+
+def native(name: str, value: Any) -> Any:
+    """Returns an array in the byte order and the width of this machine; other values as they are.
+
+    Raises:
+      TypeError: if it is a container of another library, which has a method to convert it.
+      ValueError: if entries of it are masked: what is stored beneath is not data.
+    """
+    if (method := conversion(value)) is not None:
+        remedy = " (or jaxae.Streamed, which reads it row by row)" if method == "toarray" else ""
+        raise TypeError(
+            f"{name} must be an array, but it is a {type(value).__name__}; convert it with "
+            f"{name}.{method}(){remedy}"
+        )
+    if not isinstance(value, np.ndarray):
+        return value
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} must have no masked entries; fill them, {name}.filled(0), and pass the mask "
+            "as a second array of the data, (x, mask)"
+        )
+    return np.asarray(value).astype(_native_dtype(value.dtype), copy=False)
+
+
+def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
+    """Returns the dtype that arrays of a dtype have on a device."""
+    if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
+        raise TypeError(f"{name} must hold numbers or booleans, but its dtype is {dtype}")
+    return np.dtype(jax.dtypes.canonicalize_dtype(_native_dtype(dtype)))
+
+
+def in_dtype(name: str, value: np.ndarray, dtype: Any) -> np.ndarray:
+    """Returns an array in another dtype. Integers that do not fit into it raise ValueError."""
+    if jnp.issubdtype(dtype, jnp.integer) and value.dtype != dtype and value.size:
+        limits = np.iinfo(dtype)
+        low, high = int(value.min()), int(value.max())
+        if low < limits.min or high > limits.max:
+            raise ValueError(
+                f"{name} must fit into {dtype}, but has values from {low} to {high}; number them "
+                "anew, or set jax_enable_x64"
+            )
+    return value.astype(dtype, copy=False)
+
+
+def check_finite(name: str, value: np.ndarray) -> None:
+    """Raises ValueError if an array has NaN or infinite values."""
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return
+    wide = np.complex64 if jnp.issubdtype(value.dtype, jnp.complexfloating) else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(value, dtype=wide)  # cheap, and not finite if one of them is not
+    if not np.isfinite(total) and not np.isfinite(value).all():
+        raise ValueError(f"{name} must be finite, but there are NaN or infinite values")
+
+
+def _native_dtype(dtype: Any) -> np.dtype[Any]:
+    """Returns a dtype in the byte order of this machine, long doubles as doubles."""
+    if jnp.issubdtype(dtype, np.number) and dtype in (np.longdouble, np.clongdouble):
+        return np.dtype(np.float64 if dtype == np.longdouble else np.complex128)
+    return np.dtype(dtype).newbyteorder("=")
+
+
+def like_of_one(stacked: Any) -> Any:
+    """Returns shapes and dtypes of one of several models, whose arrays have a leading axis."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)

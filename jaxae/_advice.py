@@ -33,6 +33,8 @@ def conversion(name: str, value: Any) -> str:
     kind = type(value)
     if hasattr(kind, "toarray"):  # a sparse matrix
         return f"convert it first, with {name}.toarray()"
+    if hasattr(kind, "todense"):  # a sparse matrix of JAX
+        return f"convert it first, with {name}.todense()"
     if hasattr(kind, "to_numpy"):  # a data frame
         return f"convert it first, with {name}.to_numpy('float32')"
     if hasattr(kind, "numpy"):  # a tensor of another library

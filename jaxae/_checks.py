@@ -83,6 +83,8 @@ def _check_array(name: str, x: Any) -> None:
 
 def _on_device(x: Any) -> Array:
     """Returns an array of NumPy as one of JAX, which knows one order of bytes and 64 bits."""
+    if isinstance(x, np.ndarray):
+        x = np.asarray(x)  # without the mask of a subclass, where nothing is masked
     if isinstance(x, np.ndarray | np.generic) and x.dtype.kind == "f" and x.dtype.itemsize > 8:
         x = x.astype(np.float64)
     elif isinstance(x, np.ndarray | np.generic) and not x.dtype.isnative:
@@ -92,11 +94,11 @@ def _on_device(x: Any) -> Array:
 
 
 def unmasked(name: str, value: Any) -> None:
-    """Checks that ``value`` is no masked array of NumPy, whose mask would be lost."""
-    if isinstance(value, np.ma.MaskedArray):
+    """Checks that no entries are masked, as NumPy's masked arrays can have: they are no data."""
+    if np.ma.is_masked(value):
         raise TypeError(
-            f"{name} must be an array without a mask, which would be lost; fill the masked "
-            f"entries, with {name}.filled(0.0), and keep ~{name}.mask for a loss that weighs them"
+            f"{name} must be an array without masked entries, because a mask is lost; fill them "
+            "with .filled(0.0), and pass the mask to the loss as a second array, (x, mask)"
         )
 
 
@@ -264,7 +266,7 @@ def codes(code: Any, *, low: float | None = None, high: float | None = None) -> 
     return code
 
 
-def loss_values(values: Any, x: Any) -> Array:
+def loss_values(values: Any, x: Any) -> Any:
     """Returns the losses of a batch if there is one for each example, or one for all.
 
     An array of more axes would be hidden by its mean.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxae import _checks
+from jaxae import _advice, _checks
 from jaxae._batching import is_divided
 
 Data = Any  # an array, a pytree of arrays, or a Stream
@@ -132,22 +132,18 @@ def native(name: str, value: Any) -> Any:
     """Returns an array in the byte order and the width of this machine; other values as they are.
 
     Raises:
-      TypeError: if it is a container of another library, which has a method to convert it.
-      ValueError: if entries of it are masked: what is stored beneath is not data.
+      TypeError: if it is a container of another library, or entries of it are masked: what is
+        stored beneath a mask is not data.
     """
-    if (method := conversion(value)) is not None:
-        remedy = " (or jaxae.Streamed, which reads it row by row)" if method == "toarray" else ""
+    _checks.unmasked(name, value)
+    if conversion(value) is not None:
+        streamed = " (or jaxae.Streamed, which reads it row by row)"
         raise TypeError(
-            f"{name} must be an array, but it is a {type(value).__name__}; convert it with "
-            f"{name}.{method}(){remedy}"
+            f"{name} must be an array, but it is {_advice.shown(value)}; "
+            f"{_advice.conversion(name, value)}{streamed if hasattr(value, 'toarray') else ''}"
         )
     if not isinstance(value, np.ndarray):
         return value
-    if np.ma.is_masked(value):
-        raise ValueError(
-            f"{name} must have no masked entries; fill them, {name}.filled(0), and pass the mask "
-            "as a second array of the data, (x, mask)"
-        )
     return np.asarray(value).astype(_native_dtype(value.dtype), copy=False)
 
 

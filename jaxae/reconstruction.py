@@ -133,9 +133,10 @@ def bernoulli_nll(
       Vincent et al. 2010, eq. 4, https://jmlr.org/papers/v11/vincent10a.html.
       Deviation: none.
     """
+    x = _checks.array("x", x)
     logits, in_range, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
     dtype = jnp.result_type(logits, in_range)
-    logits, in_range, x = map(_checks.widen, (logits, in_range, jnp.asarray(x)))
+    logits, in_range, x = map(_checks.widen, (logits, in_range, x))
     # 0, or NaN where a traced x leaves [0, 1]. It is apart from x, which the gradient reads.
     outside = jax.lax.stop_gradient(in_range - x)
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)

@@ -269,10 +269,18 @@ MASKED = np.ma.array(X, mask=~KNOWN)
 WRONG = {
     "differing n": ((X, LABEL[:5]), ValueError, r"\[0\].*37.*\[1\].*5"),
     "differing n by name": ({"x": X, "w": LABEL[:5]}, ValueError, r"\['w'\].*5.*\['x'\].*37"),
-    "a frame": (Frame(), TypeError, r"Frame; convert it with .*\.to_numpy\(\)"),
-    "a frame among others": ((X, Frame()), TypeError, r"\[1\].*convert it with .*\.to_numpy\(\)"),
-    "masked": (MASKED, ValueError, r"must have no masked entries; .*\.filled\(0\)"),
-    "masked among others": ({"x": MASKED}, ValueError, r"\['x'\] must have no masked entries"),
+    "a frame": (Frame(), TypeError, r"Frame; convert it first, with .*\.to_numpy\('float32'\)"),
+    "a frame among others": (
+        (X, Frame()),
+        TypeError,
+        r"\[1\].*convert it first, with .*\.to_numpy\('float32'\)",
+    ),
+    "masked": (MASKED, TypeError, r"without masked entries.*\.filled\(0\.0\)"),
+    "masked among others": (
+        {"x": MASKED},
+        TypeError,
+        r"\['x'\] must be an array without masked entries",
+    ),
     "a tensor": (Tensor(), TypeError, r"Tensor.*\.numpy\(\)"),
     "words": ((X, LABEL.astype(str)), TypeError, r"\[1\] must hold numbers or booleans.*<U"),
     "dates": ((X, LABEL.astype("M8[s]")), TypeError, r"\[1\] must hold numbers or booleans.*date"),
@@ -329,8 +337,8 @@ FAULTY = {
         r"\['known'\] of batch 0 of epoch 0 must have the shape \(8, 3\)",
     ),
     "masked": (
-        lambda batch: batch | {"x": np.ma.array(batch["x"], mask=True)}, ValueError,
-        "batch 0 of epoch 0 must have no masked entries",
+        lambda batch: batch | {"x": np.ma.array(batch["x"], mask=True)}, TypeError,
+        "batch 0 of epoch 0 must be an array without masked entries",
     ),
 }  # fmt: skip
 

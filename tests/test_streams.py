@@ -451,8 +451,8 @@ def test_arrays_in_memory_of_another_byte_order_or_width(array, from_memory):
 
 
 ODD = {
-    "masked rows": (lambda: [np.ma.array(row, mask=True) for row in X], "no masked entries"),
-    "masked by the transform": (lambda: X, "no masked entries"),
+    "masked rows": (lambda: [np.ma.array(row, mask=True) for row in X], "without masked entries"),
+    "masked by the transform": (lambda: X, "without masked entries"),
     "diagonals": (lambda: scipy.sparse.dia_array(np.eye(6)), r"convert it with source\.tocsr\(\)"),
     "COO": (lambda: scipy.sparse.coo_matrix(X), r"such as source\.tocsr\(\)"),
     "sparse of JAX": (lambda: jax.experimental.sparse.BCOO.fromdense(X), r"source\.todense\(\)"),

@@ -76,7 +76,8 @@ def _check_targets(
         return None
 
     with jax.ensure_compile_time_eval():  # also where x is a constant of a traced function
-        extremes = {float(jnp.min(x)), float(jnp.max(x))}
+        seen = _checks.visible(x)
+        extremes = {float(seen.min()), float(seen.max())}
     if any(refusal(np.full(example, value, x.dtype)) for value in extremes):
         for i, x_i in enumerate(np.asarray(x).reshape(-1, *example)):
             if error := refusal(x_i):

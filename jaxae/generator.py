@@ -156,6 +156,8 @@ def _hashed(key: Array, counter: Array, use: int) -> Array:
     return _mix(first + (key[..., 1] ^ _word(use * 0x9E3779B1)))
 
 
+# Compiled as a whole where it is called by itself; inside another program it leaves no trace.
+@functools.partial(jax.jit, static_argnames="use", inline=True)
 def _two_words(key: Array, counter: Array, use: int) -> Array:
     """Returns new keys ``(..., 2)``: two hashes of each counter."""
     words = [_hashed(key, counter, use), _hashed(key, counter, use ^ _SECOND)]

@@ -124,7 +124,7 @@ def score_estimate(
     x = _checks.floating("x", x)
     stddev = _checks.number("stddev", stddev, _checks.wide(x.dtype), low=0.0, strict=True)
     batch = _checks.batch_shape("x", x, example_ndim)
-    _checks.autoencoder(encode, decode, one_example(x, len(batch)))
+    _checks.autoencoder(encode, decode, one_example(x, len(batch)), x.shape)
     field = _wide_field(encode, decode, x, len(batch))
     return (field / stddev / stddev).astype(x.dtype)
 

@@ -46,7 +46,7 @@ def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
     )
     init, encode, decode = jaxae.as_functions(model)
     params = jax.tree.map(lambda leaf: 3 * leaf + 0.1, init(key))
-    x = jax.random.normal(jax.random.fold_in(key, 1), (5, 6), jnp.float64)
+    x = jax.random.uniform(jax.random.fold_in(key, 1), (5, 6), jnp.float64)
     bound = [lambda v: encode(params, v), lambda z: decode(params, z)]
     kernel, bias = (np.asarray(params[f"encoder_{part}_0"]) for part in ("kernel", "bias"))
     codes = 1 / (1 + np.exp(-(np.asarray(x) @ kernel + bias)))

@@ -66,6 +66,7 @@ def main(out, results):
     from experiments import denoising, lecture
     from experiments.common import command_line, hosts
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     # They take most of the time, and no system has any other.
     denoising.draw = lambda *_: None
     denoising.stochastic_view = lambda *_: {}

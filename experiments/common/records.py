@@ -64,10 +64,10 @@ class RunRecord:
         return self
 
     def _open(self) -> None:
-        ancestors = [self.folder, *self.folder.parents]
-        missing = [path for path in ancestors if not path.exists()]
-        self._opened.callback(_remove_empty, missing)
         try:
+            ancestors = [self.folder, *self.folder.parents]
+            missing = [path for path in ancestors if not path.exists()]
+            self._opened.callback(_remove_empty, missing)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._opened.enter_context(locks.held(self.folder / ".lock", seconds=0))
             _remove_partial_folders(self.folder)

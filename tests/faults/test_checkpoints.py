@@ -38,6 +38,15 @@ def run(out, *more, options=(*OPTIONS, *EVERY)):
         return command_line.run(denoising.main, denoising.Config, args)
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored():
+    """Also where the tests are run under ``nohup``."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in interrupts.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_figures(kept_programs):
     """What is drawn after the training is not the matter here."""

@@ -1,9 +1,9 @@
 """SIGKILL at random moments, resumed each time: the bits of a run that was never touched.
 
-The run is the denoising experiment as a user starts it. Some moments are random in time, others are
-in the middle of a save: as soon as a checkpoint that is not whole yet appears on the disk. By
-default there are few, since every start of a process takes seconds; all twenty, over one and four
-devices:
+The run is the denoising experiment as a user starts it, without its figures. Some moments are
+random in time, others are in the middle of a save: as soon as a checkpoint that is not whole yet
+appears on the disk. By default there are few, since every start of a process takes seconds; all
+twenty, over one and four devices:
 
     JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_kills.py
 """
@@ -42,10 +42,18 @@ OPTIONS = [
 EPOCHS = 60 * KILLS
 OPTIONS += ["--epochs", str(EPOCHS), "--checkpoint-every", "6"]
 MOST_SECONDS = 120
+# Figures would take most of the time, and come after all that is killed here.
+PROGRAM = """
+import sys
+from experiments import denoising
+from experiments.common import command_line
+denoising.draw = lambda *_: None
+sys.exit(command_line.run(denoising.main, denoising.Config))
+"""
 
 
 def start(devices, out, *more, cache):
-    command = [sys.executable, "-m", "experiments.denoising", *OPTIONS, "--out", str(out)]
+    command = [sys.executable, "-c", PROGRAM, *OPTIONS, "--out", str(out)]
     command += ["--devices", str(devices), "--compilation-cache", str(cache), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}

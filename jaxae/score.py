@@ -280,7 +280,7 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
       ``transition(key, x_i)`` for :func:`markov_chain`, which also takes a level.
 
     Raises:
-      TypeError: if ``score`` is no function or ``step_size`` not a number.
+      TypeError: if ``score`` is no function or ``step_size`` or a level not a number.
       ValueError: if ``step_size`` is not above 0.
 
     Example:
@@ -301,7 +301,7 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
         dtype = _checks.wide(x_i.dtype)  # the square of a level underflows in half precision
         size = _checks.number("step_size", step_size, dtype, low=0.0, strict=True)
         for stddev in level:
-            size = size * jnp.asarray(stddev, dtype) ** 2
+            size = size * _checks.number("each level of schedule", stddev, dtype) ** 2
         drift = 0.5 * size * _checks.widen(score(x_i, *level))
         noise = jnp.sqrt(size) * _checks.widen(_draws.normal(key, x_i))
         return (_checks.widen(x_i) + drift + noise).astype(x_i.dtype)

@@ -809,6 +809,18 @@ for bad in (0.0, -1.0, np.nan):
     )
 case("langevin_transition", lambda: jaxae.langevin_transition(X, step_size=1), TypeError, "score")
 case(
+    "langevin_transition",
+    lambda: jaxae.markov_chain(
+        KEY,
+        jaxae.langevin_transition(lambda x_i, level: -x_i, step_size=1),
+        X,
+        steps=2,
+        schedule={"stddev": jnp.ones(2)},
+    ),
+    TypeError,
+    "each level of schedule must be a finite number, but it is a dict",
+)
+case(
     "tangent_transition",
     lambda: jaxae.tangent_transition(ENCODE, DECODE, stddev=-1.0),
     ValueError,

@@ -39,7 +39,7 @@ _COLLECTIVES = {"psum", "psum_invariant", "pmean", "pmax", "pmin", "all_gather",
 
 
 class _Value(NamedTuple):
-    """What is known of one value of a jaxpr.
+    """Properties of one value of a jaxpr.
 
     Attributes:
       entries: two values with the same object here have the same entries, in the same order.
@@ -147,7 +147,7 @@ def _inner_jaxpr(eqn: Any) -> Any:
 
 
 def _output(eqn: Any, operands: list[_Value], aval: Any) -> _Value:
-    """Returns what is known of a result of one equation."""
+    """Returns the properties of the result of one equation."""
     name = eqn.primitive.name
     from_example = any(operand.from_example for operand in operands)
     is_random = name in _RANDOM or any(operand.is_random for operand in operands)

@@ -202,7 +202,7 @@ def _stack(parts: Sequence[Any]) -> Any:
 
 
 def _data(job: Job, part: Part, begin: Snapshot) -> _InMemory | Reader:
-    """Returns what gives a part its data from where it begins."""
+    """Returns the data source of ``part``, positioned at the step of ``begin``."""
     epoch = job.run.epoch
     blocks = epoch.blocks(job.x)
     at = begin.epoch * blocks + begin.step // _per_block(job)
@@ -343,7 +343,7 @@ def _called(program: Callable[..., Any], given: tuple[Any, ...], several: bool) 
 
 
 def _together(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what a function returns that all processes call; an error says if one is lost."""
+    """Calls ``function(*arguments)`` on every process; raises LostProcessError if one is gone."""
     try:
         return function(*arguments)
     except (jax.errors.JaxRuntimeError, ValueError) as error:

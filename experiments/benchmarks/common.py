@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, the folder of the result file, the device and its cores."""
+"""Parts of every benchmark: options, the folder of the result file, the device and its cores."""
 
 import importlib.util
 import os

@@ -128,7 +128,7 @@ class Variant:
     steps_per_block: int | None = None
     """Steps in one turn of the epoch's loop, None for what the library takes."""
     replaced: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
-    """What is replaced in the library while the epoch is traced and compiled."""
+    """A change of the library, made while the epoch is traced and compiled."""
 
 
 def variants() -> dict[str, Variant]:

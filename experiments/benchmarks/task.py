@@ -39,7 +39,7 @@ QUICK = Case(8, 64, examples=512)
 
 @dataclass
 class Task:
-    """What all contenders are given."""
+    """The data, sizes and initial weights that all contenders get."""
 
     case: Case
     x: np.ndarray

@@ -1,4 +1,4 @@
-"""What a run leaves behind: config, metrics, log and figures.
+"""The result files of a run: config, metrics, log and figures.
 
 Files are written into a hidden folder beside their place and renamed when the run is over. A
 listing, ``.files.json``, names them with their digests: only what it proves to be written here is
@@ -261,12 +261,16 @@ def _read_listing(folder: Path) -> dict[str, list[str]]:
         found = {name: ["any"] for name in found if isinstance(name, str)}
     if not isinstance(found, dict):
         return {}
-    is_file_name = lambda name: name == Path(name).name and name not in ("", "..")
     return {
         name: [digest for digest in digests if isinstance(digest, str)]
         for name, digests in found.items()
-        if is_file_name(name) and isinstance(digests, list)
+        if _is_file_name(name) and isinstance(digests, list)
     }
+
+
+def _is_file_name(name: str) -> bool:
+    """Returns whether a name is that of a file in the folder itself."""
+    return name == Path(name).name and name not in ("", "..")
 
 
 def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:

@@ -126,7 +126,7 @@ def describe(model: Any) -> dict[str, Any] | None:
 
 
 def _activation_name(activation: Any) -> str | None:
-    """Returns what an activation is called in a description, or None for an unknown one."""
+    """Returns the name under which an activation is stored, or None for an unknown one."""
     if isinstance(activation, partial) and activation.func is jaxae.keep_top_k:
         return f"{_TOP_K}{activation.keywords['k']}"
     return next((name for name, known in _ACTIVATIONS.items() if known is activation), None)

@@ -181,7 +181,7 @@ class Family:
         return fitting.unstacked(trained.params, len(keys))
 
     def _network(self, setting: float) -> Network:
-        """Returns what the network with a setting can be loaded as."""
+        """Returns the description from which a network with a setting can be loaded."""
         arguments: dict[str, Any] = {"inputs": self._inputs, "units": self._schedule.units}
         arguments["top_k"] = self._top_k[int(setting)] if self.kind.is_top_k else None
         return Network(autoencoder, arguments, (self._inputs,), "examples as they were trained on")

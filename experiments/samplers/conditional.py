@@ -177,7 +177,7 @@ class Denoiser:
 
     @property
     def model(self) -> Network:
-        """What the network can be loaded as."""
+        """The description from which the network can be loaded."""
         network = self._network
         arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
         arguments |= {"outputs": network.outputs, "of_data": network.of_data}

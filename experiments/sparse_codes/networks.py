@@ -87,7 +87,7 @@ class Family:
       threshold: above which a unit counts as active.
       data: train and test images.
       plan: how they are trained.
-      of_setting: what the network with a setting can be loaded as.
+      of_setting: the description from which the network with a setting can be loaded.
     """
 
     def __init__(

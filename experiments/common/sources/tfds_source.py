@@ -272,7 +272,7 @@ def _decode_split(
 
 
 def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
-    """Returns what gives the decoded examples of a split one by one, in the order of the files."""
+    """Returns an iterable of the decoded examples of a split, in the order of the files."""
     if any(".tfrecord" in path.name for path in paths):
         decode = builder.info.features.deserialize_example_np
         return (decode(record) for path in paths for record in read_tfrecord(path))

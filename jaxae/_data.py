@@ -66,7 +66,7 @@ def count_examples(name: str, data: Any) -> int:
     leaves = named_leaves(name, data)
     for leaf, array in leaves.items():
         if not hasattr(array, "shape"):
-            raise TypeError(f"{leaf} must be an array, but it is a {type(array).__name__}")
+            raise _no_array(leaf, array)
     lengths = {array.shape[:1] for array in leaves.values()}
     if len(lengths) != 1:
         shapes = ", ".join(f"{leaf} {array.shape}" for leaf, array in leaves.items())
@@ -96,6 +96,29 @@ def on_device(name: str, data: Any) -> Any:
     count_examples(name, tree)
     check_not_divided(name, tree)
     return tree
+
+
+def as_arrays(name: str, data: Any) -> Any:
+    """Returns data whose NumPy arrays are such as JAX takes; what is no array stays as it is.
+
+    Raises:
+      TypeError: if a leaf is a container of another library, or has no numbers, or masked ones.
+    """
+    leaves = named_leaves(name, data)
+    arrays = [native(*item) for item in leaves.items()]
+    for leaf, array in zip(leaves, arrays, strict=True):
+        if isinstance(array, list):  # of rows, and no pytree of numbers
+            raise _no_array(leaf, array)
+        if isinstance(array, np.ndarray):
+            device_dtype(leaf, array.dtype)
+    return jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
+
+
+def _no_array(name: str, value: Any) -> TypeError:
+    return TypeError(
+        f"{name} must be an array, but it is {_advice.shown(value)}; "
+        f"{_advice.conversion(name, value)}"
+    )
 
 
 def check_not_divided(name: str, data: Any) -> None:
@@ -138,10 +161,8 @@ def native(name: str, value: Any) -> Any:
     _checks.unmasked(name, value)
     if conversion(value) is not None:
         streamed = " (or jaxae.Streamed, which reads it row by row)"
-        raise TypeError(
-            f"{name} must be an array, but it is {_advice.shown(value)}; "
-            f"{_advice.conversion(name, value)}{streamed if hasattr(value, 'toarray') else ''}"
-        )
+        error = _no_array(name, value)
+        raise TypeError(f"{error}{streamed if hasattr(value, 'toarray') else ''}")
     if not isinstance(value, np.ndarray):
         return value
     return np.asarray(value).astype(_native_dtype(value.dtype), copy=False)
@@ -150,7 +171,10 @@ def native(name: str, value: Any) -> Any:
 def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     """Returns the dtype that arrays of a dtype have on a device."""
     if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
-        raise TypeError(f"{name} must hold numbers or booleans, but its dtype is {dtype}")
+        raise TypeError(
+            f"{name} must be numbers or booleans, but its dtype is {dtype}; "
+            f"{_advice.floating_conversion(name, dtype)}"
+        )
     return np.dtype(jax.dtypes.canonicalize_dtype(_native_dtype(dtype)))
 
 

@@ -13,7 +13,7 @@ A key from :func:`jaxae.hash_key` makes the noise cheap.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks, _optimizers
-from jaxae._data import Data, Stream, check_not_divided, count_examples
+from jaxae._data import Data, Stream, as_arrays, check_not_divided, count_examples
 from jaxae._optimizers import Optimizer
 from jaxae.generator import shuffled_order
 from jaxae.sharding import divided
@@ -172,6 +172,8 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     def train_step(
         state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
     ) -> tuple[TrainState, Losses]:
+        x = as_arrays("x", x)
+
         def mean_loss(params: Any) -> tuple[Array, Losses]:
             means = mean_losses(loss(params, key, x, *settings), x)
             return loss_of(means), means
@@ -279,7 +281,16 @@ def make_epoch(
     References:
       None.
     """
-    return jax.jit(Epoch(loss, optimizer, batch_size))
+    compiled = jax.jit(Epoch(loss, optimizer, batch_size))
+
+    @wraps(compiled)
+    def run_epoch(
+        state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Any, *settings: Any
+    ) -> tuple[TrainState, Losses]:
+        count_examples("x", x)  # jax.jit would take a list for a pytree of its numbers
+        return compiled(state, key, epoch, as_arrays("x", x), *settings)
+
+    return run_epoch
 
 
 class Epoch:

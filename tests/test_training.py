@@ -143,7 +143,7 @@ def test_a_run_is_reproducible_and_settings_do_not_recompile(key):
     jax.tree.map(np.testing.assert_array_equal, run(0, 0.2), first)
     other = run(1, 0.5)
     assert not np.array_equal(other["encoder_kernel_0"], first["encoder_kernel_0"])
-    assert run_epoch._cache_size() == 1
+    assert run_epoch.__wrapped__._cache_size() == 1
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -454,7 +454,7 @@ ODD = {
     "masked rows": (lambda: [np.ma.array(row, mask=True) for row in X], "without masked entries"),
     "masked by the transform": (lambda: X, "without masked entries"),
     "diagonals": (lambda: scipy.sparse.dia_array(np.eye(6)), r"convert it with source\.tocsr\(\)"),
-    "COO": (lambda: scipy.sparse.coo_matrix(X), r"such as source\.tocsr\(\)"),
+    "COO": (lambda: scipy.sparse.coo_matrix(X), r"source\.tocsr\(\)"),
     "sparse of JAX": (lambda: jax.experimental.sparse.BCOO.fromdense(X), r"source\.todense\(\)"),
     "complex": (lambda: X.astype(np.complex64), r"np\.stack\(\[rows\.real, rows\.imag\]"),
     "objects": (lambda: X.astype(object), "their dtype is object; a transform"),

@@ -178,7 +178,7 @@ def _keeps_entries(eqn: Any, aval: Any) -> bool:
 
 
 def _findings(eqn: Any, operands: list[_Value]) -> set[str]:
-    """Returns what one equation shows."""
+    """Returns the findings in one equation."""
     name = eqn.primitive.name
     if name in _COLLECTIVES and any(operand.from_example for operand in operands):
         return {COLLECTIVE}

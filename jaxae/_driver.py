@@ -36,7 +36,7 @@ _CACHE_BYTES = 2**25
 
 
 class Job(NamedTuple):
-    """What all models of a call share.
+    """Arguments that all models of one call have in common.
 
     Attributes:
       run: how they are trained.

@@ -316,7 +316,6 @@ class Epoch:
         self.mesh, self.loss = mesh, loss
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
-        self._loss = loss
         # Only its shapes are asked for. Under jit they are remembered from call to call.
         self._first_losses = jax.jit(self._losses_of_first_batch)
 
@@ -363,7 +362,7 @@ class Epoch:
             batch = jax.tree.map(lambda leaf: leaf[0], x.batches)
         else:
             batch = jax.tree.map(lambda leaf: leaf[:size], x)
-        return mean_losses(self._loss(state.params, key, batch, *settings), batch)
+        return mean_losses(self.loss(state.params, key, batch, *settings), batch)
 
     def mean_loss(self, losses: Losses, x: Data | Window) -> Losses:
         """Returns the mean over the examples from those of all steps."""

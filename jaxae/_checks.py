@@ -91,14 +91,18 @@ def _check_array(name: str, x: Any) -> None:
 
 def _on_device(x: Any) -> Array:
     """Returns an array of NumPy as one of JAX, which knows one order of bytes and 64 bits."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray | np.generic):
         x = np.asarray(x)  # without the mask of a subclass, where nothing is masked
-    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind == "f" and x.dtype.itemsize > 8:
-        x = x.astype(np.float64)
-    elif isinstance(x, np.ndarray | np.generic) and not x.dtype.isnative:
-        x = x.astype(x.dtype.newbyteorder("="))
+        x = x.astype(native_dtype(x.dtype), copy=False)
     with jax.ensure_compile_time_eval():  # a NumPy array is no tracer inside jax.jit either
         return jnp.asarray(x)
+
+
+def native_dtype(dtype: Any) -> np.dtype[Any]:
+    """Returns a dtype in the byte order of this machine, long doubles as doubles."""
+    if jnp.issubdtype(dtype, np.number) and dtype in (np.longdouble, np.clongdouble):
+        return np.dtype(np.float64 if dtype == np.longdouble else np.complex128)
+    return np.dtype(dtype).newbyteorder("=")
 
 
 def unmasked(name: str, value: Any) -> None:

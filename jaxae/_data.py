@@ -165,7 +165,7 @@ def native(name: str, value: Any) -> Any:
         raise TypeError(f"{error}{streamed if hasattr(value, 'toarray') else ''}")
     if not isinstance(value, np.ndarray):
         return value
-    return np.asarray(value).astype(_native_dtype(value.dtype), copy=False)
+    return np.asarray(value).astype(_checks.native_dtype(value.dtype), copy=False)
 
 
 def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
@@ -175,7 +175,7 @@ def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
             f"{name} must be numbers or booleans, but its dtype is {dtype}; "
             f"{_advice.floating_conversion(name, dtype)}"
         )
-    return np.dtype(jax.dtypes.canonicalize_dtype(_native_dtype(dtype)))
+    return np.dtype(jax.dtypes.canonicalize_dtype(_checks.native_dtype(dtype)))
 
 
 def in_dtype(name: str, value: np.ndarray, dtype: Any) -> np.ndarray:
@@ -200,13 +200,6 @@ def check_finite(name: str, value: np.ndarray) -> None:
         total = np.sum(value, dtype=wide)  # cheap, and not finite if one of them is not
     if not np.isfinite(total) and not np.isfinite(value).all():
         raise ValueError(f"{name} must be finite, but there are NaN or infinite values")
-
-
-def _native_dtype(dtype: Any) -> np.dtype[Any]:
-    """Returns a dtype in the byte order of this machine, long doubles as doubles."""
-    if jnp.issubdtype(dtype, np.number) and dtype in (np.longdouble, np.clongdouble):
-        return np.dtype(np.float64 if dtype == np.longdouble else np.complex128)
-    return np.dtype(dtype).newbyteorder("=")
 
 
 def like_of_one(stacked: Any) -> Any:

@@ -30,10 +30,12 @@ class Options:
         command_line.require_integer("--rounds", self.rounds, low=1)
 
 
-def require_known(cases: Collection[str], known: Collection[str]) -> None:
+def require_known(
+    cases: Collection[str], known: Collection[str], *, option: str = "--cases"
+) -> None:
     """Raises InputError if a case that was asked for does not exist."""
     if unknown := set(cases) - set(known):
-        raise InputError(f"--cases must be among {', '.join(known)}, but has {min(unknown)}")
+        raise InputError(f"{option} must be among {', '.join(known)}, but has {min(unknown)}")
 
 
 def require_child_usage() -> None:

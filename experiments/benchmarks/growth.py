@@ -37,7 +37,18 @@ from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.task import NOISE, RATE
 from experiments.common import command_line, fitting
 
-Config = common.Options
+
+@dataclass(frozen=True)
+class Config(common.Options):
+    """Options of the benchmark."""
+
+    cases: tuple[str, ...] = ()
+    """What grows, and the sweeps to run; by default all."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        super().check()
+        common.require_known(self.cases, [*GROWTH, *SWEEPS])
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ SWEEPS = {
     "784-64, 9 models": Size(3840, 784, 64, 9),
     "784-256, 3 models": Size(3840, 784, 256, 3),
     "784-1568, 3 models": Size(640, 784, 1568, 3),
+    "784-64, 30 models": Size(7680, 784, 64, 30),
 }
 
 
@@ -186,7 +198,12 @@ def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds
-    chosen, sweeps = (small, {"quick": Size(128, 16, 8, 2)}) if config.quick else (GROWTH, SWEEPS)
+    if config.quick:
+        chosen, sweeps = small, {"quick": Size(128, 16, 8, 2)}
+    else:
+        is_asked_for = lambda name: not config.cases or name in config.cases
+        chosen = {name: sizes for name, sizes in GROWTH.items() if is_asked_for(name)}
+        sweeps = {name: size for name, size in SWEEPS.items() if is_asked_for(name)}
     with common.record("growth", config.out) as record:
         grown = {}
         for name, sizes in chosen.items():

@@ -33,6 +33,7 @@ CASES = {
     "64, batch 256": Case(64, 256),
     "1568, batch 64": Case(1568, 64),
     "1568, batch 256": Case(1568, 256),
+    "1568, batch 4096": Case(1568, 4096),
 }
 QUICK = Case(8, 64, examples=512)
 

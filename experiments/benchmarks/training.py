@@ -22,7 +22,7 @@ if not __package__:  # started as a file, where Python does not find the other p
 
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,11 +44,15 @@ class Config(common.Options):
 
     cases: tuple[str, ...] = ()
     """Names of the cases to run, by default all."""
+    rivals: tuple[str, ...] = ()
+    """Names of the contenders beside jaxae, by default all that can run here."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
         super().check()
         common.require_known(self.cases, CASES)
+        if self.rivals:
+            common.require_known(self.rivals, contenders(), option="--rivals")
 
 
 def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
@@ -65,11 +69,13 @@ def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
     return found
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """Returns losses, times and rates of all contenders of a case."""
+def measure(case: Case, rounds: int, rivals: Collection[str] = ()) -> dict[str, Any]:
+    """Returns losses, times and rates of the contenders of a case, all or ours and some rivals."""
     task = in_jaxae.make_task(case)
     racers, losses = {}, {}
     for name, make in contenders().items():
+        if rivals and name not in {OURS, *rivals}:
+            continue
         start = time.perf_counter()
         one_epoch = make(task)
         first = one_epoch()
@@ -108,7 +114,7 @@ def main(config: Config) -> dict[str, Any]:
     found = {}
     with common.record("training", config.out) as record:
         for name, case in ({"quick": QUICK} if config.quick else chosen).items():
-            found[name] = measure(case, rounds)
+            found[name] = measure(case, rounds, config.rivals)
             record.log(case=name)
             print(f"code of {name}: {summary(found[name])}", flush=True)
         results = {

@@ -1,0 +1,246 @@
+"""Everything that is worth knowing of an accelerator, in one command of at most eight minutes.
+
+    python -m experiments.benchmarks.accelerator --out results/accelerator --data-dir IDX_FOLDER
+
+In order of worth: the agreement with the CPU; an epoch of the lecture's denoising autoencoder
+beside PyTorch, where it is installed; thirty models at once beside one; the whole lecture; the
+contractive penalty beside its rivals; the library's tests. Each stage is a process of its own, and
+its result file is in a folder of its own under ``--out``. ``accelerator-<device>.json`` there says
+of each stage how it ended and how long it took, and is written after every stage: whatever cuts
+the command off, the same command goes on with the first stage that is not done. It needs what
+``jaxae`` needs, and matplotlib, scikit-learn, jinja2, psutil and tyro. With ``--data-dir``, a
+folder of the four IDX files, the lecture trains on MNIST, else on the digits. On a CPU it takes
+more than eight minutes; ``--quick`` is a trial of every stage but the tests.
+"""
+
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.accelerator in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.benchmarks import in_torch, task
+from experiments.common import command_line
+from experiments.common.errors import InputError
+from jaxae._version import __version__
+
+RIVALS = (
+    "torch eager",
+    "torch eager, fused Adam",
+    "torch compile, fused Adam",
+    "torch compile, CUDA graphs, fused Adam",
+)
+TOPICS = [
+    *("contraction", "contractive", "corruption", "distributions", "generator", "identities"),
+    *("linear", "mistakes", "models", "objectives", "projection", "reconstruction", "runs"),
+    *("score", "selection", "sparsity", "training"),
+]
+TAIL = 2000  # characters of a stage's output that its entry keeps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A process of its own, and how long it may take."""
+
+    arguments: tuple[str, ...]
+    """Of Python, without ``--out``."""
+    seconds: float
+    """After which it is stopped."""
+    writes: bool = True
+    """Whether it takes ``--out``."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the command."""
+
+    out: Path = Path("results/accelerator")
+    """Folder for the result files."""
+    data_dir: Path | None = None
+    """Folder of the four IDX files of MNIST; without it the lecture trains on the digits."""
+    seconds: float = 480.0
+    """After which nothing more is started, and what runs is stopped."""
+    stages: tuple[str, ...] = ()
+    """Names of the stages to run, in this order; by default all."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A trial: every stage is small, and its numbers mean nothing."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        command_line.require_number("--seconds", self.seconds, above=0)
+        known = make_stages(self)
+        if unknown := set(self.stages) - set(known):
+            raise InputError(f"--stages must be among {', '.join(known)}, but has {min(unknown)}")
+        if self.data_dir is not None and not self.data_dir.is_dir():
+            raise InputError(f"--data-dir {self.data_dir} is no folder")
+
+
+def make_stages(config: Config) -> dict[str, Stage]:
+    """Returns the stages by name, in order of worth."""
+
+    def benchmark(name: str, seconds: float, *options: str) -> Stage:
+        options = ("--quick",) if config.quick else options
+        return Stage(("-m", f"experiments.benchmarks.{name}", *options), seconds)
+
+    rivals = [name for name in RIVALS if name in in_torch.ways("cuda")]
+    options = ("--rivals", *rivals) if rivals and has_accelerator() else ()
+    stages = {"agreement": benchmark("agreement", 120)}
+    for case in ["64, batch 64"] if config.quick else task.CASES:
+        name = f"training-{re.sub('[^0-9]+', '-', case)}"
+        stages[name] = benchmark("training", 150, "--cases", case, *options)
+    stages["models"] = benchmark("growth", 120, "--cases", "784-64, 30 models")
+    stages["lecture"] = Stage(lecture_arguments(config), 240)
+    stages["contraction"] = benchmark("contraction", 240)
+    if not config.quick:
+        workers = str(min(os.cpu_count() or 1, 8))
+        options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:cacheprovider")
+        files = [f"tests/test_{topic}.py" for topic in TOPICS]
+        stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, writes=False)
+    return stages
+
+
+def lecture_arguments(config: Config) -> tuple[str, ...]:
+    """Returns the arguments of the whole lecture; its parts share the device."""
+    data: tuple[str, ...] = ("--dataset", "digits")
+    if config.data_dir is not None:
+        data = ("--dataset", "mnist", "--data-dir", str(config.data_dir))
+    quick = ("--quick",) if config.quick else ()
+    return ("-m", "experiments.lecture", *data, "--jobs", str(min(os.cpu_count() or 1, 5)), *quick)
+
+
+def has_accelerator() -> bool:
+    """Returns whether PyTorch, where it is installed, sees a GPU; JAX is not started here."""
+    if in_torch.version() is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def device_name() -> str:
+    """Returns the device in a form for a file name.
+
+    Raises:
+      InputError: if JAX finds none.
+    """
+    code = "from experiments.benchmarks import common; print(common.device_name())"
+    # In a process of its own, because one that has asked keeps memory of the device.
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if asked.returncode:
+        raise InputError(f"JAX finds no device ({asked.stderr.strip().splitlines()[-1]})")
+    return asked.stdout.strip()
+
+
+def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, Any]:
+    """Runs a stage and returns its entry: command, how it ended, seconds, end of its output."""
+    folder = ["--out", str(out / name)] if stage.writes else []
+    command = [sys.executable, *stage.arguments, *folder]
+    own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the lecture's parts share the device
+    if not stage.writes:  # tests compare with the precision of float32, which TF32 has not
+        own["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    log = out / f"{name}.log"
+    begin = time.monotonic()
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | own,
+            start_new_session=True,
+        )
+        try:
+            status: int | None = process.wait(min(seconds, stage.seconds))
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            stop(process)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    ended = "cut off" if status is None else "done" if status == 0 else f"exit status {status}"
+    return {
+        "command": " ".join(["python", *stage.arguments]),
+        "ended": ended,
+        "seconds": round(time.monotonic() - begin, 1),
+        "output": text[-TAIL:],
+    }
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops a process and what it has started, at once if it does not end within five seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(5)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Returns the stages of an earlier call, none if there was none or of another version.
+
+    Raises:
+      InputError: if the file was not written by this command.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        stages: dict[str, Any] = found["stages"]
+        return stages if found["jaxae"] == __version__ else {}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} was not written by this command; move it away") from None
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs the stages that are not done and returns what the result file holds."""
+    begin = time.monotonic()
+    known = make_stages(config)
+    chosen = {name: known[name] for name in config.stages or known}
+    device = device_name()
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / f"accelerator-{device}.json"
+    results: dict[str, Any] = {
+        "benchmark": "accelerator",
+        "jaxae": __version__,
+        "device": device,
+        "stages": read(path),
+    }
+    for name, stage in chosen.items():
+        command = " ".join(["python", *stage.arguments])
+        entry = results["stages"].get(name, {})
+        if (entry.get("ended"), entry.get("command")) == ("done", command):
+            print(f"{name}: done before", flush=True)
+            continue
+        left = config.seconds - (time.monotonic() - begin)
+        if left <= 5:
+            print(f"{name}: no time left", flush=True)
+            continue
+        entry = run_stage(name, stage, config.out, left)
+        results["stages"][name] = entry
+        whole = path.with_suffix(".partial")
+        whole.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        os.replace(whole, path)
+        last = "" if entry["ended"] == "done" else f"\n{entry['output'][-600:]}"
+        print(f"{name}: {entry['ended']} after {entry['seconds']} s{last}", flush=True)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

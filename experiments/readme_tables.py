@@ -39,6 +39,12 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "frontier": papers.frontier_table,
         "filters": papers.filters_table,
     },
+    "docs/accelerator.md": {
+        "training nvidia-h200": partial(speed.training_table, "nvidia-h200"),
+        "sweeps nvidia-h200": partial(speed.sweep_table, "nvidia-h200"),
+        "agreement nvidia-h200": partial(speed.agreement_table, "nvidia-h200"),
+        "stages nvidia-h200": partial(speed.stages_table, "nvidia-h200"),
+    },
     "docs/speed.md": {
         "profile cpu-2-cores": partial(speed.profile_table, "cpu-2-cores"),
         "variants cpu-2-cores": partial(speed.variants_table, "cpu-2-cores"),

@@ -19,6 +19,8 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments.benchmarks import (
+    accelerator,
+    agreement,
     alone,
     common,
     contraction,
@@ -259,6 +261,94 @@ def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
     assert list(results["sweeps"]["quick"]) == ["threads", "vmap", "one after another"]
 
 
+def test_the_agreement_of_this_device(tmp_path, as_users_run_it):
+    options = ["--quick", "--out", str(tmp_path)]
+    assert command_line.run(agreement.main, agreement.Config, options) == 0
+    (path,) = tmp_path.glob("agreement-*.json")
+    found = json.loads(path.read_text())
+    assert all(found["same_bits"].values())
+    assert all(found["same_run"].values())
+    assert "contractive penalty, dense" in found["relative_errors"]
+    found["relative_errors"]["sparse, dense"]["gradient, highest"] = 1e-3
+    with pytest.raises(RuntimeError, match="sparse, dense: the gradient, highest is wrong by"):
+        agreement.require_agreement(found)
+    found["same_bits"]["order of an epoch"] = False
+    with pytest.raises(RuntimeError, match="order of an epoch: other bits"):
+        agreement.require_agreement(found)
+
+
+def test_an_error_is_relative_to_the_norm_of_all_leaves():
+    assert agreement.relative_error([3.0, np.zeros(2)], [0.0, np.array([0.0, 4.0])]) == 1.25
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Three stages of the accelerator's benchmark: one works, one fails, one takes too long."""
+    write = "import json, pathlib, sys; folder = pathlib.Path(sys.argv[2]); folder.mkdir(); "
+    write += "(folder / 'training-here.json').write_text(json.dumps({'cases': {folder.name: 1}}))"
+    fail, sleep = "raise SystemExit('it broke')", "import time; time.sleep(60)"
+    known = {
+        "first": accelerator.Stage(("-c", write), 60),
+        "second": accelerator.Stage(("-c", fail), 60, writes=False),
+        "third": accelerator.Stage(("-c", sleep), 0.5, writes=False),
+        "fourth": accelerator.Stage(("-c", write), 60),
+    }
+    monkeypatch.setattr(accelerator, "make_stages", lambda config: known)
+    monkeypatch.setattr(accelerator, "device_name", lambda: "here")
+    return known
+
+
+def test_a_stage_that_fails_or_takes_too_long_costs_no_other_one(stages, tmp_path, capsys):
+    run = partial(command_line.run, accelerator.main, accelerator.Config)
+    assert run(["--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "accelerator-here.json").read_text())
+    ended = {name: entry["ended"] for name, entry in found["stages"].items()}
+    assert ended == {
+        "first": "done",
+        "second": "exit status 1",
+        "third": "cut off",
+        "fourth": "done",
+    }
+    assert "it broke" in capsys.readouterr().out
+    gathered = json.loads((tmp_path / "training-here.json").read_text())
+    assert gathered["cases"] == {"first": 1, "fourth": 1}
+    stages["second"] = accelerator.Stage(("-c", "print('mended')"), 60, writes=False)
+    assert run(["--out", str(tmp_path), "--stages", "first", "second"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("first: done before\nsecond: done after")
+    assert run(["--out", str(tmp_path), "--seconds", "0.001"]) == 0
+    assert "third: no time left" in capsys.readouterr().out
+
+
+def test_the_stages_of_an_accelerator():
+    known = accelerator.make_stages(accelerator.Config())
+    assert next(iter(known)) == "agreement"
+    assert {f"training-{name}" for name in ("64-64", "1568-4096")} <= set(known)
+    for stage in known.values():
+        for path in (word for word in stage.arguments if word.startswith("tests/")):
+            assert os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stages", "nothing"], "--stages must be among first, second, third, fourth, but has"),
+        (["--seconds", "0"], "--seconds must be a finite number above 0"),
+        (["--data-dir", "nowhere"], "--data-dir nowhere is no folder"),
+    ],
+)
+def test_bad_options_of_the_accelerator(arguments, message, stages, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [*arguments, "--out", str(out)]
+    assert command_line.run(accelerator.main, accelerator.Config, arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+    out.mkdir()
+    (out / "accelerator-here.json").write_text("[]")
+    assert command_line.run(accelerator.main, accelerator.Config, ["--out", str(out)]) == 2
+    assert "was not written by this command; move it away" in capsys.readouterr().err
+
+
 def test_streaming_compares_the_same_bits_and_writes_a_whole_file(
     tmp_path, as_users_run_it, monkeypatch
 ):
@@ -483,7 +573,7 @@ def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path
         large.require_limits()
 
 
-BENCHMARKS = (contraction, epoch, growth, large, start, streaming, training)
+BENCHMARKS = (agreement, contraction, epoch, growth, large, start, streaming, training)
 
 
 @pytest.mark.parametrize("module", BENCHMARKS, ids=lambda module: module.__name__.split(".")[-1])

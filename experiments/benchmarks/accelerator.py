@@ -5,12 +5,13 @@
 In order of worth: the agreement with the CPU; an epoch of the lecture's denoising autoencoder
 beside PyTorch, where it is installed; thirty models at once beside one; the whole lecture; the
 contractive penalty beside its rivals; the library's tests. Each stage is a process of its own, and
-its result file is in a folder of its own under ``--out``. ``accelerator-<device>.json`` there says
-of each stage how it ended and how long it took, and is written after every stage: whatever cuts
-the command off, the same command goes on with the first stage that is not done. It needs what
-``jaxae`` needs, and matplotlib, scikit-learn, jinja2, psutil and tyro. With ``--data-dir``, a
-folder of the four IDX files, the lecture trains on MNIST, else on the digits. On a CPU it takes
-more than eight minutes; ``--quick`` is a trial of every stage but the tests.
+its result file is in a folder of its own under ``--out``; those of one benchmark are gathered into
+one beside them. ``accelerator-<device>.json`` there says of each stage how it ended and how long it
+took, and is written after every stage: whatever cuts the command off, the same command goes on with
+the first stage that is not done. It needs what ``jaxae`` needs, and matplotlib, scikit-learn,
+jinja2, psutil and tyro. With ``--data-dir``, a folder of the four IDX files, the lecture trains on
+MNIST, else on the digits. On a CPU it takes more than eight minutes; ``--quick`` is a trial of
+every stage but the tests.
 """
 
 import sys
@@ -28,13 +29,14 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from experiments.benchmarks import in_torch, task
+from experiments.benchmarks import contraction, in_torch, task
 from experiments.common import command_line
 from experiments.common.errors import InputError
 from jaxae._version import __version__
@@ -50,7 +52,7 @@ TOPICS = [
     *("linear", "mistakes", "models", "objectives", "projection", "reconstruction", "runs"),
     *("score", "selection", "sparsity", "training"),
 ]
-TAIL = 2000  # characters of a stage's output that its entry keeps
+TAIL = 600  # characters of the output of a stage that failed, which are printed
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,11 @@ def make_stages(config: Config) -> dict[str, Stage]:
         stages[name] = benchmark("training", 150, "--cases", case, *options)
     stages["models"] = benchmark("growth", 120, "--cases", "784-64, 30 models")
     stages["lecture"] = Stage(lecture_arguments(config), 240)
-    stages["contraction"] = benchmark("contraction", 240)
+    for case in ["lecture"] if config.quick else contraction.CASES:
+        stages[f"contraction-{case}"] = benchmark("contraction", 90, "--cases", case)
     if not config.quick:
         workers = str(min(os.cpu_count() or 1, 8))
-        options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:cacheprovider")
+        options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:benchmark")
         files = [f"tests/test_{topic}.py" for topic in TOPICS]
         stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, writes=False)
     return stages
@@ -147,7 +150,7 @@ def device_name() -> str:
 
 
 def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, Any]:
-    """Runs a stage and returns its entry: command, how it ended, seconds, end of its output."""
+    """Runs a stage and returns its entry: the command, how it ended, and seconds."""
     folder = ["--out", str(out / name)] if stage.writes else []
     command = [sys.executable, *stage.arguments, *folder]
     own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the lecture's parts share the device
@@ -169,13 +172,11 @@ def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, A
             status = None
         finally:
             stop(process)
-    text = log.read_text(encoding="utf-8", errors="replace")
     ended = "cut off" if status is None else "done" if status == 0 else f"exit status {status}"
     return {
         "command": " ".join(["python", *stage.arguments]),
         "ended": ended,
         "seconds": round(time.monotonic() - begin, 1),
-        "output": text[-TAIL:],
     }
 
 
@@ -208,6 +209,25 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} was not written by this command; move it away") from None
 
 
+def gather(stages: Collection[str], out: Path, device: str) -> None:
+    """Writes one result file of each benchmark from those of its stages, with all their cases."""
+    gathered: dict[str, Any] = {}
+    for path in (path for name in stages for path in (out / name).glob(f"*-{device}.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        earlier = gathered.setdefault(path.name, found)
+        if "cases" in found:
+            earlier["cases"] |= found["cases"]
+    for name, found in gathered.items():
+        write(out / name, found)
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
 def main(config: Config) -> dict[str, Any]:
     """Runs the stages that are not done and returns what the result file holds."""
     begin = time.monotonic()
@@ -234,11 +254,12 @@ def main(config: Config) -> dict[str, Any]:
             continue
         entry = run_stage(name, stage, config.out, left)
         results["stages"][name] = entry
-        whole = path.with_suffix(".partial")
-        whole.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        os.replace(whole, path)
-        last = "" if entry["ended"] == "done" else f"\n{entry['output'][-600:]}"
-        print(f"{name}: {entry['ended']} after {entry['seconds']} s{last}", flush=True)
+        write(path, results)
+        gather(known, config.out, device)
+        print(f"{name}: {entry['ended']} after {entry['seconds']} s", flush=True)
+        if entry["ended"] != "done":
+            log = (config.out / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+            print(log[-TAIL:], flush=True)
     return results
 
 

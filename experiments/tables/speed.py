@@ -61,6 +61,23 @@ def training_table(device: str) -> str:
     return table_of(lines)
 
 
+def agreement_table(device: str) -> str:
+    """Returns the Markdown table of errors against float64, by precision of the products."""
+    rows = benchmark("agreement", device)["relative_errors"]
+    parts = list(next(iter(rows.values())))
+    lines = [["relative error of the", *parts], ["---", *["---:"] * len(parts)]]
+    lines += [[name, *(f"{row[part]:.1e}" for part in parts)] for name, row in rows.items()]
+    return table_of(lines)
+
+
+def stages_table(device: str) -> str:
+    """Returns the Markdown table of the stages of the accelerator's benchmark."""
+    lines = [["stage", "ended", "seconds"], ["---", "---", "---:"]]
+    for name, stage in benchmark("accelerator", device)["stages"].items():
+        lines.append([name, stage["ended"], f"{stage['seconds']:.0f}"])
+    return table_of(lines)
+
+
 def start_table(device: str) -> str:
     """Returns the Markdown table of processes that train one epoch and end."""
     results = benchmark("start", device)

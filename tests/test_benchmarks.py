@@ -40,7 +40,7 @@ from experiments.benchmarks import (
 )
 from experiments.common import command_line
 from experiments.common.errors import InputError
-from jaxae import _program, _reader
+from jaxae.training import _windows, programs
 
 run = partial(command_line.run, contraction.main, contraction.Config)
 
@@ -352,7 +352,7 @@ def test_bad_options_of_the_accelerator(arguments, message, stages, tmp_path, ca
 def test_streaming_compares_the_same_bits_and_writes_a_whole_file(
     tmp_path, as_users_run_it, monkeypatch
 ):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 4 * task.PIXELS * 256)
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", 4 * task.PIXELS * 256)
     monkeypatch.setattr(task, "QUICK", task.Case(8, 64, examples=513))
     options = ["--quick", "--out", str(tmp_path)]
     assert command_line.run(streaming.main, streaming.Config, options) == 0
@@ -459,7 +459,7 @@ def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
     for name, steps in (("one step at a time", 1), ("four steps at a time", 4)):
         assert found.pop(name)[1:] == (options, 512 // 2 // steps)
     if jax.default_backend() == "cpu":
-        assert options == _program._CPU_OPTIONS != {}
+        assert options == programs._CPU_OPTIONS != {}
         assert found.pop("compiler's default options") == (text, {}, turns)
     assert found.keys() == names.keys()
 

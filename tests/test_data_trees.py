@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import jaxae
-from jaxae import _driver, _reader
-from jaxae.training import keys_of_epoch
+from jaxae.training import _driver, _windows
+from jaxae.training.steps import keys_of_epoch
 
 RNG = np.random.default_rng(5)
 N = 37  # of 8: four full steps and a rest of five
@@ -133,7 +133,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_streams_of_several_arrays_give_the_bits_of_arrays(stream, from_memory, monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 8 * 23 * 2)  # two of five steps
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", 8 * 23 * 2)  # two of five steps
     data = STREAMS[stream]()
     assert data.shape == {"x": (N, 3), "known": (N, 3), "label": (N,)}
     assert data.dtype == {"x": np.float32, "known": np.bool_, "label": np.int32}

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend import core as jex
 
 import jaxae
-from jaxae import _structure
+from jaxae.contraction import _structure
 
 X = jnp.ones((4, 6))
 IMAGES, KERNELS = jnp.ones((2, 4, 5, 5)), jnp.ones((6, 2, 2, 2))

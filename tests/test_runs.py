@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxae
-from jaxae import _driver, _program
+from jaxae.training import _driver, programs
 
 RNG = np.random.default_rng(9)
 X = jnp.asarray(RNG.uniform(size=(37, 6)), jnp.float32)
@@ -172,8 +172,8 @@ def tiny(count=3):
 def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
     run, states, keys = tiny()
     compiled = []
-    real = _program._compiled
-    monkeypatch.setattr(_program, "_compiled", lambda low: compiled.append(1) or real(low))
+    real = programs._compiled
+    monkeypatch.setattr(programs, "_compiled", lambda low: compiled.append(1) or real(low))
     jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1, method="threads")
     assert len(compiled) == 1
     jaxae.fit(run, of_model(states, 0), keys[0], X, 1, epochs=1)

@@ -171,7 +171,7 @@ def test_start_at_the_minimum_stays_finite(name):
 def test_conjugate_directions_by_hand():
     # g0 = (1, 0), g1 = (1, 2): beta = <g1, g1 - g0> / <g0, g0> = 4, d1 = -g1 + 4 d0 = (-5, -2)
     # g2 = (0.5, 1): <g2, g2 - g1> < 0, so beta = 0 and d2 = -g2
-    transform = jaxae.second_order._scale_by_conjugate_gradient()
+    transform = jaxae.optimizers.full_batch._scale_by_conjugate_gradient()
     state = transform.init(jnp.zeros(2))
     wanted = {(1.0, 0.0): [-1.0, 0.0], (1.0, 2.0): [-5.0, -2.0], (0.5, 1.0): [-0.5, -1.0]}
     for gradient, direction in wanted.items():
@@ -302,7 +302,7 @@ def test_the_unit_of_the_loss_does_not_matter(name):
 
 def test_a_loss_near_one_is_not_scaled_and_a_far_one_by_a_power_of_two():
     gradient = {"a": jnp.array([0.0, -3e-12]), "b": jnp.zeros(0)}
-    scale_of = jaxae._line_search._scale_of_loss
+    scale_of = jaxae.optimizers._line_search._scale_of_loss
     # 3e-12 = 1.65 * 2^-39
     assert scale_of(jnp.float32(2e-12), gradient) == 2.0**39
     assert scale_of(jnp.float32(1.0), gradient) == 1

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxae
-from jaxae import _driver, _reader
-from jaxae.training import Epoch, keys_of_epoch
+from jaxae.training import _driver, _windows
+from jaxae.training.steps import Epoch, keys_of_epoch
 
 RAW = np.random.default_rng(3).integers(0, 256, (403, 6)).astype(np.uint8)
 SGD = optax.sgd(0.1)
@@ -91,7 +91,7 @@ def memory_map(tmp_path):
 @pytest.mark.parametrize("size", RUNS)
 @pytest.mark.parametrize("window", [1, 3000, 2**25])
 def test_the_bits_of_an_array(size, window, memory_map, from_memory, monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", window)
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", window)
     same(train(jaxae.Streamed(memory_map, transform=to_unit), size), from_memory[size])
 
 
@@ -137,9 +137,9 @@ def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin)
     blocks = epoch.blocks(x)
     at, end = int(begin * (2 * blocks - 1)), 2 * blocks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reader, "_WINDOW_BYTES", window)
-        patch.setattr(_reader, "_order", order)  # that it is the same is tested below
-        reader = _reader.Reader(jaxae.Streamed(x), epoch, keys, (at, end))
+        patch.setattr(_windows, "_WINDOW_BYTES", window)
+        patch.setattr(_windows, "_order", order)  # that it is the same is tested below
+        reader = _windows.Reader(jaxae.Streamed(x), epoch, keys, (at, end))
         like = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), reader.like)
         for block in range(at, end):
             found, until = reader.window(block)
@@ -160,7 +160,7 @@ def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin)
 
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_many_models_each_in_its_own_order(method, monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 9000)
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", 9000)
     states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), STATE)
     many = RUNS[32], states, jax.random.split(KEY, 3)
     levels = jnp.array([0.1, 0.2, 0.3])
@@ -188,7 +188,7 @@ class Kept:
 
 
 def test_a_stopped_run_goes_on_without_reading_what_is_behind_it(from_memory, monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 32 * 24 * 4)  # four of 13 steps
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", 32 * 24 * 4)  # four of 13 steps
     monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
     kept, source = Kept(9), ByNumber()
     with pytest.raises(jaxae.StoppedError):
@@ -213,7 +213,7 @@ def batches(make):
 
 @pytest.mark.parametrize("window", [1, 3000, 2**25])
 def test_batches_of_ones_own(window, from_memory, monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", window)
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", window)
     asked = []
     same(train(batches(partial(shuffled_batches, asked=asked))), from_memory[32])
     assert asked == [(0, 0), (1, 0), (2, 0)]
@@ -339,9 +339,9 @@ def test_an_error_of_a_source_reaches_the_caller_and_no_thread_stays():
 
 
 def test_reading_is_ahead_by_a_window_and_by_no_more(monkeypatch):
-    monkeypatch.setattr(_reader, "_WINDOW_BYTES", 32 * 24)  # one step of 13
+    monkeypatch.setattr(_windows, "_WINDOW_BYTES", 32 * 24)  # one step of 13
     epoch, source = Epoch(loss, SGD, 32), ByNumber()
-    reader = _reader.Reader(jaxae.Streamed(source), epoch, KEY, (0, 39))
+    reader = _windows.Reader(jaxae.Streamed(source), epoch, KEY, (0, 39))
     for block in range(3):
         reader.window(block)
         wanted, until = 1 + 32 * (block + 2), time.monotonic() + 20  # one for its shape

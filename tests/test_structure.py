@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxae
-from jaxae import _orders, _structure
+from jaxae.contraction import _orders, _structure
 
 RNG = np.random.default_rng(8)
 

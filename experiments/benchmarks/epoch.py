@@ -39,7 +39,7 @@ from experiments.benchmarks.in_jaxae import Epochs, make_task, prepared
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case
 from experiments.common import command_line
-from jaxae import _program, training
+from jaxae.training import programs, steps
 
 KINDS = {
     "products": "matrix products, two forward and three backward",
@@ -133,7 +133,7 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """Returns the variants that there are on this device and in this JAX, by name."""
-    sorting = partial(mock.patch.object, training, "shuffled_order", jax.random.permutation)
+    sorting = partial(mock.patch.object, steps, "shuffled_order", jax.random.permutation)
     found = {
         **{f"generator {name}": Variant(make_key) for name, make_key in generators().items()},
         "shuffle by sorting": Variant(replaced=sorting),
@@ -141,7 +141,7 @@ def variants() -> dict[str, Variant]:
         "four steps at a time": Variant(steps_per_block=4),
     }
     if jax.default_backend() == "cpu":
-        plain = partial(mock.patch.object, _program, "_CPU_OPTIONS", {})
+        plain = partial(mock.patch.object, programs, "_CPU_OPTIONS", {})
         found["compiler's default options"] = Variant(replaced=plain)
     return found
 

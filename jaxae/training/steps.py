@@ -22,11 +22,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae import _checks, _optimizers
-from jaxae._data import Data, Stream, as_arrays, check_not_divided, count_examples
-from jaxae._optimizers import Optimizer
-from jaxae.generator import shuffled_order
-from jaxae.sharding import divided
+from jaxae import _checks, _optax
+from jaxae._optax import Optimizer
+from jaxae.random import shuffled_order
+from jaxae.training._data import Data, Stream, as_arrays, check_not_divided, count_examples
+from jaxae.training.sharding import divided
 
 Loss = Callable[..., Any]
 Losses = Any  # the means of a loss: an array or, with auxiliary outputs, a pair (array, pytree)
@@ -116,8 +116,8 @@ def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
     References:
       None.
     """
-    params = _optimizers.as_params(params)
-    opt_state = _optimizers.as_transformation(optimizer).init(params)
+    params = _optax.as_params(params)
+    opt_state = _optax.as_transformation(optimizer).init(params)
     state = TrainState(params, opt_state, jnp.zeros((), jnp.int32))
     # Optimisers use one array twice, or that of a parameter; a buffer can be donated only once.
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), state)
@@ -130,7 +130,7 @@ def check_state(name: str, state: Any) -> None:
             f"{name} must be a jaxae.TrainState, as create_train_state(params, optimizer) returns, "
             f"but it is a {type(state).__name__}"
         )
-    _optimizers.as_params(state.params)
+    _optax.as_params(state.params)
 
 
 def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[TrainState, Array]]:
@@ -167,7 +167,7 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
       Goodfellow, Bengio, Courville 2016, algorithm 8.1. Deviation: none.
     """
     _checks.callable_("loss", loss)
-    optimizer = _optimizers.as_transformation(optimizer)
+    optimizer = _optax.as_transformation(optimizer)
 
     def train_step(
         state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
@@ -181,7 +181,7 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
         (value, means), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         value_fn = lambda params: mean_loss(params)[0]
         with jax.named_scope("optimizer"):  # named for a profile
-            params, opt_state = _optimizers.update_params(
+            params, opt_state = _optax.update_params(
                 optimizer, state.params, state.opt_state, value_fn, value, grads
             )
         return TrainState(params, opt_state, state.step + 1), means

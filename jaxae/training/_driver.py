@@ -14,14 +14,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxae import _hosts
-from jaxae._contexts import in_these_contexts
-from jaxae._data import Data, Stream
-from jaxae._program import Run
-from jaxae._reader import Reader
-from jaxae.sharding import copied
-from jaxae.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
-from jaxae.training import Losses, NonFiniteLossError, TrainState, loss_of
+from jaxae.training import _processes
+from jaxae.training._contexts import in_these_contexts
+from jaxae.training._data import Data, Stream
+from jaxae.training._windows import Reader
+from jaxae.training.programs import Run
+from jaxae.training.sharding import copied
+from jaxae.training.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
+from jaxae.training.steps import Losses, NonFiniteLossError, TrainState, loss_of
 
 # A call lasts about so long, so that a log goes on and an interrupt is heard.
 _SECONDS_PER_CALL = 1.0
@@ -90,9 +90,9 @@ def _restored(job: Job, model: int, state: TrainState) -> Snapshot | None:
     """Returns the snapshot of a model, after its losses were reported, or None."""
     if job.checkpoints is None:
         return None
-    if _hosts.spans_hosts(job.run.epoch.mesh):
+    if _processes.spans_hosts(job.run.epoch.mesh):
         find = partial(_found, job, model, state)
-        found = _together(_hosts.of_the_first, find, state, job.no_losses)
+        found = _together(_processes.of_the_first, find, state, job.no_losses)
     else:
         found = _found(job, model, state)
     if found is not None:
@@ -176,7 +176,7 @@ def in_threads(job: Job, stacked: tuple[TrainState, Array, Any], models: int) ->
     def alone(model: int) -> TrainState:
         return train(job, part(model)._replace(program=program), begin(model))
 
-    if _hosts.spans_hosts(job.run.epoch.mesh):  # the same, in the same order, in every process
+    if _processes.spans_hosts(job.run.epoch.mesh):  # the same, in the same order, in every process
         return _stack([alone(model) for model in range(models)])
     of_one = sum(leaf.nbytes for leaf in jax.tree.leaves(stacked[0])) // models
     at_a_time = min(models, _CORES, max(1, _CACHE_BYTES // max(1, of_one)))
@@ -241,7 +241,7 @@ def _reason(job: Job, part: Part, begin: Snapshot, error: NonFiniteLossError) ->
     arrays whose values can be seen, the loss says which argument it was.
     """
     x: Any = job.x
-    is_here = not isinstance(x, Stream) and not _hosts.spans_hosts(job.run.epoch.mesh)
+    is_here = not isinstance(x, Stream) and not _processes.spans_hosts(job.run.epoch.mesh)
     if is_here:
         given = begin.state.params, part.key, part.settings
         if part.together is not None:
@@ -273,7 +273,7 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
     if at == end:
         return state
     mesh = job.run.epoch.mesh
-    several = _hosts.spans_hosts(mesh)
+    several = _processes.spans_hosts(mesh)
     state, step_losses, key, settings = copied((state, step_losses, part.key, part.settings), mesh)
     program = part.program or _program(job, part, begin, data.like)
     all_losses = [begin.losses]
@@ -306,7 +306,7 @@ def _train_on(data: _InMemory | Reader, job: Job, part: Part, begin: Snapshot) -
         is_told = failed is not None or _is_over(part)
         is_told |= job.checkpoints is not None and job.checkpoints.should_stop()
         if several:
-            is_told, at_once = _together(_hosts.agreed, is_told, at_once)
+            is_told, at_once = _together(_processes.agreed, is_told, at_once)
         is_told = is_told and at < end
         is_kept = bool(is_told or (every and at % (every * blocks) == 0))
         if is_kept or at == end:
@@ -347,7 +347,7 @@ def _together(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if _hosts.is_loss(error):
+        if _processes.is_loss(error):
             raise LostProcessError(str(error).splitlines()[0]) from error
         raise
 
@@ -356,8 +356,8 @@ def _save(job: Job, part: Part, now: Snapshot) -> None:
     """Hands over a snapshot of each model, in arrays that no program will use up."""
     assert job.checkpoints is not None
     keys = jax.tree.map(_impl_of_key, now.state)
-    changing = _hosts.plain(now.state), now.losses, now.step_losses
-    if _hosts.spans_hosts(job.run.epoch.mesh) and not _hosts.is_first():
+    changing = _processes.plain(now.state), now.losses, now.step_losses
+    if _processes.spans_hosts(job.run.epoch.mesh) and not _processes.is_first():
         return
     for i, model in enumerate(part.together or [part.model]):
         of_one = changing if part.together is None else _one(changing, i)
@@ -416,7 +416,7 @@ def _check_snapshot(part: Part, now: Snapshot) -> None:
 
 def _check_steps(part: Part, step_losses: Any, epoch: int, steps: int) -> None:
     """Raises NonFiniteLossError for the first steps after some epochs."""
-    so_far = np.asarray(_hosts.plain(loss_of(step_losses))[..., :steps].sum(axis=-1))
+    so_far = np.asarray(_processes.plain(loss_of(step_losses))[..., :steps].sum(axis=-1))
     _check_finite(so_far, "the training loss is {}", epoch + 1, part)
 
 

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _advice, _checks, _draws
+from jaxae import _checks, _draws
 from jaxae._batching import one_example, over_batch, placed_as, split_keys
-from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs
+from jaxae._checks import advice
 from jaxae.corruption import Corruption, corrupt_batch
+from jaxae.objectives._parts import Decode, Encode, Reconstruction, decoded, inputs
 from jaxae.reconstruction import squared_error
 
 
@@ -318,7 +319,7 @@ def _check_emphasis(emphasis: Any) -> tuple[Array, Array]:
     """Returns the weights of corrupted and of other entries."""
     if not isinstance(emphasis, tuple | list) or len(emphasis) != 2:
         raise ValueError(
-            f"emphasis must be a pair (alpha, beta), but it is {_advice.shown(emphasis)}"
+            f"emphasis must be a pair (alpha, beta), but it is {advice.shown(emphasis)}"
         )
     dtype = jnp.result_type(float)
     alpha, beta = (

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from jaxae import _checks
-from jaxae._data import count_examples, like_of_one, on_device
-from jaxae.streams import Streamed, StreamedBatches
+from jaxae.training._data import count_examples, like_of_one, on_device
+from jaxae.training.streams import Streamed, StreamedBatches
 
 
 def evaluate(

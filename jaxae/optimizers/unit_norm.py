@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxae import _checks, _optimizers
-from jaxae._optimizers import Optimizer
+from jaxae import _checks, _optax
+from jaxae._optax import Optimizer
 
 
 def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransformationExtraArgs:
@@ -54,7 +54,7 @@ def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransfor
       Bricken et al. 2023, "Towards Monosemanticity", appendix, https://transformer-circuits.pub.
       Deviation: none.
     """
-    inner = _optimizers.as_transformation(optimizer)
+    inner = _optax.as_transformation(optimizer)
     axis = _checks.integer("axis", axis, low=-(2**31))
 
     def squared_norm(w: Any) -> Any:

@@ -17,7 +17,7 @@ from jax.extend import core as jex
 from jaxtyping import Array
 
 from jaxae._batching import replicated
-from jaxae._products import (
+from jaxae.contraction._products import (
     CANCELLATION,
     PRODUCT,
     Linear,
@@ -30,7 +30,7 @@ from jaxae._products import (
     norms_of_products,
     squared_norm,
 )
-from jaxae._structure import MAPS, Chain, Factor, Known, Value, Varying, flops_of
+from jaxae.contraction._structure import MAPS, Chain, Factor, Known, Value, Varying, flops_of
 
 # ---------------------------------------------------------------------- search
 

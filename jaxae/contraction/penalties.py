@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from jaxae import _checks
 from jaxae._batching import one_example, placed_as, varying_as
 from jaxae._derivatives import check_method, choose_method, failure, times_jacobian
-from jaxae._orders import (
+from jaxae.contraction._orders import (
     Full,
     Plan,
     codes_and_norms,
@@ -25,7 +25,7 @@ from jaxae._orders import (
     full_jacobians,
     plan_for,
 )
-from jaxae._structure import NotAChain, read
+from jaxae.contraction._structure import NotAChain, read
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
 METHODS = ("auto", "jacfwd", "jacrev", "hutchinson")

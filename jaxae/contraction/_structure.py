@@ -12,8 +12,8 @@ meet, a product of two values that depend on x, a loop) raises :class:`NotAChain
 Jacobian is taken instead.
 
 In this order: values and factors, reading, rules, the table of rules. The table also says for
-which parameters of an operation its rule is right. :mod:`jaxae._orders` finds the cheapest way to
-multiply the factors.
+which parameters of an operation its rule is right. :mod:`jaxae.contraction._orders` finds the
+cheapest way to multiply the factors.
 """
 
 import math
@@ -30,7 +30,7 @@ from jax.extend import source_info_util
 from jaxtyping import Array
 
 from jaxae import _checks
-from jaxae._products import Linear, identity, selection
+from jaxae.contraction._products import Linear, identity, selection
 
 # ---------------------------------------------------------------------- values and factors
 

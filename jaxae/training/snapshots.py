@@ -6,7 +6,7 @@ implements :class:`Checkpoints`.
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxae.training import Losses, TrainState
+from jaxae.training.steps import Losses, TrainState
 
 
 class Snapshot(NamedTuple):

@@ -15,7 +15,8 @@ import optax
 from jaxtyping import Array, PyTree, ScalarLike
 
 from jaxae import _checks
-from jaxae._line_search import (
+from jaxae._optax import Optimizer, as_transformation, update_params
+from jaxae.optimizers._line_search import (
     LineSearched,
     computes_in,
     end_of_search,
@@ -23,8 +24,7 @@ from jaxae._line_search import (
     search_along,
     search_states,
 )
-from jaxae._optimizers import Optimizer, as_transformation, update_params
-from jaxae.training import TrainState, check_state, create_train_state
+from jaxae.training.steps import TrainState, check_state, create_train_state
 
 
 class ConjugateGradientState(NamedTuple):

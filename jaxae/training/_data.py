@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxae import _advice, _checks
+from jaxae import _checks
 from jaxae._batching import is_divided
+from jaxae._checks import advice
 
 Data = Any  # an array, a pytree of arrays, or a Stream
 # Containers of other libraries (sparse matrices, data frames, tensors): NumPy would misread some
@@ -116,8 +117,8 @@ def as_arrays(name: str, data: Any) -> Any:
 
 def _no_array(name: str, value: Any) -> TypeError:
     return TypeError(
-        f"{name} must be an array, but it is {_advice.shown(value)}; "
-        f"{_advice.conversion(name, value)}"
+        f"{name} must be an array, but it is {advice.shown(value)}; "
+        f"{advice.conversion(name, value)}"
     )
 
 
@@ -173,7 +174,7 @@ def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
         raise TypeError(
             f"{name} must be numbers or booleans, but its dtype is {dtype}; "
-            f"{_advice.floating_conversion(name, dtype)}"
+            f"{advice.floating_conversion(name, dtype)}"
         )
     return np.dtype(jax.dtypes.canonicalize_dtype(_checks.native_dtype(dtype)))
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from jaxae import _checks, _optimizers
-from jaxae._optimizers import Optimizer
+from jaxae import _checks, _optax
+from jaxae._optax import Optimizer
 
 
 class BestState(NamedTuple):
@@ -72,7 +72,7 @@ def keep_best(
     References:
       Prechelt 1998, "Early Stopping: but When?". Deviation: no criterion stops the training.
     """
-    inner = _optimizers.as_transformation(optimizer)
+    inner = _optax.as_transformation(optimizer)
     _checks.callable_("score", score)
     every = _checks.integer("every", every, low=1)
 

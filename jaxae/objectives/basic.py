@@ -5,7 +5,7 @@ ONE code ``(k,)``; ``x`` is ``(*batch, *example)``; every objective returns ``(*
 and the training step takes the mean. ``reconstruction(x_hat_i, x_i)`` compares one
 decoder output with one example; what it leaves unsummed (an elementwise loss) is summed.
 With weight 0 each objective is the plain :func:`reconstruction_loss`. The denoising ones are in
-``jaxae.denoising``.
+``jaxae.objectives.denoising``.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import over_batch
-from jaxae._objective import Decode, Encode, Reconstruction, decoded, inputs, reconstruct
-from jaxae.contraction import METHODS, code_and_contractive_penalty
+from jaxae.contraction.penalties import METHODS, code_and_contractive_penalty
 from jaxae.corruption import Corruption, corrupt_batch
+from jaxae.objectives._parts import Decode, Encode, Reconstruction, decoded, inputs, reconstruct
 from jaxae.reconstruction import squared_error
 from jaxae.sparsity import l1_penalty
 

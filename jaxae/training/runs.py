@@ -17,14 +17,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 
-from jaxae import _advice, _checks, _driver, _hosts
-from jaxae._data import Data, Stream, like_of_one, on_device
-from jaxae._optimizers import Optimizer
-from jaxae._program import Run
-from jaxae.sharding import check_mesh
-from jaxae.snapshots import Checkpoints
-from jaxae.streams import Streamed
-from jaxae.training import Epoch, Loss, Losses, TrainState, check_state
+from jaxae import _checks
+from jaxae._checks import advice
+from jaxae._optax import Optimizer
+from jaxae.training import _driver, _processes
+from jaxae.training._data import Data, Stream, like_of_one, on_device
+from jaxae.training.programs import Run
+from jaxae.training.sharding import check_mesh
+from jaxae.training.snapshots import Checkpoints
+from jaxae.training.steps import Epoch, Loss, Losses, TrainState, check_state
+from jaxae.training.streams import Streamed
 
 
 def make_run(
@@ -263,7 +265,7 @@ def sweep_method() -> str:
 def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[int, int]]:
     """Returns the data, and how many epochs are behind the start and at the end."""
     if not isinstance(run, Run):
-        raise TypeError(f"run must be what jaxae.make_run returned, but it is {_advice.shown(run)}")
+        raise TypeError(f"run must be what jaxae.make_run returned, but it is {advice.shown(run)}")
     first = _checks.integer("first_epoch", first_epoch, low=0)
     count = _checks.integer("epochs", epochs, low=1)
     span = first, first + count
@@ -276,7 +278,7 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
     if isinstance(x, Stream):
         return x, span
     x = on_device("x", x)
-    if _hosts.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
+    if _processes.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
         leaves, structure = jax.tree.flatten(x)
         rows = tuple(map(np.asarray, leaves))
         return Streamed(rows, transform=partial(jax.tree.unflatten, structure)), span

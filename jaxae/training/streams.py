@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxae import _checks
-from jaxae._data import (
+from jaxae.training._data import (
     Stream,
     check_finite,
     conversion,

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxae import _advice, _checks
+from jaxae import _checks
+from jaxae._checks import advice
 
 _AXIS = "data"
 
@@ -45,7 +46,7 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
         found = list(devices)
         if not found or not all(isinstance(device, jax.Device) for device in found):
             raise ValueError(
-                f"devices must be devices of JAX, at least one, but it is {_advice.shown(devices)}"
+                f"devices must be devices of JAX, at least one, but it is {advice.shown(devices)}"
             )
     elif devices is not None:
         count = _checks.integer("devices", devices, low=1)

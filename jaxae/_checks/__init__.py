@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxae import _advice, _batch_layers, _remedies
+from jaxae._checks import advice, batch_layers, remedies
 
 
 def _is_traced(value: Any) -> bool:
@@ -52,7 +52,7 @@ def floating(
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{name} must be floating point, but its dtype is {x.dtype}; "
-            f"{_advice.floating_conversion(name, x.dtype)}"
+            f"{advice.floating_conversion(name, x.dtype)}"
         )
     x = _on_device(x)
     if _is_traced(x):
@@ -76,7 +76,7 @@ def array(name: str, x: Any) -> Array:
     if x.dtype == object:
         raise TypeError(
             f"{name} must be an array of numbers, but its dtype is object; "
-            f"{_advice.floating_conversion(name, x.dtype)}"
+            f"{advice.floating_conversion(name, x.dtype)}"
         )
     return _on_device(x)
 
@@ -85,7 +85,7 @@ def _check_array(name: str, x: Any) -> None:
     unmasked(name, x)
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(
-            f"{name} must be an array, but it is {_advice.shown(x)}; {_advice.conversion(name, x)}"
+            f"{name} must be an array, but it is {advice.shown(x)}; {advice.conversion(name, x)}"
         )
 
 
@@ -146,7 +146,7 @@ def number(
             bounds = [None if np.isinf(bound) else bound for bound in (low, high)]
             return _nan_outside(value, *([None, None] if strict else []), *bounds)
     elif isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {allowed}, but it is {_advice.shown(value)}")
+        raise TypeError(f"{name} must be {allowed}, but it is {advice.shown(value)}")
     with np.errstate(over="ignore"):
         rounded = float(np.asarray(value, np.float64).astype(dtype))
     inside = low < rounded < high if strict else low <= rounded <= high
@@ -197,7 +197,7 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
             raise TypeError
         result = operator.index(value)
     except (TypeError, jax.errors.TracerIntegerConversionError):
-        raise TypeError(f"{name} must be {allowed}, but it is {_advice.shown(value)}") from None
+        raise TypeError(f"{name} must be {allowed}, but it is {advice.shown(value)}") from None
     if result < low or (high is not None and result > high):
         raise ValueError(f"{name} must be {allowed}, but it is {result}")
     return result
@@ -207,14 +207,14 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> None:
     """Checks that ``value`` is one of the ``allowed`` words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(
-            f"{name} must be one of {', '.join(allowed)}, but it is {_advice.shown(value)}"
+            f"{name} must be one of {', '.join(allowed)}, but it is {advice.shown(value)}"
         )
 
 
 def callable_(name: str, value: Any) -> None:
     """Checks that ``value`` can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, but it is {_advice.shown(value)}")
+        raise TypeError(f"{name} must be a function, but it is {advice.shown(value)}")
 
 
 def prng_key(name: str, key: Any) -> None:
@@ -229,7 +229,7 @@ def prng_key(name: str, key: Any) -> None:
             f"but it is an array of shape {key.shape} and dtype {key.dtype}"
         )
     raise TypeError(
-        f"{name} must be one PRNG key such as jax.random.key(0), but it is {_advice.shown(key)}"
+        f"{name} must be one PRNG key such as jax.random.key(0), but it is {advice.shown(key)}"
     )
 
 
@@ -307,14 +307,14 @@ def outputs(
     """
     callable_(name, function)
     try:
-        with _batch_layers.recorded_normalisations() as normalisations:
+        with batch_layers.recorded_normalisations() as normalisations:
             jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*examples)
     except Exception as error:
-        text, says = _leaves(examples), _advice.first_line(error).rstrip(".")
+        text, says = _leaves(examples), advice.first_line(error).rstrip(".")
         if isinstance(error, NameError) and "axis name" in str(error):
-            remedy = _batch_layers.PER_EXAMPLE
-        elif _remedies.is_about_shapes(error):
-            remedy = _remedies.of_failure(name, function, examples[-1], shape)
+            remedy = batch_layers.PER_EXAMPLE
+        elif remedies.is_about_shapes(error):
+            remedy = remedies.of_failure(name, function, examples[-1], shape)
         else:
             error.add_note(
                 f"jaxae called {name} with one example, {text}, under jax.vmap. Batch axes are "
@@ -328,7 +328,7 @@ def outputs(
     if name in ("encode", "decode"):
         batch = () if shape is None else shape[: len(shape) - len(examples[0].shape)]
         found = (name, normalisations, jaxpr, math.prod(batch))
-        _batch_layers.check(*found, is_differentiated=is_differentiated)
+        batch_layers.check(*found, is_differentiated=is_differentiated)
     return out
 
 
@@ -338,7 +338,7 @@ def output_shape(
     """Returns the shape of the one floating array that ``function`` returns, as :func:`outputs`."""
     out = outputs(name, function, *examples, **options)
     if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
-        found = _leaves(out) if hasattr(out, "dtype") else _advice.shown(out)
+        found = _leaves(out) if hasattr(out, "dtype") else advice.shown(out)
         text = _leaves(examples)
         raise TypeError(f"{name} must return one floating array, but for {text} it gave {found}")
     return out
@@ -359,7 +359,7 @@ def code_shape(
     """Returns the shape ``(k,)`` of the code of one example of ``x``, which has a ``shape``."""
     code = output_shape("encode", encode, example, shape=shape, is_differentiated=is_differentiated)
     if len(code.shape) != 1:
-        remedy = _remedies.of_code(encode, code, example, shape)
+        remedy = remedies.of_code(encode, code, example, shape)
         raise ValueError(
             f"encode must map one example to one code of shape (k,), but for one example of shape "
             f"{example.shape} it gave {code.shape}; {remedy}"
@@ -378,5 +378,5 @@ def autoencoder(
     if x_hat.shape != example.shape:
         raise ValueError(
             f"decode must return an example of shape {example.shape}, but it gave {x_hat.shape}"
-            f"{_remedies.reshaping(x_hat, example)}"
+            f"{remedies.reshaping(x_hat, example)}"
         )

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
-from jaxae._remedies import reshaping
+from jaxae._checks.remedies import reshaping
 
 Encode: TypeAlias = Callable[[Array], Array]
 Decode: TypeAlias = Callable[[Array], Array]

@@ -12,8 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxae.snapshots import LostProcessError, Snapshot
-from jaxae.training import Losses, TrainState, loss_of
+from jaxae.training.snapshots import LostProcessError, Snapshot
+from jaxae.training.steps import Losses, TrainState, loss_of
 
 _SIGNS = ("gloo", "nccl", "rccl", "connection", "socket", "unavailable", "peer", "deadline", "task")
 

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxae._contexts import in_these_contexts
-from jaxae._data import Stream, count_examples
-from jaxae.generator import shuffled_order
-from jaxae.sharding import batches_on_devices, copied, everywhere, places_like
-from jaxae.streams import Streamed, StreamedBatches
-from jaxae.training import Epoch, Window, keys_of_epoch
+from jaxae.random import shuffled_order
+from jaxae.training._contexts import in_these_contexts
+from jaxae.training._data import Stream, count_examples
+from jaxae.training.sharding import batches_on_devices, copied, everywhere, places_like
+from jaxae.training.steps import Epoch, Window, keys_of_epoch
+from jaxae.training.streams import Streamed, StreamedBatches
 
 # Of the batches that are read at a time: long enough for a call, short beside any memory.
 _WINDOW_BYTES = 2**25

@@ -1,0 +1,1 @@
+"""Optimisers that ``optax`` does not have, as ``optax`` transformations or beside them."""

@@ -1,0 +1,1 @@
+"""Training: the compiled step and epoch, whole runs, data in pieces, several devices."""

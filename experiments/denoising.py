@@ -38,10 +38,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line, data, fitting, noises, plots, records, running
-from experiments.common.claims import Claim, shown, verdict
+from experiments.common import plots
+from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.running import Run
+from experiments.common.results import records
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run import command_line, experiment
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Plan(NamedTuple):
     """What is trained on what: the configuration with all defaults filled in."""
 
     config: Config
-    dataset: data.Dataset
+    dataset: datasets.Dataset
     corrupt_at: Any
     dims: tuple[int, ...]
     levels: tuple[float, ...]
@@ -89,7 +93,7 @@ class Plan(NamedTuple):
 
 def make_plan(config: Config) -> Plan:
     """Returns the plan for a configuration, after loading its data."""
-    dataset = running.load(config)
+    dataset = experiment.load(config)
     d = dataset.num_features
     noise = noises.BY_NAME[config.corruption]
     below = [k for k in (256, 64, 32, 16, 8) if k < d] if d > 256 else _halvings(d)
@@ -102,7 +106,7 @@ def make_plan(config: Config) -> Plan:
         dims,
         config.noise_levels or noise.levels,
         swept_dim=min(dims, key=lambda dim: abs(np.log(dim / wanted))),
-        **running.defaults(config, digits=200, others=50),
+        **experiment.defaults(config, digits=200, others=50),
     )
 
 

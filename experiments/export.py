@@ -11,7 +11,8 @@
         encoder = jax.export.deserialize(bytearray(file.read()))
     codes = encoder.call(x)  # (batch, d) -> (batch, k)
 
-Its folder is loaded as an autoencoder of this library by ``experiments.common.trained.load``.
+Its folder is loaded as an autoencoder of this library by
+``experiments.common.results.trained.load``.
 """
 
 import sys
@@ -26,8 +27,9 @@ from typing import Annotated
 
 import tyro
 
-from experiments.common import checkpoints, command_line, compilation, trained
 from experiments.common.errors import InputError
+from experiments.common.results import checkpoints, trained
+from experiments.common.run import command_line, compilation
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,14 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line, data, fitting, noises, plots, records, running
+from experiments.common import plots
+from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.running import Run
-from experiments.pretraining.classifiers import Classifier, Layers, labelled, split_of
+from experiments.common.results import records
+from experiments.common.run import command_line, experiment
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
+from experiments.common.training.classifiers import Classifier, Layers, labelled, split_of
 
 UNITS = {
     "roughness": "squared difference of neighbouring pixels over twice their variance, mean",
@@ -180,7 +184,7 @@ def filters_of(params: Any, shape: Sequence[int]) -> np.ndarray:
 
 
 def probe_errors(
-    config: Config, dataset: data.Dataset, trained: Mapping[Setting, Sequence[Any]], run: Run
+    config: Config, dataset: datasets.Dataset, trained: Mapping[Setting, Sequence[Any]], run: Run
 ) -> dict[Setting, list[float]]:
     """Returns the error of a softmax on the frozen codes, if there are labels."""
     if dataset.train_labels is None or dataset.test_labels is None:
@@ -217,7 +221,7 @@ def probe_errors(
 
 
 def measure(
-    trainer: fitting.Trainer, trained: Mapping[Setting, Sequence[Any]], dataset: data.Dataset
+    trainer: fitting.Trainer, trained: Mapping[Setting, Sequence[Any]], dataset: datasets.Dataset
 ) -> dict[Setting, dict[str, list[float]]]:
     """Returns the numbers of every setting, one for each seed, without those of the softmax."""
     test = jnp.asarray(dataset.flat()[1])
@@ -281,10 +285,10 @@ def draw(
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    dataset = running.load(config).head(train=60_000, test=10_000)
+    dataset = experiment.load(config).head(train=60_000, test=10_000)
     if min(dataset.example_shape[:2]) < 2:
         raise InputError("images must have 2 x 2 pixels at least, for neighbours to be compared")
-    sizes = running.defaults(config, digits=100, others=15)
+    sizes = experiment.defaults(config, digits=100, others=15)
     epochs, seeds = sizes["epochs"], sizes["num_seeds"]
     has_labels = dataset.train_labels is not None and dataset.test_labels is not None
     of_probe = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0

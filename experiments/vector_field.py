@@ -38,10 +38,14 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line, densities, fitting, plots, records
-from experiments.common.claims import Claim, shown, verdict
-from experiments.common.densities import Density
-from experiments.common.running import Run
+from experiments.common import plots
+from experiments.common.data import densities
+from experiments.common.data.densities import Density
+from experiments.common.results import records
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run import command_line
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
 HALF_WIDTH = 1.7  # of the square that is drawn and measured

@@ -14,7 +14,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import config as jaxtyping_config
 
-from experiments.common import compilation, plots
+from experiments.common import plots
+from experiments.common.run import compilation
 
 _CACHE_OPTIONS = (
     "jax_compilation_cache_dir",

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from experiments import lecture
-from experiments.common import data
+from experiments.common.data import datasets
 from jaxae._version import __version__
 
 RESULTS = Path(__file__).parent.parent / "experiments" / "results"
@@ -18,7 +18,7 @@ def committed(name):
 
 def write(out):
     """Copies the results of every part into a folder; the lecture takes each as finished."""
-    source = data.load("digits").source
+    source = datasets.load("digits").source
     for name, part in lecture.PARTS.items():
         path = shutil.copytree(committed(name), out / name) / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))

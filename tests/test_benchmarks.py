@@ -38,8 +38,8 @@ from experiments.benchmarks import (
     task,
     training,
 )
-from experiments.common import command_line
 from experiments.common.errors import InputError
+from experiments.common.run import command_line
 from jaxae.training import _windows, programs
 
 run = partial(command_line.run, contraction.main, contraction.Config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.common import claims
+from experiments.common.results import claims
 
 
 def number(mean, std=None):

@@ -11,9 +11,10 @@ import pytest
 
 import jaxae
 from experiments import contractive
-from experiments.common import command_line, records
 from experiments.common.plots import style
-from experiments.contraction import (
+from experiments.common.results import records
+from experiments.common.run import command_line
+from experiments.contractive import (
     curves,
     networks,
     probes,

@@ -11,8 +11,8 @@ import pytest
 
 import jaxae
 from experiments import dae_vs_cae
-from experiments.common import command_line
-from experiments.comparison import gradient_noise, race, sensitivity, small_noise
+from experiments.common.run import command_line
+from experiments.dae_vs_cae import gradient_noise, race, sensitivity, small_noise
 
 RNG = np.random.default_rng(7)
 

@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from idx_files import idx_bytes, random_split, write_four
 
-from experiments.common import data
+from experiments.common.data import datasets
+from experiments.common.data.sources import folders, idx, tfds_source
+from experiments.common.data.sources.names import Name
+from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
-from experiments.common.sources import folders, idx, tfds_source
-from experiments.common.sources.names import Name
-from experiments.common.sources.rows_file import RowsFile
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 needs_mnist = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def rows(images):
 
 
 def test_digits_are_the_real_ones():
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     assert digits.train.shape == (1438, 8, 8, 1)
     assert digits.test.shape == (359, 8, 8, 1)
     for images in (digits.train, digits.test):
@@ -81,7 +81,7 @@ def test_npy_of_any_shape_and_dtype(tmp_path, shape, expected, dtype):
     values = np.random.default_rng(0).integers(0, 2, shape)
     array = values.astype(dtype) * (np.uint8(255) if dtype == "uint8" else 1)
     np.save(tmp_path / "mine.npy", array.astype(dtype))
-    mine = data.load(str(tmp_path / "mine.npy"))
+    mine = datasets.load(str(tmp_path / "mine.npy"))
     assert mine.name == "mine.npy"  # not "mine": a file digits.npy is not the data set digits
     assert mine.example_shape == expected
     assert mine.num_features == np.prod(expected)
@@ -99,7 +99,7 @@ def test_npz_with_splits_and_labels(tmp_path, prefix):
     y = np.arange(9)
     arrays = {f"{prefix}train": x[:6], f"{prefix}test": x[6:], "y_train": y[:6], "y_test": y[6:]}
     np.savez(tmp_path / "mine.npz", **arrays)
-    mine = data.load(str(tmp_path / "mine.npz"))
+    mine = datasets.load(str(tmp_path / "mine.npz"))
     for image, label in zip(mine.train[..., 0], mine.train_labels, strict=True):
         np.testing.assert_array_equal(image, x[label])
     assert sorted(mine.test_labels) == [6, 7, 8]
@@ -117,10 +117,10 @@ def test_order_of_storage_does_not_matter(tmp_path):
             y_test=labels[pick][:8],
         )
         np.save(tmp_path / f"{name}.npy", images[pick])
-    a, b = (data.load(str(tmp_path / f"{name}.npz")) for name in "ab")
+    a, b = (datasets.load(str(tmp_path / f"{name}.npz")) for name in "ab")
     np.testing.assert_array_equal(a.train, b.train)
     np.testing.assert_array_equal(a.train_labels, b.train_labels)
-    a, b = (data.load(str(tmp_path / f"{name}.npy")) for name in "ab")
+    a, b = (datasets.load(str(tmp_path / f"{name}.npy")) for name in "ab")
     assert a.fingerprint() == b.fingerprint()  # the hold-out does not depend on it either
     assert not rows(a.train) & rows(a.test)
 
@@ -129,13 +129,13 @@ def test_the_canonical_order_is_no_order_of_the_pixels(tmp_path):
     # Sorting by brightness would make batches of equal images; a digest does not.
     ramp = np.linspace(0, 1, 400, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
     np.save(tmp_path / "ramp.npy", ramp)
-    brightness = data.load(str(tmp_path / "ramp.npy")).train.mean((1, 2, 3))
+    brightness = datasets.load(str(tmp_path / "ramp.npy")).train.mean((1, 2, 3))
     assert abs(np.corrcoef(brightness, np.arange(len(brightness)))[0, 1]) < 0.2
 
 
 def npz(path, **arrays):
     np.savez(path, **arrays)
-    return data.load(str(path))
+    return datasets.load(str(path))
 
 
 X, Y = random_split(20, 4)
@@ -188,7 +188,7 @@ def test_other_names_in_an_npz(arrays, tmp_path):
 
 def test_an_npz_of_a_train_split_alone_is_divided(tmp_path):
     np.save(tmp_path / "x.npy", X)
-    plain = data.load(str(tmp_path / "x.npy"))
+    plain = datasets.load(str(tmp_path / "x.npy"))
     found = npz(tmp_path / "x.npz", x_train=X, y_train=Y)
     np.testing.assert_array_equal(found.train, plain.train)
     assert (len(found.train_labels), len(found.test_labels)) == (16, 4)
@@ -204,12 +204,12 @@ def test_suffixes_in_capitals_and_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "x.npy", X)
     np.savez(tmp_path / "x.npz", X)
-    expected = data.load("~/x.npy").fingerprint()
+    expected = datasets.load("~/x.npy").fingerprint()
     for old, new in (("x.npy", "my x.NPY"), ("x.npz", "X.Npz")):
         (tmp_path / old).rename(tmp_path / new)
-        found = data.load(f"~/{new}")
+        found = datasets.load(f"~/{new}")
         assert (found.name, found.fingerprint()) == (new, expected)
-    assert data.load(f"{tmp_path}/my x.NPY/").fingerprint() == expected
+    assert datasets.load(f"{tmp_path}/my x.NPY/").fingerprint() == expected
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
@@ -220,9 +220,9 @@ def test_rounding_errors_of_pixels_are_clipped(dtype, tmp_path):
     assert rounded.max() > 1
     for name, array in (("exact", exact), ("rounded", rounded)):
         np.save(tmp_path / f"{name}.npy", array)
-    found = [data.load(str(tmp_path / f"{name}.npy")) for name in ("exact", "rounded")]
+    found = [datasets.load(str(tmp_path / f"{name}.npy")) for name in ("exact", "rounded")]
     assert found[0].fingerprint() == found[1].fingerprint()
-    streamed = data.load(str(tmp_path / "rounded.npy"), has_room=lambda _: False)
+    streamed = datasets.load(str(tmp_path / "rounded.npy"), has_room=lambda _: False)
     for images, flat in zip((streamed.train, streamed.test), streamed.flat(), strict=True):
         assert np.asarray(images).max() <= 1
         assert flat[:].min() >= 0
@@ -255,7 +255,7 @@ def test_idx_reader_survives_any_bytes(tmp_path_factory, content, ndim):
 @pytest.mark.parametrize("compress", [True, False])
 def test_idx_folders_of_every_layout(tmp_path, layout, compress):
     splits = write_four(tmp_path / layout, compress=compress)
-    loaded = data.load("mnist", tmp_path)
+    loaded = datasets.load("mnist", tmp_path)
     for stem, images in (("train", loaded.train), ("t10k", loaded.test)):
         expected = splits[stem][0].astype(np.float32)[..., None] / np.float32(255)
         assert rows(images) == rows(expected)
@@ -266,7 +266,7 @@ def test_idx_names_with_a_dot_and_relatives_of_mnist(tmp_path):
     write_four(tmp_path / "FashionMNIST" / "raw", compress=False)
     for path in (tmp_path / "FashionMNIST" / "raw").iterdir():
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
-    assert len(data.load("fashion_mnist", tmp_path).test) == 5
+    assert len(datasets.load("fashion_mnist", tmp_path).test) == 5
 
 
 def in_folders(path):
@@ -288,22 +288,22 @@ RENAMED = {
 @pytest.mark.parametrize("rename", RENAMED.values(), ids=RENAMED)
 def test_idx_files_under_other_names(rename, tmp_path):
     write_four(tmp_path, compress=False)
-    expected = data.load("mnist", tmp_path).fingerprint()
+    expected = datasets.load("mnist", tmp_path).fingerprint()
     for path in list(tmp_path.glob("*ubyte")):
         rename(path)
-    assert data.load("mnist", tmp_path).fingerprint() == expected
+    assert datasets.load("mnist", tmp_path).fingerprint() == expected
 
 
 def test_a_second_download_is_not_mistaken_for_the_first(tmp_path):
     write_four(tmp_path)
-    expected = data.load("mnist", tmp_path).fingerprint()
+    expected = datasets.load("mnist", tmp_path).fingerprint()
     for path in list(tmp_path.glob("*.gz")):  # the same names, of FashionMNIST perhaps
         other = path.with_name(path.name.replace(".gz", " (1).gz"))
         other.write_bytes(gzip.compress(b"of another data set"))
-    assert data.load("mnist", tmp_path).fingerprint() == expected
+    assert datasets.load("mnist", tmp_path).fingerprint() == expected
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match=r"ubyte.gz and .*ubyte \(1\).gz; leave only the one"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,9 @@ def test_a_second_download_is_not_mistaken_for_the_first(tmp_path):
 )
 def test_names_in_any_spelling(typed, name, tmp_path):
     write_four(tmp_path)
-    found = data.load(typed, tmp_path)
+    found = datasets.load(typed, tmp_path)
     assert found.name == name
-    assert found.fingerprint() == data.load("mnist", tmp_path).fingerprint()
+    assert found.fingerprint() == datasets.load("mnist", tmp_path).fingerprint()
 
 
 def test_names_of_tensorflow_datasets_in_any_spelling():
@@ -359,7 +359,7 @@ def test_bad_idx_files(tmp_path, content, match):
     write_four(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(InputError, match=match) as caught:
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     assert "train-images-idx3-ubyte.gz" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -368,14 +368,14 @@ def test_missing_one_of_the_four(tmp_path):
     write_four(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match="but not t10k-labels-idx1-ubyte"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 def test_labels_of_another_number(tmp_path):
     write_four(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(7, np.uint8)))
     with pytest.raises(InputError, match=r"holds 12 images, but .* 7 labels"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 # bad user files
@@ -393,7 +393,7 @@ def test_idx_files_are_of_the_relatives_of_mnist_only(tmp_path):
         (str(tmp_path), "is"),
     ):
         with pytest.raises(InputError, match=match):
-            data.load(name, tmp_path)
+            datasets.load(name, tmp_path)
 
 
 GREY = np.full((10, 4, 4), 0.5, np.float32)
@@ -504,7 +504,7 @@ BAD_FILES = {
 def test_bad_user_files(tmp_path, name, make, match):
     make(tmp_path)
     with pytest.raises(InputError, match=match) as caught:
-        data.load(str(tmp_path / name))
+        datasets.load(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
@@ -518,7 +518,7 @@ def test_truncated_user_files(tmp_path, name):
     for size in range(1, len(content), max(1, len(content) // 25)):
         (tmp_path / name).write_bytes(content[:size])
         with pytest.raises(InputError):
-            data.load(str(tmp_path / name))
+            datasets.load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
@@ -536,7 +536,7 @@ def test_damaged_user_files(tmp_path, name):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                data.load(str(tmp_path / name))
+                datasets.load(str(tmp_path / name))
             except InputError:  # and nothing else
                 refused += 1
     assert refused > 50
@@ -549,13 +549,13 @@ def test_an_array_that_claims_to_be_huge(tmp_path):
     assert len(huge) == len(content) != huge.find(b"4000000000") > 0
     (tmp_path / "x.npy").write_bytes(huge)
     with pytest.raises(InputError, match="cannot be read"):
-        data.load(str(tmp_path / "x.npy"))
+        datasets.load(str(tmp_path / "x.npy"))
 
 
 def test_data_dir_goes_with_names_only(tmp_path):
     for dataset in ("digits", "mine.npy"):
         with pytest.raises(InputError, match="--data-dir is for named data sets"):
-            data.load(dataset, tmp_path)
+            datasets.load(dataset, tmp_path)
 
 
 # TensorFlow Datasets, against a local server
@@ -607,7 +607,7 @@ def prepared(server, tmp_path_factory):
     target = tmp_path_factory.mktemp("tfds")
     with mnist_at(url, folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXAE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        data.load("mnist", target)
+        datasets.load("mnist", target)
     return target, splits
 
 
@@ -619,9 +619,9 @@ def test_download_and_prepare_equals_the_idx_files(prepared, server, tmp_path):
     target, _ = prepared
     _, folder, _ = server
     assert (target / "mnist" / "3.0.1" / "dataset_info.json").is_file()
-    from_tfds, from_idx = data.load("mnist", target), data.load("mnist", folder)
+    from_tfds, from_idx = datasets.load("mnist", target), datasets.load("mnist", folder)
     assert from_tfds.fingerprint() == from_idx.fingerprint()
-    version = data.load("mnist", target / "mnist" / "3.0.1")
+    version = datasets.load("mnist", target / "mnist" / "3.0.1")
     assert version.fingerprint() == from_idx.fingerprint()
 
 
@@ -643,7 +643,7 @@ def test_without_array_record_one_line_says_what_is_missing(prepared, tmp_path, 
     ):
         match = rf"{what} the array_record format, but .* not installed .* four IDX files"
         with pytest.raises(InputError, match=match):
-            data.load("mnist", folder)
+            datasets.load("mnist", folder)
 
 
 def test_tfrecord_folders_give_the_same(prepared, tmp_path, monkeypatch):
@@ -663,27 +663,27 @@ def test_tfrecord_folders_give_the_same(prepared, tmp_path, monkeypatch):
         )
         path.with_name(path.name.replace("array_record", "tfrecord")).write_bytes(framed)
         path.unlink()
-    expected = data.load("mnist", target).fingerprint()
+    expected = datasets.load("mnist", target).fingerprint()
     monkeypatch.setitem(sys.modules, "array_record", None)  # as on Windows
-    assert data.load("mnist", tmp_path).fingerprint() == expected
+    assert datasets.load("mnist", tmp_path).fingerprint() == expected
     shard = next(folder.glob("*train*tfrecord*"))
     for cut in (-3, 5):
         shard.write_bytes(shard.read_bytes()[:cut])
         with pytest.raises(InputError, match="truncated"):
-            data.load("mnist", tmp_path)
+            datasets.load("mnist", tmp_path)
 
 
 def test_decoded_images_are_kept_and_stay_on_the_disk(prepared, monkeypatch, tmp_path):
     target, _ = prepared
-    first = data.load("mnist", target)
+    first = datasets.load("mnist", target)
     monkeypatch.setattr(tfds_source, "_decode_split", lambda *_: pytest.fail("decoded again"))
-    assert data.load("mnist", target).fingerprint() == first.fingerprint()
+    assert datasets.load("mnist", target).fingerprint() == first.fingerprint()
     assert isinstance(tfds_source.load(Name("mnist", None, None), target)["train"][0], RowsFile)
 
 
 def test_a_damaged_cache_is_made_again(prepared, tmp_path):
     target, _ = prepared
-    first = data.load("mnist", target)
+    first = datasets.load("mnist", target)
     (entry,) = (tmp_path / "cache").iterdir()
     for name in ("train_images.npy", "index.json", "test_labels.npy"):
         file = entry / name
@@ -691,7 +691,7 @@ def test_a_damaged_cache_is_made_again(prepared, tmp_path):
         flipped[-1] ^= 1
         for damage in (file.read_bytes()[:20], bytes(flipped), b"[]", b"null", b'{"train": 3}'):
             file.write_bytes(damage)
-            assert data.load("mnist", target).fingerprint() == first.fingerprint()
+            assert datasets.load("mnist", target).fingerprint() == first.fingerprint()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [entry.name]
 
 
@@ -699,7 +699,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(prepared, tmp_path, monk
     target, splits = prepared
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    assert len(data.load("mnist", target).train) == len(splits["train"][0])
+    assert len(datasets.load("mnist", target).train) == len(splits["train"][0])
     assert "not kept" in caplog.text
 
 
@@ -710,27 +710,27 @@ def test_damaged_shards_are_named(prepared, tmp_path):
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"mnist-train.*") as caught:
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     assert "\n" not in str(caught.value)
     shard.unlink()
     with pytest.raises(InputError, match="is missing; prepare the data set mnist again"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     (shard.parent / "dataset_info.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read as a prepared data set"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 def test_a_download_with_a_wrong_checksum_is_refused(server, tmp_path):
     url, folder, _ = server
     with mnist_at(url, folder, damage=b"!"), pytest.raises(InputError, match="could not be down"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     assert not (tmp_path / "mnist" / "3.0.1").exists()
 
 
 def test_no_network_is_one_line_with_the_commands(tmp_path, server):
     _, folder, _ = server
     with mnist_at("http://127.0.0.1:9/", folder), pytest.raises(InputError) as caught:
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     line = str(caught.value)
     assert "\n" not in line
     for part in ("cannot be reached", 'data.load("mnist", Path(', "--data-dir", "--dataset digits"):
@@ -757,13 +757,13 @@ def test_a_server_that_answers_garbage_is_no_network(tmp_path):
 
 def test_configs_and_versions_of_a_name(prepared, tmp_path):
     target, _ = prepared
-    plain = data.load("mnist", target).fingerprint()
-    assert data.load("mnist:3.0.1", target).fingerprint() == plain
+    plain = datasets.load("mnist", target).fingerprint()
+    assert datasets.load("mnist:3.0.1", target).fingerprint() == plain
     unfinished = tmp_path / "mnist" / "3.0.1.incompleteABC"
     shutil.copytree(target / "mnist" / "3.0.1", unfinished)
     shutil.copytree(target / "mnist" / "3.0.1", tmp_path / "mnist" / "3.0.1")
     (unfinished / "features.json").unlink()
-    assert data.load("mnist", tmp_path).fingerprint() == plain
+    assert datasets.load("mnist", tmp_path).fingerprint() == plain
     place = lambda *parts: folders.find_prepared(tmp_path, *parts)
     for version in ("3.1.0", "3.10.0", "3.9.0"):
         folder = tmp_path / "emnist" / "letters" / version
@@ -773,26 +773,29 @@ def test_configs_and_versions_of_a_name(prepared, tmp_path):
     assert place("emnist", "letters", "3.9.0").name == "3.9.0"
     assert place("emnist", "digits", None) is None
     with pytest.raises(InputError, match=r"emnist has the configs .*letters"):
-        data.load("emnist/nonsense", tmp_path)
+        datasets.load("emnist/nonsense", tmp_path)
     with pytest.raises(InputError, match="mnist has no configs"):
-        data.load("mnist/letters", tmp_path)
+        datasets.load("mnist/letters", tmp_path)
 
 
 def test_configs_and_versions_that_are_not_those_of_the_folder(prepared, tmp_path):
     target, _ = prepared
     version = tmp_path / "any name"
     shutil.copytree(target / "mnist" / "3.0.1", version)
-    assert data.load("mnist", version).fingerprint() == data.load("mnist", target).fingerprint()
+    assert (
+        datasets.load("mnist", version).fingerprint()
+        == datasets.load("mnist", target).fingerprint()
+    )
     with pytest.raises(InputError, match=r"holds mnist:3.0.1, but --dataset is mnist:3.0.2"):
-        data.load("mnist:3.0.2", version)
+        datasets.load("mnist:3.0.2", version)
     info = version / "dataset_info.json"
     named = json.loads(info.read_text()) | {"name": "emnist", "configName": "digits"}
     info.write_text(json.dumps(named))
     for shard in list(version.glob("mnist-*")):
         shard.rename(shard.with_name(f"e{shard.name}"))
-    assert data.load("EMNIST/Digits", version).name == "emnist/digits"
+    assert datasets.load("EMNIST/Digits", version).name == "emnist/digits"
     with pytest.raises(InputError, match="holds emnist/digits, but --dataset is emnist/letters"):
-        data.load("emnist/letters", version)
+        datasets.load("emnist/letters", version)
 
 
 def commands(line):
@@ -806,7 +809,7 @@ def test_preparing_other_data_sets_names_the_command(tmp_path, monkeypatch):
     place = tmp_path / 'it\'s "here"'
     place.mkdir()
     with pytest.raises(InputError, match=r"emnist/letters is not prepared in") as caught:
-        data.load("EMNIST/letters", place)
+        datasets.load("EMNIST/letters", place)
     words, code = commands(str(caught.value))
     assert words[:6] == ["pip", "install", "tensorflow", "&&", "python", "-c"]
     import tensorflow_datasets as tfds
@@ -824,11 +827,11 @@ def test_downloading_elsewhere_names_the_command(tmp_path, monkeypatch):
     place = tmp_path / "it's here"
     place.mkdir()
     with pytest.raises(InputError, match="cannot be reached") as caught:
-        data.load("KMNIST", place)
+        datasets.load("KMNIST", place)
     words, code = commands(str(caught.value))
     assert words[:5] == ["mkdir", "-p", "--", str(place), "&&"]
     called = []
-    monkeypatch.setattr(data, "load", lambda *a: called.append(a))
+    monkeypatch.setattr(datasets, "load", lambda *a: called.append(a))
     exec(code, {})
     assert called == [("kmnist", place)]
 
@@ -869,7 +872,7 @@ def test_what_lies_in_the_folder_instead(make, match, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
     make(tmp_path)
     with pytest.raises(InputError, match=match) as caught:
-        data.load("kmnist", tmp_path)
+        datasets.load("kmnist", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -880,7 +883,7 @@ def test_a_prepared_folder_that_lacks_a_file(name, prepared, tmp_path):
     (tmp_path / "mnist" / "3.0.1" / name).unlink()
     for folder in (tmp_path, tmp_path / "mnist", tmp_path / "mnist" / "3.0.1"):
         with pytest.raises(InputError, match=rf"mnist/3.0.1 .*{name}; copy it there from where"):
-            data.load("mnist", folder)
+            datasets.load("mnist", folder)
 
 
 def test_versions_that_cannot_be_had(prepared, tmp_path):
@@ -888,11 +891,11 @@ def test_versions_that_cannot_be_had(prepared, tmp_path):
     with pytest.raises(
         InputError, match=r"prepared there is mnist:3.0.1; it has the version 3.0.1$"
     ):
-        data.load("mnist:9.9.9", target)
+        datasets.load("mnist:9.9.9", target)
     with pytest.raises(
         InputError, match=r"emnist/mnist:9.9.9 is not .*; it has the version 3.1.0$"
     ):
-        data.load("emnist/mnist:9.9.9", tmp_path)
+        datasets.load("emnist/mnist:9.9.9", tmp_path)
 
 
 # the home folder
@@ -901,15 +904,15 @@ def test_versions_that_cannot_be_had(prepared, tmp_path):
 def test_the_folder_of_tensorflow_datasets(prepared, tmp_path, monkeypatch):
     target, _ = prepared
     monkeypatch.setenv("HOME", str(tmp_path))
-    expected = data.load("mnist", target).fingerprint()
+    expected = datasets.load("mnist", target).fingerprint()
     monkeypatch.setenv("TFDS_DATA_DIR", "~/mine")
     shutil.copytree(target, tmp_path / "mine")
-    assert data.load("mnist").fingerprint() == expected
-    assert data.load("mnist", Path("~/mine")).fingerprint() == expected
+    assert datasets.load("mnist").fingerprint() == expected
+    assert datasets.load("mnist", Path("~/mine")).fingerprint() == expected
     shutil.move(tmp_path / "mine", tmp_path / "tensorflow_datasets")
     for is_set in (True, False):  # an empty variable counts as none
         monkeypatch.setenv("TFDS_DATA_DIR", "") if is_set else monkeypatch.delenv("TFDS_DATA_DIR")
-        assert data.load("mnist").fingerprint() == expected
+        assert datasets.load("mnist").fingerprint() == expected
 
 
 def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch):
@@ -922,15 +925,15 @@ def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch
 
     monkeypatch.setattr(Path, "expanduser", unknown)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    assert len(data.load("digits").test) == 359
-    assert len(data.load("mnist", target).test) == 5
+    assert len(datasets.load("digits").test) == 359
+    assert len(datasets.load("mnist", target).test) == 5
     for arguments, match in (
         (("mnist",), "name a folder with --data-dir or TFDS_DATA_DIR"),
         (("~/x.npy",), "--dataset ~/x.npy: there is no such home folder"),
         (("mnist", Path("~/x")), "--data-dir ~/x: there is no such home folder"),
     ):
         with pytest.raises(InputError, match=match):
-            data.load(*arguments)
+            datasets.load(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -945,22 +948,22 @@ def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch
 )
 def test_unknown_data_sets(name, match):
     with pytest.raises(InputError, match=match) as caught:
-        data.load(name)
+        datasets.load(name)
     assert "\n" not in str(caught.value)
 
 
 def test_data_dir_that_is_no_folder(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
-        data.load("mnist", tmp_path / "nowhere")
+        datasets.load("mnist", tmp_path / "nowhere")
     write_four(tmp_path)
     with pytest.raises(InputError, match="not a folder; name the folder in which it lies"):
-        data.load("mnist", tmp_path / "train-images-idx3-ubyte.gz")
+        datasets.load("mnist", tmp_path / "train-images-idx3-ubyte.gz")
 
 
 def test_data_dir_of_another_data_set(prepared):
     target, _ = prepared
     with pytest.raises(InputError, match="holds mnist, but --dataset is kmnist"):
-        data.load("kmnist", target / "mnist" / "3.0.1")
+        datasets.load("kmnist", target / "mnist" / "3.0.1")
 
 
 # the real MNIST
@@ -970,7 +973,7 @@ def test_data_dir_of_another_data_set(prepared):
 def test_real_mnist_from_tfds_and_from_idx_is_the_same(monkeypatch, request):
     # decoding 60,000 PNGs once per checkout is enough
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(request.config.cache.mkdir("decoded")))
-    from_idx, from_tfds = (data.load("mnist", SHARED / kind) for kind in ("idx", "tfds"))
+    from_idx, from_tfds = (datasets.load("mnist", SHARED / kind) for kind in ("idx", "tfds"))
     assert from_idx.train.shape == (60000, 28, 28, 1)
     assert from_idx.test.shape == (10000, 28, 28, 1)
     assert from_idx.fingerprint() == from_tfds.fingerprint()

@@ -9,9 +9,9 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 from experiments import dictionary
-from experiments.common import command_line
 from experiments.common.plots import style
-from experiments.dictionaries import examples, frontier, networks, recovery
+from experiments.common.run import command_line
+from experiments.dictionary import examples, frontier, networks, recovery
 
 
 @pytest.fixture(autouse=True)

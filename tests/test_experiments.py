@@ -20,8 +20,12 @@ from PIL import Image
 
 import jaxae
 from experiments import denoising
-from experiments.common import command_line, data, fitting, plots, records
+from experiments.common import plots
+from experiments.common.data import datasets
 from experiments.common.errors import InputError
+from experiments.common.results import records
+from experiments.common.run import command_line
+from experiments.common.training import fitting
 
 ROOT = Path(__file__).parent.parent
 TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
@@ -163,7 +167,7 @@ def test_config_records_settings_versions_device_and_data(digits_run):
         "threefry_partitionable": True,
         "float64": False,
     }
-    assert config["data_sha256"] == data.load("digits").fingerprint()
+    assert config["data_sha256"] == datasets.load("digits").fingerprint()
 
 
 def without_times(metrics):
@@ -175,7 +179,7 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
     # "Same" means: the same examples in one canonical order, hence bit-identical metrics.
     import tensorflow_datasets as tfds
 
-    from experiments.common.sources import tfds_source
+    from experiments.common.data.sources import tfds_source
 
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(denoising, "draw", lambda *_: None)  # numbers are compared, no figures

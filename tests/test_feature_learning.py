@@ -11,11 +11,13 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments import feature_learning
-from experiments.common import command_line, data
+from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.plots import style
-from experiments.pretraining import classifiers, methods, verdicts, workshop
-from experiments.pretraining.classifiers import Classifier, Examples, Split
+from experiments.common.run import command_line
+from experiments.common.training import classifiers
+from experiments.common.training.classifiers import Classifier, Examples, Split
+from experiments.feature_learning import methods, search, verdicts
 
 RNG = np.random.default_rng(4)
 
@@ -95,7 +97,7 @@ def test_codes_and_neighbours_by_hand(split):
 def dataset(n=60, *, labels=True):
     x = RNG.random((n, 4, 4, 1), np.float32)
     y = np.arange(n) % 3 + 5
-    return data.Dataset("x", x, x[:10], *((y, y[:10]) if labels else (None, None)))
+    return datasets.Dataset("x", x, x[:10], *((y, y[:10]) if labels else (None, None)))
 
 
 def test_the_last_sixth_validates_and_classes_count_from_zero():
@@ -142,7 +144,7 @@ VALIDATION = {  # by strength and step size, of two seeds
 }
 
 
-class Tabled(workshop.Workshop):
+class Tabled(search.Workshop):
     """Trains nothing; its validation errors stand in a table."""
 
     def pretrain(self, jobs, depth):
@@ -155,7 +157,7 @@ class Tabled(workshop.Workshop):
 
 
 def test_the_least_mean_over_the_seeds_chooses():
-    plan = workshop.Plan(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
+    plan = search.Plan(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
     choice, encoders, outcomes = Tabled("CAE", plan, None, None).search()
     assert (choice.strength, choice.rate) == (0.6, 0.02)
     assert encoders == ["layers of (0, 0.6)", "layers of (1, 0.6)"]
@@ -201,8 +203,8 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     assert always < set(none)
     assert not of_layer & set(none)
     assert of_layer < set(sparse)
-    assert set(workshop.UNITS) < set(cae)
-    for name in workshop.UNITS:
+    assert set(search.UNITS) < set(cae)
+    for name in search.UNITS:
         assert len(cae[name]["values"]) == 2
     np.testing.assert_allclose(
         cae["jacobian_per_entry"]["mean"], 1e4 * cae["jacobian_norm"]["mean"] / (16 * 8)
@@ -218,9 +220,9 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
 def test_the_log_has_as_many_epochs_as_the_progress_bar_waits_for(tiny_run):
     log = (tiny_run / "log.jsonl").read_text().splitlines()
     config = json.loads((tiny_run / "config.json").read_text())["settings"]
-    plan = workshop.Plan(None, 8, 3, 1e-3, (6e-3,), 25, 1, 2, 0, 2, 1)
+    plan = search.Plan(None, 8, 3, 1e-3, (6e-3,), 25, 1, 2, 0, 2, 1)
     assert config["methods"] == ["CAE", "k-sparse", "no pretraining"]
-    assert len(log) == sum(workshop.epochs_of(name, plan) for name in config["methods"])
+    assert len(log) == sum(search.epochs_of(name, plan) for name in config["methods"])
 
 
 BAD = {

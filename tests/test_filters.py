@@ -8,8 +8,8 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 from experiments import filters
-from experiments.common import command_line
 from experiments.common.plots import style
+from experiments.common.run import command_line
 
 RNG = np.random.default_rng(9)
 

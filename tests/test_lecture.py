@@ -19,7 +19,10 @@ from finished_lecture import committed
 from jax_settings import as_on_the_command_line
 
 from experiments import lecture
-from experiments.common import claims, command_line, data, page
+from experiments.common.data import datasets
+from experiments.common.results import claims
+from experiments.common.run import command_line
+from experiments.lecture import page
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,7 +145,7 @@ def test_claims_read_all_their_numbers_from_the_metrics(name):
 
 
 def test_other_commands_data_and_versions_are_not_reused(finished_parts):
-    dataset = data.load("digits")
+    dataset = datasets.load("digits")
     job = lecture.make_job("sparse", lecture.Config(dataset="digits"), finished_parts)
     assert lecture.finished(job, dataset) == finished_parts / "sparse"
     path = finished_parts / "sparse" / "config.json"

@@ -10,8 +10,11 @@ import optax
 import pytest
 
 from experiments import overcomplete_copy as script
-from experiments.common import command_line, data, plots, records
-from experiments.copying import inputs, networks, regularised, undercomplete
+from experiments.common import plots
+from experiments.common.data import datasets
+from experiments.common.results import records
+from experiments.common.run import command_line
+from experiments.overcomplete_copy import inputs, networks, regularised, undercomplete
 
 
 def pixels(constant=False):
@@ -23,7 +26,7 @@ def pixels(constant=False):
 
 def images(constant=False):
     made = pixels(constant)
-    return inputs.prepare(data.Dataset("x", made[:200], made[200:], None, None), None)
+    return inputs.prepare(datasets.Dataset("x", made[:200], made[200:], None, None), None)
 
 
 def probes_of(made, key):

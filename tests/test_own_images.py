@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.common import data
+from experiments.common.data import datasets
+from experiments.common.data.sources import csv_file, decoded, image_folder
 from experiments.common.errors import InputError
-from experiments.common.sources import csv_file, decoded, image_folder
 
 RNG = np.random.default_rng(3)
 X = RNG.integers(0, 256, (20, 4, 4), dtype=np.uint8)
@@ -28,7 +28,7 @@ def own_cache(tmp_path, monkeypatch):
 def fingerprint(folder, **arrays):
     """Returns the fingerprint of the same images in an .npz file."""
     np.savez(folder / "same.npz", **arrays)
-    return data.load(str(folder / "same.npz")).fingerprint()
+    return datasets.load(str(folder / "same.npz")).fingerprint()
 
 
 def make_pipe(path):
@@ -57,7 +57,7 @@ CSV_FILES = {
 @pytest.mark.parametrize("text", CSV_FILES.values(), ids=CSV_FILES)
 def test_a_csv_file_is_the_same_as_its_arrays(text, tmp_path):
     (tmp_path / "Mine.CSV").write_text(text, encoding="utf-8", newline="")
-    found = data.load(str(tmp_path / "Mine.CSV"))
+    found = datasets.load(str(tmp_path / "Mine.CSV"))
     assert found.name == "Mine.CSV"
     assert (len(found.train), len(found.test)) == (16, 4)
     assert found.fingerprint() == fingerprint(tmp_path, x_train=X, y_train=Y)
@@ -67,7 +67,7 @@ def test_a_csv_file_is_the_same_as_its_arrays(text, tmp_path):
 def test_a_csv_file_without_labels(header, tmp_path):
     lines = [line.split(",", 1)[1] for line in LINES]
     (tmp_path / "x.csv").write_text(header + "\n".join(lines))
-    found = data.load(str(tmp_path / "x.csv"))
+    found = datasets.load(str(tmp_path / "x.csv"))
     assert found.train_labels is None
     assert found.fingerprint() == fingerprint(tmp_path, x_train=X)
 
@@ -78,7 +78,7 @@ def test_any_whole_number_is_a_label(tmp_path):
         for label, line in zip([-1, 9 * 10**9] * 10, LINES, strict=True)
     ]
     (tmp_path / "x.csv").write_text("\n".join(lines))
-    found = data.load(str(tmp_path / "x.csv"))
+    found = datasets.load(str(tmp_path / "x.csv"))
     assert set(found.train_labels) == {-1, 9 * 10**9}
 
 
@@ -124,7 +124,7 @@ def test_bad_csv_files(content, match, tmp_path):
     content = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(InputError, match=match) as caught:
-        data.load(str(tmp_path / "x.csv"))
+        datasets.load(str(tmp_path / "x.csv"))
     assert str(caught.value).startswith("--dataset")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-written
@@ -134,14 +134,14 @@ def test_a_csv_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_file, "_MAX_LINE", 100)
     (tmp_path / "x.csv").write_text("1," * 100)
     with pytest.raises(InputError, match="line 1 is too long"):
-        data.load(str(tmp_path / "x.csv"))
+        datasets.load(str(tmp_path / "x.csv"))
 
 
 def test_csv_files_that_are_none(tmp_path):
     make_pipe(tmp_path / "pipe.csv")
     for name, match in (("no.csv", "does not exist$"), ("pipe.csv", "no regular file")):
         with pytest.raises(InputError, match=match):
-            data.load(str(tmp_path / name))
+            datasets.load(str(tmp_path / name))
 
 
 # folders of images
@@ -163,7 +163,7 @@ def test_a_folder_of_digits_is_the_same_as_its_arrays(tmp_path):
     (tmp_path / "mine" / "__MACOSX").mkdir()
     Image.fromarray(X[0]).save(tmp_path / "mine" / "__MACOSX" / "0.png")
     (tmp_path / "mine" / "README.txt").write_text("about the images")
-    found = data.load(str(tmp_path / "mine"))
+    found = datasets.load(str(tmp_path / "mine"))
     assert found.fingerprint() == fingerprint(tmp_path, x_train=X, y_train=CLASSES)
     # Numbers of another order, were they sorted as text: 11, 3, 7.
     assert {len(c): set(c) for c in [found.train_labels]} == {16: {0, 1, 2}}
@@ -174,13 +174,13 @@ def test_folders_of_splits(names, tmp_path):
     for name, part in zip(names, (slice(12), slice(12, 20)), strict=True):
         write_images(tmp_path / "mine" / name, X[part], Y[part])
     arrays = {"x_train": X[:12], "y_train": CLASSES[:12], "x_test": X[12:], "y_test": CLASSES[12:]}
-    assert data.load(str(tmp_path / "mine")).fingerprint() == fingerprint(tmp_path, **arrays)
+    assert datasets.load(str(tmp_path / "mine")).fingerprint() == fingerprint(tmp_path, **arrays)
 
 
 def test_a_class_that_only_one_split_has_keeps_its_number(tmp_path):
     write_images(tmp_path / "mine" / "train", X[:4], np.array(["a", "b", "b", "c"]))
     write_images(tmp_path / "mine" / "test", X[4:7], np.array(["c", "b", "d"]))
-    found = data.load(str(tmp_path / "mine"))
+    found = datasets.load(str(tmp_path / "mine"))
     assert sorted(found.train_labels) == [0, 1, 1, 2]
     assert sorted(found.test_labels) == [1, 2, 3]
 
@@ -188,7 +188,7 @@ def test_a_class_that_only_one_split_has_keeps_its_number(tmp_path):
 def test_images_without_classes(tmp_path):
     write_images(tmp_path / "mine", labels=np.full(20, "train"))  # the only split, and held out
     for folder in (tmp_path / "mine", tmp_path / "mine" / "train"):
-        found = data.load(str(folder))
+        found = datasets.load(str(folder))
         assert found.train_labels is None
         assert found.fingerprint() == fingerprint(tmp_path, x_train=X)
 
@@ -202,51 +202,51 @@ def test_colours_and_palettes(tmp_path):
     for number, image in enumerate(palette):
         image.save(place / f"{number}.png")
     expected = np.stack([np.asarray(image.convert("RGB")) for image in palette])
-    assert data.load(str(tmp_path / "rgb")).example_shape == (2, 3, 3)
-    found = data.load(str(tmp_path / "palette"))
+    assert datasets.load(str(tmp_path / "rgb")).example_shape == (2, 3, 3)
+    found = datasets.load(str(tmp_path / "palette"))
     assert found.fingerprint() == fingerprint(tmp_path, x_train=expected, y_train=np.zeros(20, int))
     opaque = np.concatenate([colours, np.full((20, 2, 3, 1), 255, np.uint8)], axis=-1)
     write_images(tmp_path / "opaque", opaque)
-    same = [data.load(str(tmp_path / name)).fingerprint() for name in ("rgb", "opaque")]
+    same = [datasets.load(str(tmp_path / name)).fingerprint() for name in ("rgb", "opaque")]
     assert same[0] == same[1]
 
 
 def test_jpeg_and_bilevel_images(tmp_path):
     write_images(tmp_path / "jpeg", suffix="JPG")
-    assert data.load(str(tmp_path / "jpeg")).example_shape == (4, 4, 1)
+    assert datasets.load(str(tmp_path / "jpeg")).example_shape == (4, 4, 1)
     write_images(tmp_path / "bilevel", mode="1")
-    assert set(np.unique(data.load(str(tmp_path / "bilevel")).train)) == {0.0, 1.0}
+    assert set(np.unique(datasets.load(str(tmp_path / "bilevel")).train)) == {0.0, 1.0}
 
 
 def test_the_name_of_a_folder(tmp_path, monkeypatch):
     write_images(tmp_path / "my images")
     monkeypatch.chdir(tmp_path / "my images")
     for path in (".", "./", "../my images/", "3/..", str(tmp_path / "my images" / ".")):
-        assert data.load(path).name == "my images"
+        assert datasets.load(path).name == "my images"
     monkeypatch.chdir(tmp_path)
-    assert data.load("my images").name == "my images"
+    assert datasets.load("my images").name == "my images"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.load("~/my images").name == "my images"
+    assert datasets.load("~/my images").name == "my images"
 
 
 def test_a_folder_with_the_name_of_a_data_set_needs_a_path(tmp_path, monkeypatch):
     write_images(tmp_path / "mnist")
     monkeypatch.chdir(tmp_path)
-    assert data.load("./mnist").example_shape == (4, 4, 1)
+    assert datasets.load("./mnist").example_shape == (4, 4, 1)
     with pytest.raises(InputError, match="--data-dir nowhere is not a folder"):
-        data.load("mnist", tmp_path.relative_to(tmp_path) / "nowhere")
+        datasets.load("mnist", tmp_path.relative_to(tmp_path) / "nowhere")
 
 
 def test_decoded_images_are_kept(tmp_path, monkeypatch):
     write_images(tmp_path / "mine")
     (tmp_path / "x.csv").write_text("\n".join(LINES))
     paths = [str(tmp_path / "mine"), str(tmp_path / "x.csv")]
-    first = [data.load(path).fingerprint() for path in paths]
+    first = [datasets.load(path).fingerprint() for path in paths]
     for path in (tmp_path / "cache").glob("*/*.npy"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")  # damaged: they are decoded again
-    assert [data.load(path).fingerprint() for path in paths] == first
+    assert [datasets.load(path).fingerprint() for path in paths] == first
     monkeypatch.setattr(decoded, "_write_entry", lambda *_: pytest.fail("decoded again"))
-    stored = [data.load(path, has_room=lambda _: False) for path in paths]
+    stored = [datasets.load(path, has_room=lambda _: False) for path in paths]
     assert [dataset.is_streamed for dataset in stored] == [True, True]
     assert [dataset.fingerprint() for dataset in stored] == first
 
@@ -254,16 +254,16 @@ def test_decoded_images_are_kept(tmp_path, monkeypatch):
 def test_images_are_read_without_a_cache(tmp_path, monkeypatch, caplog):
     write_images(tmp_path / "mine")
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "mine" / "3" / "1.png" / "cache"))
-    found = data.load(str(tmp_path / "mine")).fingerprint()
+    found = datasets.load(str(tmp_path / "mine")).fingerprint()
     assert found == fingerprint(tmp_path, x_train=X, y_train=CLASSES)
     assert "not kept" in caplog.text
 
 
 def test_a_moved_image_has_another_class(tmp_path):
     write_images(tmp_path / "mine")
-    first = data.load(str(tmp_path / "mine"))
+    first = datasets.load(str(tmp_path / "mine"))
     (tmp_path / "mine" / "7" / "0.png").rename(tmp_path / "mine" / "11" / "0.png")
-    assert data.load(str(tmp_path / "mine")).fingerprint() != first.fingerprint()
+    assert datasets.load(str(tmp_path / "mine")).fingerprint() != first.fingerprint()
 
 
 # bad folders
@@ -331,7 +331,7 @@ def test_bad_images(name, make, match, tmp_path):
     (tmp_path / "mine" / name).parent.mkdir(exist_ok=True)
     make(tmp_path / "mine" / name)
     with pytest.raises(InputError, match=match) as caught:
-        data.load(str(tmp_path / "mine"))
+        datasets.load(str(tmp_path / "mine"))
     assert str(caught.value).startswith(f"--dataset {tmp_path / 'mine'}")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-written
@@ -342,11 +342,11 @@ def test_folders_that_hold_no_images(tmp_path):
     for folder in (tmp_path, tmp_path / "a" / "b" / "c"):
         assert not image_folder.is_image_folder(folder)
         with pytest.raises(InputError, match=r"no PNG or JPEG images.* are for --data-dir"):
-            data.load(str(folder))
+            datasets.load(str(folder))
     (tmp_path / "a" / "notes.txt").write_text("1,2,3")
     with pytest.raises(InputError, match=r"is a file, but of files only .npy, .npz and .csv are"):
-        data.load(str(tmp_path / "a" / "notes.txt"))
+        datasets.load(str(tmp_path / "a" / "notes.txt"))
     write_images(tmp_path / "a", X[:3], Y[:3])
     assert image_folder.is_image_folder(tmp_path / "a")
     with pytest.raises(InputError, match="--data-dir is for named data sets"):
-        data.load(str(tmp_path / "a"), tmp_path)
+        datasets.load(str(tmp_path / "a"), tmp_path)

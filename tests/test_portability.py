@@ -13,10 +13,11 @@ import pytest
 
 from experiments import denoising, export, lecture
 from experiments.benchmarks import common as benchmarks
-from experiments.common import arguments, command_line, compilation, hosts, locks, memory
+from experiments.common.data.sources import cache
+from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
-from experiments.common.sources import cache
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.results import locks
+from experiments.common.run import arguments, command_line, compilation, memory, processes
 
 ROOT = Path(__file__).parent.parent
 CACHES = ("JAXAE_CACHE_DIR", "XDG_CACHE_HOME")
@@ -240,9 +241,9 @@ def test_devices_that_are_not_there_are_one_line(text, monkeypatch, capsys):
 
 
 SCRIPTS = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__"): path
     for path in sorted(ROOT.glob("experiments/**/*.py"))
-    if "__main__" in path.read_text("utf-8")
+    if path.name == "__main__.py" or "__main__" in path.read_text("utf-8")
 }
 
 
@@ -300,7 +301,7 @@ def test_a_run_of_several_says_that_nothing_watches_over_it(monkeypatch, capsys)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     joined = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: joined.append(options))
-    hosts.join("localhost:1234,2,0")
+    processes.join("localhost:1234,2,0")
     assert joined[0]["num_processes"] == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("--distributed: this system cannot watch over a process")

@@ -12,7 +12,7 @@ from test_trained import save
 
 import jaxae
 from experiments import export, readme_tables
-from experiments.common import command_line
+from experiments.common.run import command_line
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import interrupts, locks, records
 from experiments.common.errors import InputError
-from experiments.common.records import RunRecord
+from experiments.common.results import locks, records
+from experiments.common.results.records import RunRecord
+from experiments.common.run import interrupts
 
 RESULTS = Path(__file__).parent.parent / "experiments" / "results"
 

@@ -9,9 +9,9 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 from experiments import sampling
-from experiments.common import command_line
 from experiments.common.plots import style
-from experiments.samplers import chains, conditional, distances, judge, plane
+from experiments.common.run import command_line
+from experiments.sampling import chains, classifier_scores, conditional, distances, mixture
 
 
 @pytest.fixture(autouse=True)
@@ -53,20 +53,20 @@ def test_an_untrained_denoiser_is_that_of_gaussian_data(key):
 
 def test_the_exact_score_is_the_gradient_of_the_log_density():
     points = jnp.array([[0.3, 1.2], [-0.9, 0.1], [0.0, 0.0]])
-    of_density = jax.jit(jax.vmap(jax.grad(plane.DENSITY.log_noisy_density), (0, None)))
+    of_density = jax.jit(jax.vmap(jax.grad(mixture.DENSITY.log_noisy_density), (0, None)))
     for stddev in (0.1, 0.8):
         exact = of_density(points, stddev)
-        found = jax.vmap(plane.exact_score, (0, None))(points, jnp.float32(stddev))
+        found = jax.vmap(mixture.exact_score, (0, None))(points, jnp.float32(stddev))
         np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def exact_ratios():
-    sizes = plane.Sizes(1, 1, 800, (10, 200), 1, 1)
+    sizes = mixture.Sizes(1, 1, 800, (10, 200), 1, 1)
     with as_on_the_command_line():
-        truth = plane.Truth(jax.random.key(1), sizes.samples)
-        functions = plane.DENSITY.posterior_mean, plane.exact_score
-        return plane.of_functions(jax.random.key(2), *functions, truth, sizes)
+        truth = mixture.Truth(jax.random.key(1), sizes.samples)
+        functions = mixture.DENSITY.posterior_mean, mixture.exact_score
+        return mixture.of_functions(jax.random.key(2), *functions, truth, sizes)
 
 
 def test_exact_chains_are_as_near_as_true_samples(exact_ratios):
@@ -78,8 +78,8 @@ def test_exact_chains_are_as_near_as_true_samples(exact_ratios):
 
 
 def test_the_unit_is_the_distance_of_true_samples():
-    truth = plane.Truth(jax.random.key(3), 800)
-    other = plane.DENSITY.sample(jax.random.key(4), 800)
+    truth = mixture.Truth(jax.random.key(3), 800)
+    other = mixture.DENSITY.sample(jax.random.key(4), 800)
     assert 0.4 < truth.ratio(other) < 2
     assert truth.ratio(other + 0.2) > 3
 
@@ -123,10 +123,10 @@ def test_pixels_are_between_0_and_1_and_every_level_counts_the_same(key):
 
 def test_confidence_and_balance_in_closed_form():
     sure = np.eye(4)[[0, 1, 2, 3]]
-    found = judge.view_of(sure)
+    found = classifier_scores.view_of(sure)
     assert (found["confidence"], found["class_shares"]) == (100, [25, 25, 25, 25])
     np.testing.assert_allclose(found["classes"], 4)
-    same = judge.view_of(np.array([[0.7, 0.3, 0, 0]] * 5))
+    same = classifier_scores.view_of(np.array([[0.7, 0.3, 0, 0]] * 5))
     np.testing.assert_allclose(same["confidence"], 70)
     assert same["class_shares"] == [100, 0, 0, 0]
     np.testing.assert_allclose(np.log(same["classes"]), -0.7 * np.log(0.7) - 0.3 * np.log(0.3))
@@ -195,7 +195,7 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
         assert kind["annealed Langevin"].keys() == {"2", "5"}
         for name in ("Langevin", "denoising chain"):
             assert kind[f"{name}, by length"].keys() == {"2", "5"}
-            assert kind[f"{name}, by noise"].keys() == {f"{level:g}" for level in plane.NOISES}
+            assert kind[f"{name}, by noise"].keys() == {f"{level:g}" for level in mixture.NOISES}
             assert all(len(n["values"]) == 1 for n in kind[f"{name}, by noise"].values())
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import sparse as script
-from experiments.common import command_line, records
-from experiments.sparse_codes import features, networks, shrinkage, units
+from experiments.common.results import records
+from experiments.common.run import command_line
+from experiments.sparse import features, networks, shrinkage, units
 
 
 def test_filters_have_unit_norm_unless_they_are_free():

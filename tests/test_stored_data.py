@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from experiments.common import data, memory, pixels, whole
+from experiments.common.data import datasets, pixels
+from experiments.common.data.pixels import Pixels
+from experiments.common.data.sources import array_file
+from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
-from experiments.common.pixels import Pixels
-from experiments.common.sources import array_file
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.results import atomic
+from experiments.common.run import memory
 
 ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(8)
@@ -36,10 +38,10 @@ def folder(tmp_path_factory):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_rows_of_a_file_are_those_of_the_array(data, folder):
+def test_rows_of_a_file_are_those_of_the_array(datasets, folder):
     kinds = st.sampled_from([np.uint8, np.float32, np.dtype(">f8"), np.bool_, np.int16])
     shapes = st_numpy.array_shapes(min_dims=1, max_dims=4, max_side=6)
-    array = data.draw(st_numpy.arrays(data.draw(kinds), data.draw(shapes)))
+    array = datasets.draw(st_numpy.arrays(datasets.draw(kinds), datasets.draw(shapes)))
     np.save(folder / "x.npy", array)
     file, n = RowsFile(folder / "x.npy"), len(array)
     assert (file.shape, file.dtype, file.ndim, len(file)) == (
@@ -52,10 +54,10 @@ def test_rows_of_a_file_are_those_of_the_array(data, folder):
         np.int64, st_numpy.array_shapes(max_dims=2), elements=st.integers(0, n - 1)
     )
     for chosen in (
-        data.draw(rows),
-        data.draw(st.slices(n)),
+        datasets.draw(rows),
+        datasets.draw(st.slices(n)),
         np.arange(n),
-        data.draw(st.integers(0, n - 1)),
+        datasets.draw(st.integers(0, n - 1)),
     ):
         found = file[chosen]
         assert found.dtype == array.dtype
@@ -105,15 +107,15 @@ def test_files_that_cannot_be_read_row_by_row(name, tmp_path, monkeypatch):
         RowsFile(tmp_path / "x.npy")
     monkeypatch.setattr(array_file, "_LARGE", 0)
     with pytest.raises(InputError, match=f"cannot be read as .npy: .*{match}"):
-        data.load(str(tmp_path / "x.npy"), has_room=no_room)
+        datasets.load(str(tmp_path / "x.npy"), has_room=no_room)
 
 
 def test_fortran_order_is_read_at_once_where_there_is_room(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", IMAGES)
-    expected = data.load(str(tmp_path / "x.npy")).fingerprint()
+    expected = datasets.load(str(tmp_path / "x.npy")).fingerprint()
     monkeypatch.setattr(array_file, "_LARGE", 0)
     np.save(tmp_path / "x.npy", np.asfortranarray(IMAGES))
-    assert data.load(str(tmp_path / "x.npy")).fingerprint() == expected
+    assert datasets.load(str(tmp_path / "x.npy")).fingerprint() == expected
 
 
 @pytest.fixture
@@ -130,8 +132,8 @@ def test_stored_images_are_those_in_memory(dtype, shape, large, tmp_path):
     values = np.resize(IMAGES, shape)
     values = {"uint8": values, "bool": values > 100}.get(dtype, values / 255)
     np.save(tmp_path / "x.npy", values.astype(dtype))
-    in_memory = data.load(str(tmp_path / "x.npy"))
-    stored = data.load(str(tmp_path / "x.npy"), has_room=no_room)
+    in_memory = datasets.load(str(tmp_path / "x.npy"))
+    stored = datasets.load(str(tmp_path / "x.npy"), has_room=no_room)
     assert isinstance(in_memory.train, np.ndarray)
     assert (stored.is_streamed, in_memory.is_streamed) == (True, False)
     assert stored.fingerprint() == in_memory.fingerprint() == stored.source
@@ -151,9 +153,9 @@ def test_stored_images_are_those_in_memory(dtype, shape, large, tmp_path):
 
 def test_a_small_file_keeps_its_digest_whichever_way_it_is_read(large, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", IMAGES)
-    large_file = data.load(str(tmp_path / "x.npy")).fingerprint()
+    large_file = datasets.load(str(tmp_path / "x.npy")).fingerprint()
     monkeypatch.setattr(array_file, "_LARGE", 2**40)
-    assert data.load(str(tmp_path / "x.npy")).fingerprint() == large_file
+    assert datasets.load(str(tmp_path / "x.npy")).fingerprint() == large_file
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -161,47 +163,47 @@ def test_an_npz_without_room_is_unpacked_once(save, large, tmp_path, monkeypatch
     labels = np.arange(57) % 3
     path = tmp_path / "x.npz"
     save(path, x_train=IMAGES, y_train=labels, x_test=IMAGES[:9], y_test=labels[:9])
-    in_memory = data.load(str(path))
+    in_memory = datasets.load(str(path))
     assert not (tmp_path / "cache").exists()
-    stored = data.load(str(path), has_room=no_room)
+    stored = datasets.load(str(path), has_room=no_room)
     assert stored.is_streamed
     assert stored.fingerprint() == in_memory.fingerprint()
     np.testing.assert_array_equal(stored.train_labels, in_memory.train_labels)
-    monkeypatch.setattr(whole, "write_folder", lambda *_: pytest.fail("unpacked again"))
-    assert data.load(str(path), has_room=no_room).fingerprint() == in_memory.fingerprint()
+    monkeypatch.setattr(atomic, "write_folder", lambda *_: pytest.fail("unpacked again"))
+    assert datasets.load(str(path), has_room=no_room).fingerprint() == in_memory.fingerprint()
 
 
 def test_a_damaged_unpacked_array_is_unpacked_again(large, tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, x_train=IMAGES, x_test=IMAGES[:9], about=np.array([{}], object))
-    expected = data.load(str(path), has_room=no_room).fingerprint()
+    expected = datasets.load(str(path), has_room=no_room).fingerprint()
     (unpacked,) = (tmp_path / "cache").glob("*/x_train.npy")
     truncate(unpacked)
-    assert data.load(str(path), has_room=no_room).fingerprint() == expected
+    assert datasets.load(str(path), has_room=no_room).fingerprint() == expected
     assert sorted(p.name for p in unpacked.parent.iterdir()) == ["x_test.npy", "x_train.npy"]
 
 
 def test_two_at_a_time_unpack_once(large, tmp_path, monkeypatch):
     np.savez(tmp_path / "x.npz", x_train=IMAGES, x_test=IMAGES[:9])
-    real, written = whole.write_folder, []
-    monkeypatch.setattr(whole, "write_folder", lambda *a: (written.append(a), real(*a)))
+    real, written = atomic.write_folder, []
+    monkeypatch.setattr(atomic, "write_folder", lambda *a: (written.append(a), real(*a)))
     with ThreadPoolExecutor(4) as pool:
-        load = lambda _: data.load(str(tmp_path / "x.npz"), has_room=no_room).fingerprint()
+        load = lambda _: datasets.load(str(tmp_path / "x.npz"), has_room=no_room).fingerprint()
         assert len(set(pool.map(load, range(8)))) == 1
     assert len(written) == 1
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    whole.write_folder(tmp_path / "x", lambda folder: (folder / "old").write_text("1"))
+    atomic.write_folder(tmp_path / "x", lambda folder: (folder / "old").write_text("1"))
 
     def fail(folder):
         (folder / "new").write_text("2")
         raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
-        whole.write_folder(tmp_path / "x", fail)
+        atomic.write_folder(tmp_path / "x", fail)
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "old"]
-    whole.write_folder(tmp_path / "x", lambda folder: (folder / "new").write_text("2"))
+    atomic.write_folder(tmp_path / "x", lambda folder: (folder / "new").write_text("2"))
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "new"]
 
 
@@ -214,7 +216,7 @@ def test_an_npz_that_cannot_be_unpacked_leaves_nothing(large, tmp_path, monkeypa
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(InputError, match="No space left on device"):
-        data.load(str(tmp_path / "x.npz"), has_room=no_room)
+        datasets.load(str(tmp_path / "x.npz"), has_room=no_room)
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
@@ -225,7 +227,7 @@ def test_bad_pixels_in_the_middle_of_a_large_file(bad, large, tmp_path):
     np.save(tmp_path / "x.npy", values)
     match = "must lie in" if abs(bad) < 2 else "must be finite, but 1 values"
     with pytest.raises(InputError, match=match):
-        data.load(str(tmp_path / "x.npy"), has_room=no_room)
+        datasets.load(str(tmp_path / "x.npy"), has_room=no_room)
 
 
 def test_a_copy_of_stored_pixels_is_refused_where_there_must_be_none():
@@ -275,7 +277,7 @@ import re, resource, sys
 import numpy as np
 import jax, jax.numpy as jnp, optax
 import jaxae
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.data.sources.rows_file import RowsFile
 
 limit = 768 * 2**20
 path, n, d = sys.argv[1], int(float(sys.argv[2]) * limit) // (4 * 784), 784

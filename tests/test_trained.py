@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 
 import jaxae
 from experiments import export
-from experiments.common import checkpoints, command_line, trained
 from experiments.common.errors import InputError
-from experiments.copying import networks as copying
-from experiments.dictionaries import networks as dictionaries
-from experiments.pretraining import methods
-from experiments.samplers import conditional
-from experiments.sparse_codes import networks as sparse
+from experiments.common.results import checkpoints, trained
+from experiments.common.run import command_line
+from experiments.dictionary import networks as dictionaries
+from experiments.feature_learning import methods
+from experiments.overcomplete_copy import networks as copying
+from experiments.sampling import conditional
+from experiments.sparse import networks as sparse
 
 DENSE = jaxae.DenseAutoencoder((12,), 5, hidden_dims=(7,), output_activation=nn.sigmoid)
 CONV = jaxae.ConvAutoencoder((8, 6, 1), 4, channels=(3,), code_activation=nn.sigmoid)

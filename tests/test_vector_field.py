@@ -9,7 +9,8 @@ import pytest
 
 import jaxae
 from experiments import vector_field
-from experiments.common import command_line, densities
+from experiments.common.data import densities
+from experiments.common.run import command_line
 
 each_density = pytest.mark.parametrize("make", densities.ALL.values(), ids=densities.ALL.keys())
 Y = np.random.default_rng(0).uniform(-1.5, 1.5, (40, 2))

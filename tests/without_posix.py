@@ -64,7 +64,7 @@ def main(out, results):
     import finished_lecture
 
     from experiments import denoising, lecture
-    from experiments.common import command_line, hosts
+    from experiments.common.run import command_line, processes
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     # They take most of the time, and no system has any other.
@@ -83,7 +83,7 @@ def main(out, results):
     finished_lecture.write(results)
     options = ["--dataset", "digits", "--out", str(results)]
     assert command_line.run(lecture.main, lecture.Config, options) == 0
-    hosts._supervise()
+    processes._supervise()
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.benchmarks import contraction, in_torch, task
-from experiments.common import command_line
 from experiments.common.errors import InputError
+from experiments.common.run import command_line
 from jaxae._version import __version__
 
 RIVALS = (

@@ -30,7 +30,7 @@ import optax
 
 import jaxae
 from experiments.benchmarks import common
-from experiments.common import command_line
+from experiments.common.run import command_line
 
 Config = common.Options
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from experiments.common import command_line, compilation, records
 from experiments.common.errors import InputError
+from experiments.common.results import records
+from experiments.common.run import command_line, compilation
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.benchmarks import common, in_torch
 from experiments.benchmarks.side_by_side import Contender, compiled, race, require_different
-from experiments.common import command_line
+from experiments.common.run import command_line
 
 
 @dataclass(frozen=True)

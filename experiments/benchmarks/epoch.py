@@ -38,7 +38,7 @@ from experiments.benchmarks import common
 from experiments.benchmarks.in_jaxae import Epochs, make_task, prepared
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case
-from experiments.common import command_line
+from experiments.common.run import command_line
 from jaxae.training import programs, steps
 
 KINDS = {

@@ -35,7 +35,8 @@ import jaxae
 from experiments.benchmarks import common
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.task import NOISE, RATE
-from experiments.common import command_line, fitting
+from experiments.common.run import command_line
+from experiments.common.training import fitting
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ import numpy as np
 
 from experiments.benchmarks import common, start
 from experiments.benchmarks.task import PIXELS
-from experiments.common import command_line, memory
 from experiments.common.errors import InputError
-from experiments.common.memory import GIB
+from experiments.common.run import command_line, memory
+from experiments.common.run.memory import GIB
 
 OPTIONS = ["--batch-size", "256", "--epochs", "1", "--num-seeds", "1"]
 # A process that takes 1 GB.

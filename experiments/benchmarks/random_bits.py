@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common import command_line, compilation
+from experiments.common.run import command_line, compilation
 
 _PER_STEP = 64 * 784
 _AT_A_TIME = 64

@@ -31,7 +31,9 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks.task import NOISE
-from experiments.common import command_line, fitting, records, running
+from experiments.common.results import records
+from experiments.common.run import command_line, experiment
+from experiments.common.training import fitting
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def train(
     config: Config,
     sizes: dict[str, int],
     data: tuple[Array, Array],
-    run: running.Run,
+    run: experiment.Run,
 ) -> list[float]:
     """Returns the test error of every seed."""
     x, test = data
@@ -122,12 +124,12 @@ def train(
 
 def main(config: Config) -> dict[str, Any]:
     """Runs the benchmark and returns what the result file holds."""
-    dataset = running.load(config)
-    sizes = running.defaults(config, digits=200, others=10)
+    dataset = experiment.load(config)
+    sizes = experiment.defaults(config, digits=200, others=10)
     train_and_test = dataset.flat()
     data = jnp.asarray(train_and_test[0]), jnp.asarray(train_and_test[1])
     total = 2 * sizes["epochs"] * sizes["num_seeds"]
-    with running.Run("benchmarks.rounding", config, dataset, total=total) as run:
+    with experiment.Run("benchmarks.rounding", config, dataset, total=total) as run:
         errors = {
             name: train(product, config, sizes, data, run)
             for name, product in (("float32", jnp.dot), ("bfloat16", rounded_product))

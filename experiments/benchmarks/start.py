@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks import common, in_jaxae, task, training
-from experiments.common import command_line, records
+from experiments.common.results import records
+from experiments.common.run import command_line
 
 CASE = "64, batch 64"
 _LIMITED = [

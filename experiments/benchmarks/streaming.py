@@ -34,9 +34,10 @@ import numpy as np
 import jaxae
 from experiments.benchmarks import common, in_jaxae, task
 from experiments.benchmarks.side_by_side import Contender, race
-from experiments.common import command_line, records
-from experiments.common.pixels import as_pixels
-from experiments.common.sources.rows_file import RowsFile
+from experiments.common.data.pixels import as_pixels
+from experiments.common.data.sources.rows_file import RowsFile
+from experiments.common.results import records
+from experiments.common.run import command_line
 
 CASES = ("64, batch 64", "64, batch 256", "1568, batch 64")
 EPOCHS = 2  # of a call of fit, so that its beginning does not count for much

@@ -32,7 +32,8 @@ import numpy as np
 from experiments.benchmarks import common, in_jaxae, in_keras, in_torch
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case, Task
-from experiments.common import command_line, records
+from experiments.common.results import records
+from experiments.common.run import command_line
 
 OURS = "jaxae"
 OURS_SLOWER = "jaxae, default generator"

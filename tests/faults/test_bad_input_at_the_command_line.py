@@ -20,8 +20,9 @@ import pytest
 from idx_files import idx_bytes, write_four
 from jax_settings import as_on_the_command_line
 
-from experiments.common import command_line, data
-from experiments.common.sources import tfds_source
+from experiments.common.data import datasets
+from experiments.common.data.sources import tfds_source
+from experiments.common.run import command_line
 
 GREY = np.full((10, 4, 4), 0.5, np.float32)
 IDX = idx_bytes(np.zeros((2, 3, 3), np.uint8))
@@ -573,5 +574,5 @@ def test_fortran_order_is_fine(tmp_path):
     images = np.random.default_rng(0).uniform(size=(10, 3, 4)).astype(np.float32)
     for name, order in (("c", "C"), ("fortran", "F")):
         np.save(tmp_path / f"{name}.npy", np.asarray(images, order=order))
-    found = [data.load(str(tmp_path / f"{name}.npy")) for name in ("c", "fortran")]
+    found = [datasets.load(str(tmp_path / f"{name}.npy")) for name in ("c", "fortran")]
     assert found[0].fingerprint() == found[1].fingerprint()

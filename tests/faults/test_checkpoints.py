@@ -23,8 +23,9 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments import denoising
-from experiments.common import checkpoints, command_line, interrupts, records, trained
 from experiments.common.errors import InputError
+from experiments.common.results import checkpoints, records, trained
+from experiments.common.run import command_line, interrupts
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]

@@ -24,8 +24,10 @@ from matplotlib.figure import Figure
 
 import jaxae
 from experiments import denoising
-from experiments.common import checkpoints, command_line, plots, records, streams
-from experiments.common.running import Run, load
+from experiments.common import plots
+from experiments.common.results import checkpoints, records
+from experiments.common.run import command_line, standard_output
+from experiments.common.run.experiment import Run, load
 
 ROOT = Path(__file__).parent.parent.parent
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
@@ -289,7 +291,7 @@ def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch):
             raise RuntimeError("reentrant call inside")
 
     monkeypatch.setattr(sys, "stdout", Reentered())
-    with streams.tolerated():
+    with standard_output.tolerated():
         print("stopping after this step")
 
 

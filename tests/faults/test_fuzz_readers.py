@@ -28,9 +28,10 @@ from hypothesis import strategies as st
 from idx_files import idx_bytes
 
 import jaxae
-from experiments.common import checkpoints, data, trained
+from experiments.common.data import datasets
+from experiments.common.data.sources import array_file, decoded, idx, image_folder, tfrecord
 from experiments.common.errors import InputError
-from experiments.common.sources import array_file, decoded, idx, image_folder, tfrecord
+from experiments.common.results import checkpoints, trained
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parent.parent.parent
@@ -218,7 +219,7 @@ def odd_archives(draw):
 
 
 def load(path):
-    found = data.load(str(path))
+    found = datasets.load(str(path))
     for images in (found.train, found.test):
         assert images.dtype == np.float32
         assert images.ndim == 4
@@ -335,16 +336,16 @@ def cached(folder):
 
 @fuzz
 @given(st.data())
-def test_cache(folder, entry, data):
+def test_cache(folder, entry, datasets):
     made, files = entry
-    name = data.draw(st.sampled_from(sorted(files)))
+    name = datasets.draw(st.sampled_from(sorted(files)))
     kinds = anything_like(files[name])
     if name == "index.json":
         nested = st.sampled_from([b"[" * 10**5, b'{"train": ' * 10**4])
         kinds |= nested | JSON.map(lambda value: json.dumps(value).encode())
     for other, content in files.items():
         (made / other).write_bytes(content)
-    (made / name).write_bytes(data.draw(kinds))
+    (made / name).write_bytes(datasets.draw(kinds))
     found = cached(folder)
     assert found.keys() == DECODED.keys()
     for split, (images, labels) in DECODED.items():
@@ -383,11 +384,11 @@ def put_back(files):
 
 @fuzz
 @given(st.data())
-def test_checkpoint(checkpoint, data):
+def test_checkpoint(checkpoint, datasets):
     place, files, arrays, _ = checkpoint
     put_back(files)
-    path = data.draw(st.sampled_from(list(files)))
-    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path = datasets.draw(st.sampled_from(list(files)))
+    content = datasets.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
     path.write_bytes(content)
     found = read_checkpoint(place)
     is_same = content == files[path] or (path.name == "manifest.json" and found is not None)
@@ -424,11 +425,11 @@ def exported(folder):
 
 @fuzz
 @given(st.data())
-def test_exported_model(exported, data):
+def test_exported_model(exported, datasets):
     place, files = exported
     put_back(files)
-    path = data.draw(st.sampled_from([place / "model.safetensors", place / "model.json"]))
-    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path = datasets.draw(st.sampled_from([place / "model.safetensors", place / "model.json"]))
+    content = datasets.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
     path.write_bytes(content)
     with contextlib.suppress(InputError):  # and nothing else
         found = trained.load(place)
@@ -513,7 +514,7 @@ CHILD = """
 import json, resource, sys, time
 from pathlib import Path
 from experiments.common import data
-from experiments.common.sources import idx, image_folder, tfrecord
+from experiments.common.data.sources import idx, image_folder, tfrecord
 from experiments.common.errors import InputError
 
 readers = {
@@ -560,4 +561,4 @@ def test_bombs_are_refused_at_once_in_little_memory(tmp_path):
 
 def test_zeros_are_no_bomb(tmp_path):
     np.savez_compressed(tmp_path / "zeros.npz", np.zeros((1000, 28, 28), np.uint8))
-    assert len(data.load(str(tmp_path / "zeros.npz")).train) == 800
+    assert len(datasets.load(str(tmp_path / "zeros.npz")).train) == 800

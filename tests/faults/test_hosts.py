@@ -20,7 +20,8 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 from experiments import denoising
-from experiments.common import checkpoints, command_line
+from experiments.common.results import checkpoints
+from experiments.common.run import command_line
 
 ROOT = Path(__file__).parent.parent.parent
 MANY = int(os.environ.get("JAXAE_KILLS", "2")) > 2

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.common import checkpoints
+from experiments.common.results import checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 KILLS = int(os.environ.get("JAXAE_KILLS", "2"))

@@ -1,0 +1,168 @@
+"""Images in a CSV file as Kaggle gives them: a line per image, its label first.
+
+The first line may name the columns: ``label,pixel0,...`` or ``label,1x1,...``. Then the labels are
+in the column that is called label, class, y or target, in any case of the letters; without such a
+column there are no labels. Where no line names the columns, the first one is the labels if the
+others are a square number and all of them are not.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.common.data.sources import decoded
+from experiments.common.errors import InputError, visible
+
+_MAX_LINE = 2**22  # bytes; a line of a million pixels has at most 4 million
+_LABELS = {"label", "labels", "class", "y", "target"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _Columns(NamedTuple):
+    """What the columns of a file are."""
+
+    has_names: bool
+    width: int
+    label: int | None
+
+
+def load(path: Path) -> decoded.Splits:
+    """Returns images uint8 ``(n, d)`` and labels ``(n,)``, or None, of a file as its train split.
+
+    Raises:
+      InputError: if it cannot be read, or is not lines of whole numbers of one length.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"--dataset {path} cannot be read as .csv: it is no regular file")
+        columns = _read_columns(path)
+        count = sum(1 for _ in _lines(path)) - columns.has_names
+        if count == 0:
+            raise InputError(f"--dataset {path} holds no images, but only the names of columns")
+        rows = lambda _: decoded.Decoded(count, _rows(path, columns), columns.label is not None)
+        return decoded.load({"train": [path]}, rows, reading=f"csv {columns}")
+    except FileNotFoundError:
+        raise InputError(f"--dataset {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"--dataset {path} cannot be read as .csv: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines with something in them, and their numbers from 1."""
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(_MAX_LINE):
+            number += 1
+            if len(line) == _MAX_LINE:
+                raise InputError(
+                    f"--dataset {path} line {number} is too long for a line of a CSV file"
+                )
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if line := line.strip():
+                yield number, line
+
+
+def _read_columns(path: Path) -> _Columns:
+    """Returns what the columns are, from the first line."""
+    number, line = next(_lines(path), (0, b""))
+    if not line:
+        raise InputError(f"--dataset {path} is empty")
+    for magic, kind in ((b"\x1f\x8b", "gzipped"), (b"PK\x03\x04", "a zip file")):
+        if line.startswith(magic):
+            raise InputError(f"--dataset {path} is {kind}; unpack it")
+    if b"\0" in line:
+        raise InputError(f"--dataset {path} is no text in UTF-8; save it as CSV UTF-8")
+    words = line.split(b",")
+    names = [word.decode("utf-8", "replace").strip(" \"'").lower() for word in words]
+    if not _are_names(names):
+        return _Columns(False, len(words), _label_without_names(path, len(words)))
+    if len(names) < 2 and (b";" in line or b"\t" in line):
+        raise InputError(f"--dataset {path} line {number} must be divided by commas, not ; or tabs")
+    if "" in names or "unnamed: 0" in names:
+        raise InputError(
+            f"--dataset {path} has a column without a name, which is no pixel; "
+            "with pandas, to_csv(path, index=False) leaves it out"
+        )
+    found = [column for column, name in enumerate(names) if name in _LABELS]
+    if len(found) > 1 or len(found) == len(names):
+        raise InputError(
+            f"--dataset {path} must have one column of labels at most, and pixels beside it"
+        )
+    return _Columns(True, len(names), found[0] if found else None)
+
+
+def _are_names(words: list[str]) -> bool:
+    """Returns whether the words of a line name columns: one is that of labels, or none a number."""
+    return any(word in _LABELS for word in words) or not any(map(_is_number, words))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _label_without_names(path: Path, count: int) -> int | None:
+    is_square = lambda number: number > 0 and math.isqrt(number) ** 2 == number
+    if is_square(count):
+        return None
+    if is_square(count - 1):
+        return 0
+    raise InputError(
+        f"--dataset {path} has {count} columns, which are no square image with a label or without; "
+        "name the columns in its first line: label,pixel0,pixel1,..."
+    )
+
+
+def _rows(path: Path, columns: _Columns) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the pixels and the label of each line."""
+    lines = _lines(path)
+    if columns.has_names:
+        next(lines)
+    for number, line in lines:
+        words = line.split(b",")
+        if len(words) != columns.width:
+            raise InputError(
+                f"--dataset {path} line {number} has {len(words)} values, but the first line "
+                f"{columns.width}; is it damaged or truncated?"
+            )
+        label = 0 if columns.label is None else _label_of(path, number, words.pop(columns.label))
+        try:
+            if b"_" in line:
+                raise ValueError("Python reads numbers with it, and nobody else does")
+            pixels = bytes(map(int, words))  # refuses what is no byte
+        except (ValueError, OverflowError):
+            bad = next(word for word in words if not _is_whole(word) or not 0 <= int(word) <= 255)
+            raise InputError(
+                f"--dataset {path} line {number} must be whole numbers from 0 to 255 between "
+                f"commas, but one is {_shown(bad)}"
+            ) from None
+        yield np.frombuffer(pixels, np.uint8), label
+
+
+def _label_of(path: Path, number: int, word: bytes) -> int:
+    if not _is_whole(word) or not -(2**63) <= int(word) < 2**63:
+        raise InputError(
+            f"--dataset {path} line {number} must have a whole number as its label, "
+            f"but it is {_shown(word)}"
+        )
+    return int(word)
+
+
+def _is_whole(word: bytes) -> bool:
+    try:
+        int(word)
+    except ValueError:
+        return False
+    return b"_" not in word  # which Python reads
+
+
+def _shown(word: bytes) -> str:
+    text = visible(word[:20].decode("utf-8", "replace"))
+    return repr(text + "..." if len(word) > 20 else text)

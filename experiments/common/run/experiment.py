@@ -1,0 +1,303 @@
+"""One run of an experiment: its data, its clock, its progress and the files it leaves."""
+
+import contextlib
+import dataclasses
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jaxae
+from experiments.common.data import datasets
+from experiments.common.errors import InputError
+from experiments.common.results import records, trained
+from experiments.common.results.checkpoints import Checkpoints
+from experiments.common.run import command_line, interrupts, memory, processes
+from experiments.common.run.command_line import CommonConfig
+from experiments.common.run.progress import Progress
+from experiments.common.training import fitting
+from jaxae._version import __version__
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def load(config: CommonConfig) -> datasets.Dataset:
+    """Returns the data of a configuration: all of them, or a few for ``--quick``.
+
+    Where they do not fit into memory, or several processes train, they are read in pieces.
+    """
+
+    def has_room(count: int) -> bool:
+        return not processes.are_several() and memory.fits(count, config.memory)
+
+    dataset = datasets.load(config.dataset, config.data_dir, has_room=has_room)
+    return dataset.head(train=1000, test=200) if config.quick else dataset
+
+
+def defaults(config: CommonConfig, *, digits: int, others: int) -> dict[str, int]:
+    """Returns epochs and seeds of a run, with what the command line left open filled in."""
+    epochs = digits if config.dataset == "digits" else others
+    return {
+        "epochs": config.epochs or (2 if config.quick else epochs),
+        "num_seeds": config.num_seeds or (1 if config.quick else 3),
+    }
+
+
+def _devices(config: CommonConfig) -> int:
+    """Returns over how many devices a batch is divided.
+
+    Raises:
+      InputError: if there are not so many, or they cannot share it.
+    """
+    mesh = fitting.mesh_of(config.devices)
+    size = 1 if mesh is None else mesh.size
+    if config.batch_size % size:
+        raise InputError(
+            f"--batch-size must be a multiple of the {size} devices of all processes, but it is "
+            f"{config.batch_size}"
+        )
+    return size
+
+
+class Run:
+    """Context manager around an experiment; its files appear when it has finished, or never.
+
+    Args:
+      experiment: name of the script.
+      config: its options, as they were given.
+      dataset: its data, or None where they are synthetic.
+      total: how many units of work there are, for the progress bar.
+      unit: what a unit is called.
+      networks: bytes of parameters and optimiser state of the networks that train at a time,
+        where they are many.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        config: CommonConfig,
+        dataset: datasets.Dataset | None,
+        *,
+        total: int,
+        unit: str = "epoch",
+        networks: int = 0,
+    ) -> None:
+        self._networks = networks
+        self.experiment, self.config, self.dataset = experiment, config, dataset
+        self.name = "synthetic" if dataset is None else dataset.name
+        self.folder = config.out or records.default_folder(experiment, self.name)
+        self._aside: tempfile.TemporaryDirectory[str] | None = None
+        if not processes.is_first():  # what it writes is the same, and nobody's
+            self._aside = tempfile.TemporaryDirectory()
+            self.folder = Path(self._aside.name)
+        self._started = time.perf_counter()
+        self._record = records.RunRecord(self.folder)
+        self._checkpoints: Checkpoints | None = None
+        self._figures: list[Callable[[], object]] = []
+        self._has_numbers = False
+        self._progress = Progress(total, unit, is_shown=processes.is_first())
+        self._turn = threading.Lock()  # networks train in several threads
+
+    def __enter__(self) -> "Run":
+        if self.dataset is not None:
+            counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
+            how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
+            self.say(f"{self.name}: {counts}; seeds and settings train {how}")
+            self.say(self._memory_statement(self.dataset))
+        settings = command_line.settings_of(self.config)
+        del settings["epochs"]  # it may change when a run is resumed
+        identity = {
+            "experiment": self.experiment,
+            "settings": settings,
+            "data": None if self.dataset is None else self.dataset.fingerprint(),
+            "jaxae": __version__,
+            "numbers": records.numbers(),
+        }
+        error = None
+        opened = contextlib.ExitStack()  # what is closed if the run cannot start
+        try:
+            if self._aside is not None:
+                opened.callback(self._aside.cleanup)
+            try:
+                with interrupts.deferred():
+                    opened.enter_context(self._record)
+                self._checkpoints = self._open_checkpoints(identity)
+            except InputError as refused:
+                error = refused
+            processes.start_together(identity, error)
+        except BaseException:
+            opened.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def _memory_statement(self, dataset: datasets.Dataset) -> str:
+        """Returns what the run needs, and what it may use."""
+        in_memory = 0 if dataset.is_streamed else dataset.nbytes
+        data_are = f"data {memory.shown(dataset.nbytes)}"
+        data_are += ", read in pieces" if dataset.is_streamed else f" x {memory.COPIES}"
+        needs = memory.shown(memory.needed(in_memory, self._networks))
+        allowed = memory.limit(self.config.memory)
+        return f"memory: about {needs} ({data_are}) of {memory.shown(allowed)}"
+
+    def _open_checkpoints(self, identity: dict[str, Any]) -> Checkpoints:
+        config, folder = self.config, self.folder / "checkpoints"
+        is_resumed = config.resume and processes.is_first()
+        if is_resumed and not folder.is_dir():
+            self.say(f"there is nothing to resume in {self.folder}: from the beginning")
+        return Checkpoints(
+            folder,
+            identity=identity,
+            environment=records.environment() | {"devices": _devices(config)},
+            epochs=config.epochs,
+            every=config.checkpoint_every,
+            is_resumed=is_resumed,
+            say=self.say,
+            staging_in=self._record.path("checkpoints"),
+        )
+
+    def checkpoints(
+        self, names: Iterable[str], model: Any = None, *, any_length: int | None = None
+    ) -> jaxae.Checkpoints:
+        """Returns the checkpoints of models that are trained by one call.
+
+        Args:
+          names: what they are called.
+          model: one of ``jaxae.models`` or a ``trained.Network``, so that ``trained.load`` can load
+            them; a list where each has its own; None for what is no autoencoder.
+          any_length: how many epochs they are trained, if a longer training begins with the very
+            steps of a shorter one: the step size is constant, and nothing comes of another
+            training. Then ``--resume`` with more ``--epochs`` goes on; otherwise it trains anew.
+        """
+        assert self._checkpoints is not None
+        names = list(names)
+        models = model if isinstance(model, list) else [model] * len(names)
+        described = [trained.describe(one) for one in models]
+        return self._checkpoints.of(names, described, any_length=any_length)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        is_over = error is None
+        try:
+            with interrupts.deferred():  # a signal is heard when all is in its place
+                self._leave(error, trace)
+        except interrupts.Interrupted:
+            if not is_over:  # otherwise everything is written, and nothing left to stop
+                raise
+
+    def _leave(self, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._close(error)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self._record.__exit__(type(error) if error else None, error, trace)
+            self._progress.__exit__()
+            if self._aside is not None:
+                self._aside.cleanup()
+
+    def _close(self, error: BaseException | None) -> None:
+        """Puts the results in their place; whatever keeps them from it, the training is kept."""
+        assert self._checkpoints is not None
+        is_over = False
+        try:
+            if error is None:
+                self._record.publish()
+                is_over = True
+            elif self._has_numbers and isinstance(error, Exception):  # a figure failed
+                with contextlib.suppress(InputError, OSError):  # the first error counts
+                    self._record.publish(*records.NUMBERS)
+                    self.say(f"the numbers are in {self.folder}, without the figures")
+        finally:
+            has_checkpoints = self._checkpoints.close(is_over=is_over)
+            if is_over and self.config.discard_checkpoints:
+                self._checkpoints.discard()
+                has_checkpoints = False
+            if has_checkpoints and not is_over:
+                kept = f"training is kept in {self.folder}"
+                self.say(f"{kept}: the same command with --resume goes on")
+        if has_checkpoints and is_over:
+            self.say(f"checkpoints are in {self.folder / 'checkpoints'}")
+        if is_over:
+            self.say(f"results are in {self.folder}")
+
+    def draw(self, plot: Callable[..., object], name: str, *arguments: Any, **options: Any) -> None:
+        """Lets a figure be drawn when all numbers are written.
+
+        Args:
+          plot: a function of ``plots``, called with the path of the file and with the rest.
+          name: what the file shall be called.
+          *arguments: what is drawn.
+          **options: passed on.
+        """
+        self._figures.append(partial(plot, self._record.path(name), *arguments, **options))
+
+    def log(self, doing: str, **entry: Any) -> None:
+        """Counts one unit of work and adds a line to ``log.jsonl``."""
+        with self._turn:
+            self._record.log(**entry)
+            self._progress.advance(doing)
+
+    def in_parallel(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result]:
+        """Returns the results of a function that trains and logs, two items at a time.
+
+        While one is compiled another one trains. After an error or an interrupt the others stop
+        after their next steps.
+        """
+        assert self._checkpoints is not None
+        if processes.are_several():  # all must train the same at the same time
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                self._checkpoints.stop()
+                for future in futures:
+                    future.cancel()
+                raise
+
+    def say(self, line: str) -> None:
+        """Prints one line above the progress bar."""
+        with self._turn:
+            self._progress.say(line)
+
+    def finish(self, resolved: dict[str, Any], **results: Any) -> dict[str, Any]:
+        """Writes ``metrics.json`` and ``config.json``, then the figures; returns the metrics.
+
+        Args:
+          resolved: options of the configuration that were left open, with what was used, and
+            settings beside the options.
+          **results: what the experiment measured.
+        """
+        metrics: dict[str, Any] = {"experiment": self.experiment, "dataset": self.name}
+        if self.dataset is not None:
+            metrics |= {
+                "train_examples": len(self.dataset.train),
+                "test_examples": len(self.dataset.test),
+            }
+        metrics |= {"seconds": round(time.perf_counter() - self._started, 1), **results}
+        settings = dataclasses.asdict(self.config) | resolved
+        configuration = {
+            "command": command_line.as_typed(self.experiment, self.config),
+            **records.configuration(settings, self.dataset),
+        }
+        self._record.write_json("metrics.json", metrics)
+        self._record.write_json("config.json", configuration)
+        self._has_numbers = True
+        for draw in self._figures:
+            draw()
+        return metrics

@@ -1,0 +1,1 @@
+"""What the experiments train with: autoencoders over seeds and settings, and classifiers."""

@@ -1,0 +1,215 @@
+"""Training and scoring one autoencoder again and again, compiled once."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+import jaxae
+from experiments.common.data.pixels import Pixels, rows_in
+from experiments.common.errors import InputError
+from experiments.common.run import interrupts, processes
+
+_PIECE_BYTES = 2**23  # of examples that are scored at a time
+UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
+
+
+class Trainer:
+    """Trains a model with Adam; seeds and settings (a noise level) share one program.
+
+    Args:
+      model: any autoencoder of ``jaxae.models``.
+      loss: ``loss(key, encode, decode, x, *settings) -> (batch,)``.
+      learning_rate: step size of Adam, a number or a schedule of ``optax``.
+      batch_size: examples per step.
+      epochs: passes over the data.
+      devices: devices over which a batch is divided.
+    """
+
+    def __init__(
+        self,
+        model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
+        loss: Callable[..., Array],
+        *,
+        learning_rate: optax.ScalarOrSchedule,
+        batch_size: int,
+        epochs: int,
+        devices: int = 1,
+    ) -> None:
+        self.model, self._functions = model, jaxae.as_functions(model)
+        self._optimizer = optax.adam(learning_rate)
+        self._epochs = epochs
+        self.any_length = None if callable(learning_rate) else epochs  # of Run.checkpoints
+
+        def of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
+            return loss(key, *self.bound(params), x, *settings)
+
+        self.scores = make_scores(self.reconstruct)
+        self._run = jaxae.make_run(
+            of_params, self._optimizer, batch_size=batch_size, mesh=mesh_of(devices)
+        )
+        self._start = jax.jit(partial(fresh, self._functions.init, self._optimizer))
+
+    def fit_many(
+        self,
+        keys: Sequence[Array],
+        x: Array | jaxae.Streamed,
+        *settings: Sequence[float],
+        on_epoch: Callable[[int, int, float], None],
+        checkpoints: jaxae.Checkpoints,
+    ) -> list[Any]:
+        """Returns the parameters of one model for each key, with its own value of each setting."""
+        states, train_keys = jax.vmap(self._start)(jnp.stack(keys))
+        traced = [jnp.asarray(setting, x.dtype) for setting in settings]
+        options: Any = {"epochs": self._epochs, "on_epoch": on_epoch, "checkpoints": checkpoints}
+        with interrupts.deferred():
+            trained = jaxae.fit_many(self._run, states, train_keys, x, *traced, **options)
+        return unstacked(trained.params, len(keys))
+
+    def at_epochs(
+        self,
+        epochs: Sequence[int],
+        key: Array,
+        x: Array,
+        *settings: float,
+        on_epoch: Callable[[int, float], None],
+        checkpoints: Callable[[int], jaxae.Checkpoints],
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields the parameters of one model after some rising numbers of epochs.
+
+        ``checkpoints`` gives those of the training that ends there.
+        """
+        state, train_key = self._start(key)
+        traced = [jnp.asarray(setting, x.dtype) for setting in settings]
+        before = 0
+        for epoch in epochs:
+            if epoch > before:
+                options: dict[str, Any] = {"epochs": epoch - before, "first_epoch": before}
+                options |= {"on_epoch": on_epoch, "checkpoints": checkpoints(epoch)}
+                with interrupts.deferred():
+                    state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
+            before = epoch
+            yield epoch, jax.tree.map(of_one_device, state.params)
+
+    def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+        """Returns encoder and decoder with these parameters."""
+        return partial(self._functions.encode, params), partial(self._functions.decode, params)
+
+    def reconstruct(self, params: Any, x_i: Array) -> Array:
+        """Returns decode(encode(x_i))."""
+        encode, decode = self.bound(params)
+        return decode(encode(x_i))
+
+
+def fresh(
+    init: Callable[[Array], Any], optimizer: optax.GradientTransformation, key: Array
+) -> tuple[jaxae.TrainState, Array]:
+    """Returns a fresh state and the key of its training, of the cheap generator."""
+    init_key, train_key = jax.random.split(key)
+    state = jaxae.create_train_state(init(init_key), optimizer)
+    return state, jaxae.hash_key(train_key)
+
+
+def mesh_of(devices: int) -> Mesh | None:
+    """Returns the mesh over which batches are divided, or None for one device.
+
+    Of several processes it has all devices.
+
+    Raises:
+      InputError: if there are not so many devices.
+    """
+    if processes.are_several():
+        return jaxae.data_mesh()
+    if devices > jax.device_count():
+        raise InputError(
+            f"--devices must be at most {jax.device_count()}, which is what there is, but it is "
+            f"{devices}; on a CPU JAX_NUM_CPU_DEVICES={devices} makes some for a trial"
+        )
+    return None if devices == 1 else jaxae.data_mesh(devices=devices)
+
+
+def of_one_device(leaf: Array) -> Array:
+    """Returns an array as it is on the first device, where all measuring is done."""
+    return leaf if len(leaf.devices()) == 1 else jnp.asarray(np.asarray(leaf))
+
+
+def unstacked(params: Any, models: int) -> list[Any]:
+    """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
+    leaves, tree = jax.tree.flatten(jax.tree.map(of_one_device, params))
+    return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
+
+
+Noise = Callable[[Array, Array], Array]  # corruption of one example
+
+
+def in_memory_or_streamed(x: Any) -> Any:
+    """Returns what a network trains on: an array on the device, or a stream of its rows."""
+    return jaxae.Streamed(x) if isinstance(x, Pixels) else jnp.asarray(x)
+
+
+def noisy_pieces(key: Array, corrupt: Noise, x: Any) -> Iterator[tuple[Array, Array]]:
+    """Yields noisy and clean rows ``(m, d)``, all in turn, some thousands at a time.
+
+    Each row has the noise that ``jaxae.corrupt_batch`` gives it in the whole, and the pieces are
+    the same whether the data are in memory or not, and so are the numbers that come of them.
+    """
+    rows = rows_in(_PIECE_BYTES, x.shape[1:])
+    for begin in range(0, len(x), rows):
+        piece = jnp.asarray(x[begin : begin + rows])
+        yield _corrupted(key, begin, corrupt, piece), piece
+
+
+def noisy_rows(key: Array, corrupt: Noise, x: Any, rows: np.ndarray) -> tuple[Array, Array]:
+    """Returns some noisy and clean rows, with the noise that they have in the whole."""
+    clean = jnp.asarray(x[rows])
+    return jax.vmap(corrupt)(_keys_of(key, jnp.asarray(rows)), clean), clean
+
+
+def _corrupted(key: Array, begin: int, corrupt: Noise, piece: Array) -> Array:
+    return jax.vmap(corrupt)(_keys_of(key, begin + jnp.arange(len(piece))), piece)
+
+
+def _keys_of(key: Array, rows: Array) -> Array:
+    """Returns the keys of some rows: those of ``jax.random.split``."""
+    return jax.vmap(partial(jax.random.fold_in, key))(rows)
+
+
+def mean_scores(
+    scores: Callable[[Any, Array, Array], dict[str, Array]],
+    params: Any,
+    pieces: Iterable[tuple[Array, Array]],
+) -> dict[str, float]:
+    """Returns the means of ``scores(params, x_noisy, x)`` over all rows."""
+    count, total = 0, dict[str, float]()
+    for x_noisy, x in pieces:
+        for name, value in scores(params, x_noisy, x).items():
+            total[name] = total.get(name, 0.0) + len(x) * float(value)
+        count += len(x)
+    return {name: value / count for name, value in total.items()}
+
+
+def make_scores(
+    reconstruct: Callable[[Any, Array], Array],
+) -> Callable[[Any, Array, Array], dict[str, Array]]:
+    """Returns the compiled ``scores(params, x_noisy, x)`` of ``reconstruct(params, x_noisy_i)``.
+
+    They are the MSE per pixel and the PSNR in dB, exact means over the examples; the PSNR is
+    that of each example. Products are computed in full precision, on a GPU too.
+    """
+
+    @jax.jit
+    def scores(params: Any, x_noisy: Array, x: Array) -> dict[str, Array]:
+        def of_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
+            x_hat_i = reconstruct(params, x_noisy_i)
+            return {"mse": jaxae.mean_squared_error(x_hat_i, x_i), "psnr": jaxae.psnr(x_hat_i, x_i)}
+
+        with jax.default_matmul_precision("highest"):
+            return jaxae.evaluate(of_example, x_noisy, x, batch_size=1000)
+
+    return scores

@@ -1,1 +1,0 @@
-"""The rows of the comparison of denoising and contractive autoencoders, a file for each."""

@@ -1,0 +1,150 @@
+"""Contraction against distance: how far codes move when inputs move near and far."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import jaxae
+from experiments.common import plots
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.command_line import CommonConfig
+from experiments.common.run.experiment import Run
+from experiments.contractive.networks import METHODS, Networks, of_each_seed, over_seeds, seed_keys
+from experiments.contractive.probes import Probes
+
+UNITS = {
+    "contraction": "code distance / input distance, root mean squares",
+    "pair_contraction": "code distance / input distance of two test examples, root mean squares",
+    "similar_code_ratio": "contraction of a small random step / that of two test examples",
+    "neighbour_code_ratio": "contraction to the nearest neighbour / that of two test examples",
+    "rise": "largest ratio of the contraction curve / ratio at the smallest distance",
+}
+
+
+def distances(key: Array, encode: Any, probes: Probes) -> dict[str, Array]:
+    """Returns how code distances follow input distances, as ratios of root mean squares."""
+    rms = lambda v: jnp.sqrt(jnp.mean(jnp.square(v), axis=0))
+    codes = jax.vmap(encode)(probes.test)
+    other = jnp.roll(probes.test, 1, axis=0)
+    length = lambda v: jnp.linalg.norm(v, axis=-1)
+    pairs = rms(length(codes - jnp.roll(codes, 1, axis=0))) / rms(length(probes.test - other))
+    nearest = jax.vmap(encode)(probes.sample + probes.neighbours[:, 0])
+    moved = rms(length(nearest - codes[: len(nearest)])) / rms(length(probes.neighbours[:, 0]))
+    curve = rms(jaxae.contraction_curve(key, encode, probes.test, radii=probes.radii))
+    return {
+        "contraction": curve,
+        "pair_contraction": pairs,
+        "similar_code_ratio": curve[0] / pairs,
+        "neighbour_code_ratio": moved / pairs,
+        "rise": jnp.max(curve) / curve[0],
+    }
+
+
+def measure(networks: Networks, probes: Probes, config: CommonConfig) -> dict[str, Any]:
+    """Returns the distances of each method's codes."""
+
+    @jax.jit
+    def one(params: Any, key: Array, probes: Probes) -> dict[str, Array]:
+        return distances(key, networks.encoder(params), probes)
+
+    def of_method(params: list[Any]) -> dict[str, Any]:
+        rows = [one(p, seed_keys(config, seed)[1], probes) for seed, p in enumerate(params)]
+        return over_seeds(rows, UNITS)
+
+    return {method: of_method(trained.params) for method, trained in networks.methods.items()}
+
+
+def draw(run: Run, found: Mapping[str, Any]) -> None:
+    """Writes the figure."""
+    radii = found["radii"]
+    raw, relative = [], []
+    for method in METHODS:
+        numbers, look = found["methods"][method]["contraction"], plots.METHODS[method]
+        raw.append(plots.line(method, radii, numbers, look))
+        start = numbers[0]["mean"]
+        shape = [number["mean"] / start for number in numbers]
+        relative.append(plots.plain(method, radii, shape, look))
+    at = "distance r / distance of two test examples"
+    panels = [
+        plots.Panel(at, "code distance / r", raw, ("log", "linear")),
+        plots.Panel(at, "the same, relative to the smallest r", relative, ("log", "linear")),
+    ]
+    title = "How much the encoder shrinks distances, in random directions"
+    run.draw(plots.panels, "contraction.png", panels, title=title)
+
+
+def claims(found: Mapping[str, Any]) -> list[Claim]:
+    """Returns what is said of similar inputs, and of where the CAE contracts."""
+    return [similar_claim(found), local_claim(found)]
+
+
+def similar_claim(found: Mapping[str, Any]) -> Claim:
+    """Holds if small steps, and steps to a neighbour, move the CAE's code less than the AE's."""
+    methods = found["methods"]
+    ae, cae = methods["AE"], methods["CAE"]
+    smaller = {
+        name: bool((of_each_seed([cae], name) < of_each_seed([ae], name)).all())
+        for name in ("similar_code_ratio", "neighbour_code_ratio")
+    }
+    return Claim(
+        "Similar inputs get similar codes.",
+        "Shrinking all codes alike would make nothing more similar, so distances of codes are "
+        "taken relative to those of two different test examples. Per unit of input distance, a "
+        f"small step in a random direction moves the code {shown(cae['similar_code_ratio'])} "
+        "times as far as the way to another example (AE "
+        f"{shown(ae['similar_code_ratio'])}, DAE {shown(methods['DAE']['similar_code_ratio'])}). "
+        f"For the step to the nearest training example it is {shown(cae['neighbour_code_ratio'])} "
+        f"(AE {shown(ae['neighbour_code_ratio'])})"
+        + (
+            ": along the data the code is shrunk less."
+            if cae["neighbour_code_ratio"]["mean"] > cae["similar_code_ratio"]["mean"]
+            else "."
+        ),
+        verdict(smaller["similar_code_ratio"], corrects=not smaller["neighbour_code_ratio"]),
+        {
+            f"{label}, {method}": methods[method][name]
+            for label, name in (
+                ("random step", "similar_code_ratio"),
+                ("nearest neighbour", "neighbour_code_ratio"),
+            )
+            for method in METHODS
+        },
+        "contraction.png",
+        "Left: code distance over input distance against distance; at small distances the plain "
+        "autoencoder is highest and the CAE lowest. Right: the same as a multiple of its value "
+        "at the smallest distance.",
+    )
+
+
+def local_claim(found: Mapping[str, Any]) -> Claim:
+    """Holds if only the CAE's ratio rises with distance; corrected where it falls again."""
+    ae, cae = found["methods"]["AE"], found["methods"]["CAE"]
+    holds = bool((of_each_seed([cae], "rise") > 1.02).all() and (ae["rise"]["mean"] < 1.02))
+    curve = [number["mean"] for number in cae["contraction"]]
+    peak = int(np.argmax(curve))
+    falls = curve[-1] < curve[peak]
+    where = f"up to a distance of {found['radii'][peak]:.2g} times that of two test examples"
+    return Claim(
+        "A CAE is contractive only locally.",
+        (
+            f"Code distance over input distance of the CAE rises {where}, to "
+            f"{shown(cae['rise'])} times its value near the data, while the AE's only falls. "
+            + ("Farther out it falls: sigmoid codes are bounded. " if falls else "")
+            if holds
+            else "In random directions the ratio of the CAE hardly rises with distance: its "
+            f"largest value is {shown(cae['rise'])} times the one near the data. "
+        )
+        + f"Near the data it is {shown(cae['contraction'][0])}, the AE's "
+        f"{shown(ae['contraction'][0])}; at the largest distance {shown(cae['contraction'][-1])} "
+        f"and {shown(ae['contraction'][-1])}.",
+        verdict(holds, corrects=falls),
+        {"rise of the ratio, CAE": cae["rise"], "rise of the ratio, AE": ae["rise"]},
+        "contraction.png",
+        "Right: relative to its value at the smallest distance, the CAE's ratio stays up longer "
+        "than that of the plain autoencoder, which falls as soon as it changes.",
+        source="The Deep Learning book says (sec. 14.7)",
+    )

@@ -1,0 +1,216 @@
+"""The networks that are measured: one architecture, trained plainly, as DAE and as CAE."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import jaxae
+from experiments.common.results import records
+from experiments.common.run.command_line import CommonConfig
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
+
+METHODS = ("AE", "DAE", "CAE")
+UNITS = {
+    "test_nll": "nats per example",
+    "test_mse": "squared pixel value, mean over pixels and examples",
+    "jacobian_norm": "squared Frobenius norm of d code / d pixel, mean over examples",
+    "saturated_share": "share of units below 0.05 or above 0.95, mean over examples",
+    "encoder_norm": "Frobenius norm of the encoder's weights",
+    "decoder_norm": "Frobenius norm of the decoder's weights",
+}
+
+
+class Settings(NamedTuple):
+    """What is trained beside the options that every experiment has."""
+
+    code_dim: int
+    noise: float  # standard deviation of the DAE's noise
+    weights: tuple[float, ...]  # lambda of the CAEs
+    weight: float  # lambda of the CAE beside AE and DAE
+
+
+class Trained(NamedTuple):
+    """One network over the seeds: its parameters, and the scores that every network gets."""
+
+    params: list[Any]
+    scores: dict[str, Any]
+
+
+class Networks(NamedTuple):
+    """All trained networks."""
+
+    functions: jaxae.AutoencoderFunctions  # of the methods: tied weights
+    sweep: dict[str, dict[float, Trained]]  # CAEs with "tied" and "untied" weights, by lambda
+    methods: dict[str, Trained]  # AE, DAE and CAE, tied
+
+    def encoder(self, params: Any) -> Callable[[Array], Array]:
+        """Returns the encoder with these parameters."""
+        return partial(self.functions.encode, params)
+
+
+def model(inputs: int, code_dim: int, *, tied: bool) -> jaxae.DenseAutoencoder:
+    """Returns the network that all share, or its twin with untied weights."""
+    return jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.sigmoid, tied=tied)
+
+
+def contractive(key: Array, encode: Any, decode: Any, x: Array, weight: Array) -> Array:
+    """Returns the loss of the CAE."""
+    likelihood = jaxae.bernoulli_nll
+    return jaxae.contractive_loss(encode, decode, x, weight=weight, reconstruction=likelihood)
+
+
+def denoising(key: Array, encode: Any, decode: Any, x: Array, stddev: Array) -> Array:
+    """Returns the loss of the DAE; without noise it is that of the AE."""
+    corrupt, likelihood = partial(jaxae.gaussian_noise, stddev=stddev), jaxae.bernoulli_nll
+    return jaxae.denoising_loss(key, encode, decode, x, corrupt=corrupt, reconstruction=likelihood)
+
+
+def seed_keys(config: CommonConfig, seed: int) -> tuple[Array, Array]:
+    """Returns the keys of training and of the contraction curve, the same for all networks."""
+    train_key, curve_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(config.seed), seed), 2
+    )
+    return train_key, curve_key
+
+
+def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
+    """Returns the means over examples that every network gets."""
+
+    def of_example(x_i: Array) -> dict[str, Array]:
+        code = encode(x_i)
+        logits = decode(code)
+        return {
+            "test_nll": jaxae.bernoulli_nll(logits, x_i),
+            "test_mse": jaxae.mean_squared_error(nn.sigmoid(logits), x_i),
+            "jacobian_norm": jaxae.contractive_penalty(encode, x_i),
+            "saturated_share": jaxae.saturated_share(code),
+        }
+
+    return jaxae.evaluate(of_example, x, batch_size=100)
+
+
+def make_scores(trainer: fitting.Trainer) -> Callable[[Any, Array], dict[str, Array]]:
+    """Returns the compiled ``scores(params, x)`` of the networks of one trainer."""
+
+    @jax.jit
+    def scores(params: Any, x: Array) -> dict[str, Array]:
+        with jax.default_matmul_precision("highest"):
+            means = over_examples(*trainer.bound(params), x)
+        encoder = params["encoder_kernel_0"]
+        decoder = params.get("decoder_kernel_0", encoder)
+        norms = {"encoder_norm": encoder, "decoder_norm": decoder}
+        return means | {name: jnp.linalg.norm(kernel) for name, kernel in norms.items()}
+
+    return scores
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
+    """Returns each quantity over the seeds; a list of numbers where it is a vector."""
+    result: dict[str, Any] = {}
+    for name in rows[0]:
+        values = np.asarray([row[name] for row in rows], np.float64)
+        one = partial(records.over_seeds, unit=units[name])
+        result[name] = (
+            one(values.tolist()) if values.ndim == 1 else [one(v) for v in values.T.tolist()]
+        )
+    return result
+
+
+def of_each_seed(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """Returns one quantity of some rows of numbers over the seeds, ``(rows, seeds)``."""
+    return np.array([row[name]["values"] for row in rows], np.float64)
+
+
+def report(run: Run, name: str, row: Mapping[str, Any]) -> None:
+    """Prints the main numbers of one network."""
+    mse, norm = row["test_mse"]["mean"], row["jacobian_norm"]["mean"]
+    saturated = row["saturated_share"]["mean"]
+    run.say(f"{name:20s} test MSE {mse:.5f}  Jacobian {norm:7.2f}  saturated {saturated:.2f}")
+
+
+class Fitter:
+    """Trains and scores the networks of a kind together; the AE is the DAE without noise."""
+
+    def __init__(
+        self,
+        config: CommonConfig,
+        sizes: Mapping[str, int],
+        code_dim: int,
+        data: tuple[Array, Array],
+        run: Run,
+    ) -> None:
+        self._config, self._run, self._seeds = config, run, range(sizes["num_seeds"])
+        self._train, self._test = data
+
+        def trainer(loss: Any, tied: bool) -> fitting.Trainer:
+            return fitting.Trainer(
+                model(self._train.shape[1], code_dim, tied=tied),
+                loss,
+                learning_rate=config.learning_rate,
+                batch_size=config.batch_size,
+                epochs=sizes["epochs"],
+                devices=config.devices,
+            )
+
+        self._trainers = {
+            "denoising": trainer(denoising, tied=True),
+            "tied": trainer(contractive, tied=True),
+            "untied": trainer(contractive, tied=False),
+        }
+        scores = {kind: make_scores(self._trainers[kind]) for kind in ("tied", "untied")}
+        self._scores = scores | {"denoising": scores["tied"]}
+
+    def fit(self, kind: str, settings: Sequence[float]) -> list[Trained]:
+        """Returns the network of each setting, trained once for each seed."""
+        jobs = [(setting, seed) for setting in settings for seed in self._seeds]
+
+        def on_epoch(job: int, epoch: int, loss: float) -> None:
+            setting, seed = jobs[job]
+            entry = {"model": kind, "setting": setting, "seed": seed}
+            doing = f"{kind} {setting:g}, seed {seed}"
+            self._run.log(doing, **entry, epoch=epoch, train_loss=loss)
+
+        keys = [seed_keys(self._config, seed)[0] for _, seed in jobs]
+        strengths = [setting for setting, _ in jobs]
+        names = (f"{kind}_{setting:g}_seed-{seed}" for setting, seed in jobs)
+        trainer = self._trainers[kind]
+        checkpoints = self._run.checkpoints(names, trainer.model, any_length=trainer.any_length)
+        options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
+        of_job = iter(trainer.fit_many(keys, self._train, strengths, **options))
+        return [self._scored(kind, [next(of_job) for _ in self._seeds]) for _ in settings]
+
+    def _scored(self, kind: str, params: list[Any]) -> Trained:
+        """Returns the scores over the seeds of one network."""
+        rows = [self._scores[kind](of_seed, self._test) for of_seed in params]
+        return Trained(params, over_seeds(rows, UNITS))
+
+
+def train(
+    config: CommonConfig,
+    settings: Settings,
+    sizes: Mapping[str, int],
+    data: tuple[Array, Array],
+    run: Run,
+) -> Networks:
+    """Returns all networks, trained on the first of ``data`` and scored on the second."""
+    fitter = Fitter(config, sizes, settings.code_dim, data, run)
+    sweep = {
+        kind: dict(zip(settings.weights, fitter.fit(kind, settings.weights), strict=True))
+        for kind in ("tied", "untied")
+    }
+    for kind, path in sweep.items():
+        for weight, trained in path.items():
+            report(run, f"{kind:7s} lambda {weight:g}", trained.scores)
+    plain, noisy = fitter.fit("denoising", (0.0, settings.noise))
+    methods = {"AE": plain, "DAE": noisy, "CAE": sweep["tied"][settings.weight]}
+    for method, trained in methods.items():
+        report(run, method, trained.scores)
+    tied = model(data[0].shape[1], settings.code_dim, tied=True)
+    return Networks(jaxae.as_functions(tied), sweep, methods)

@@ -1,0 +1,119 @@
+"""The leading singular vectors of the Jacobian beside known tangents of the data manifold."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from experiments.common import plots
+from experiments.common.data import datasets
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.contractive.networks import METHODS, Networks, of_each_seed, over_seeds
+from experiments.contractive.probes import Probes, image_tangents
+from experiments.contractive.spectrum import LEADING, Decomposition, jacobian_svd
+
+TANGENTS = ("shift down", "shift right", "rotation")
+DRAWN = 4  # singular vectors in the figure
+UNITS = {
+    "tangent_share": "share of squared length of shifts and rotations in the leading span",
+    "neighbour_share": "share of squared length of displacements to neighbours in that span",
+}
+
+
+def share_in_span(basis: Array, directions: Array) -> Array:
+    """Returns the mean share of squared length of ``(n, d)`` in the span of orthonormal rows."""
+    inside = jnp.sum(jnp.square(directions @ basis.T), axis=-1)
+    lengths = jnp.sum(jnp.square(directions), axis=-1)
+    return jnp.sum(inside / jnp.maximum(lengths, 1e-12)) / len(directions)
+
+
+@jax.jit
+def shares(bases: Array, probes: Probes) -> dict[str, Array]:
+    """Returns the mean shares of both displacements in the spans at their own examples."""
+    directions = {"tangent_share": probes.tangents, "neighbour_share": probes.neighbours}
+    each = jax.vmap(share_in_span)
+    return {name: jnp.mean(each(bases, of_name)) for name, of_name in directions.items()}
+
+
+def measure(jacobians: Mapping[str, list[Decomposition]], probes: Probes) -> dict[str, Any]:
+    """Returns the shares in the leading span of each method."""
+    return {
+        method: over_seeds([shares(of_seed.vectors, probes) for of_seed in of_seeds], UNITS)
+        for method, of_seeds in jacobians.items()
+    }
+
+
+def of_principal_components(train: np.ndarray, probes: Probes) -> dict[str, Any]:
+    """Returns the shares in the span of the leading principal components, the same everywhere."""
+    basis = np.linalg.svd(train - train.mean(0), full_matrices=False)[2][:LEADING]
+    bases = jnp.broadcast_to(jnp.asarray(basis), (len(probes.sample), *basis.shape))
+    return over_seeds([shares(bases, probes)], UNITS)
+
+
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Returns rows divided by their lengths."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def pictures(networks: Networks, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
+    """Returns test digits, their tangents and the leading vectors of the first seed's CAE."""
+    images = dataset.test[dataset.one_of_each_class()]
+    encode = networks.encoder(networks.methods["CAE"].params[0])
+    svd = jax.jit(jax.vmap(partial(jacobian_svd, encode)))
+    _, vectors = svd(images.reshape(len(images), -1))
+    known = unit_length(image_tangents(images))
+    rows = {label: known[:, index] for index, label in enumerate(TANGENTS)}
+    rows |= {
+        f"vector {i + 1}": each
+        for i, each in enumerate(np.moveaxis(np.asarray(vectors), 1, 0)[:DRAWN])
+    }
+    return {"test digit": images} | {name: row.reshape(images.shape) for name, row in rows.items()}
+
+
+def draw(run: Run, found: Mapping[str, Any]) -> None:
+    """Writes the figure."""
+    images = found["pictures"]
+    title = f"Leading right singular vectors of the CAE's Jacobian (lambda {found['weight']:g})"
+    signed = tuple(images)[1:]
+    run.draw(plots.image_rows, "tangents.png", images, title=title, gaps=(1, 4), signed=signed)
+
+
+def claims(found: Mapping[str, Any]) -> list[Claim]:
+    """Holds if the leading span has more of both displacements than AE and chance; see PCA."""
+    methods, linear = found["methods"], found["principal_components"]
+    names = ("tangent_share", "neighbour_share")
+    chance = found["leading"] / found["inputs"]
+    ae, cae = (np.stack([of_each_seed([methods[m]], n) for n in names]) for m in ("AE", "CAE"))
+    holds = bool(((cae > ae) & (cae > chance)).all())
+    beyond = bool((cae.mean((1, 2)) > [linear[name]["mean"] for name in names]).all())
+    parts = [", ".join(f"{m} {shown(methods[m][name])}" for m in METHODS) for name in names]
+    return [
+        Claim(
+            "The leading singular vectors of the CAE's Jacobian are the tangent directions of the "
+            "manifold.",
+            f"Of a small shift or rotation of a test digit, the first {found['leading']} right "
+            f"singular vectors there hold this share of the squared length: {parts[0]}; random "
+            f"directions {chance:.2g}, the global principal components "
+            f"{shown(linear['tangent_share'])}. Of the way to the nearest training digits: "
+            f"{parts[1]}; principal components {shown(linear['neighbour_share'])}. "
+            + (
+                "They lean towards the tangent space; they do not span it."
+                if beyond
+                else "They lean towards the tangent space, but not more than the principal "
+                "components, which are the same for every digit."
+            ),
+            verdict(holds, corrects=not beyond or float(cae.mean()) < 0.9),
+            {f"shifts and rotations, {m}": methods[m][names[0]] for m in METHODS}
+            | {f"neighbours, {m}": methods[m][names[1]] for m in METHODS},
+            "tangents.png",
+            "Ten test digits; below each, in blue and red, its derivatives along two shifts and a "
+            "rotation, and its four leading singular vectors, with strokes of either sign side by "
+            "side around the digit's own.",
+            source="The Deep Learning book says (fig. 14.10)",
+        )
+    ]

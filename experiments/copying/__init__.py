@@ -1,1 +1,0 @@
-"""What overcomplete autoencoders copy: a file for each statement, and what they share."""

@@ -1,0 +1,12 @@
+"""``python -m experiments.dae_vs_cae`` starts here."""
+
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments.dae_vs_cae in the repository root", file=sys.stderr)
+    sys.exit(2)
+
+from experiments.common.run import command_line
+from experiments.dae_vs_cae import Config, main
+
+sys.exit(command_line.run(main, Config))

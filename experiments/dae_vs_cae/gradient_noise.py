@@ -1,0 +1,159 @@
+"""How noisy the gradients are: their variance over draws of noise and of batches."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+
+from experiments.common import plots
+from experiments.common.results import records
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.dae_vs_cae.networks import Networks
+
+CORRUPTIONS = (1, 2, 4, 8, 16, 32)
+DRAWS = 256
+BATCH = 64
+
+
+def make_sampler(
+    loss: Callable[[Any, Array, Array], Array], *, batch_size: int | None = None
+) -> Callable[[Any, Array, Array, int], np.ndarray]:
+    """Returns the compiled ``sample(params, key, x, count)`` of independent gradients.
+
+    Args:
+      loss: ``loss(params, key, x)``, a scalar.
+      batch_size: how many examples each gradient sees, drawn without replacement; None for all.
+
+    Returns:
+      A function that returns ``count`` gradients as rows, float64.
+    """
+
+    def one(params: Any, x: Array, key: Array) -> Array:
+        rows_key, noise_key = jax.random.split(key)
+        if batch_size is not None:
+            size = min(batch_size, len(x))
+            x = x[jax.random.choice(rows_key, len(x), (size,), replace=False)]
+        return ravel_pytree(jax.grad(loss)(params, noise_key, x))[0]
+
+    @jax.jit
+    def all_of(params: Any, x: Array, keys: Array) -> Array:
+        return jax.lax.map(partial(one, params, x), keys)
+
+    def sample(params: Any, key: Array, x: Array, count: int) -> np.ndarray:
+        return np.asarray(all_of(params, x, jax.random.split(key, count)), np.float64)
+
+    return sample
+
+
+def relative_variance(gradients: np.ndarray) -> float:
+    """Returns the trace of the covariance of some gradients (rows) over their squared mean."""
+    mean = gradients.mean(0)
+    total = ((gradients - mean) ** 2).sum() / (len(gradients) - 1)
+    return float(total / (mean**2).sum())
+
+
+def mean_of(gradients: np.ndarray, m: int) -> np.ndarray:
+    """Returns the means of consecutive groups of m gradients; what is left over is dropped."""
+    groups = len(gradients) // m
+    return gradients[: groups * m].reshape(groups, m, -1).mean(1)
+
+
+def measure(networks: Networks, x: Array, noise: float, key: Array) -> dict[str, Any]:
+    """Returns the relative variance of both gradients, at the plain AE's parameters."""
+
+    dae, cae = networks.dae_loss(noise), lambda params, _, x: networks.cae_loss(params, x)
+    samplers = {
+        "DAE": (make_sampler(dae), DRAWS),
+        "CAE": (make_sampler(cae), 8),
+        "DAE minibatch": (make_sampler(dae, batch_size=BATCH), DRAWS),
+        "CAE minibatch": (make_sampler(cae, batch_size=BATCH), DRAWS // 4),
+    }
+    found: dict[str, list[float]] = {}
+    for seed, params in enumerate(networks.ae):
+        of_seed = jax.random.fold_in(key, seed)
+        for (name, (sample, count)), one in zip(
+            samplers.items(), jax.random.split(of_seed, len(samplers)), strict=True
+        ):
+            gradients = sample(params, one, x, count)
+            # m corruptions of every example give the mean of m draws
+            for m in CORRUPTIONS if name == "DAE" else (1,):
+                label = f"DAE {m}" if name == "DAE" else name
+                means = mean_of(gradients, m)
+                found.setdefault(label, []).append(relative_variance(means))
+    unit = "trace of the gradient's covariance over its squared mean"
+    return {name: records.over_seeds(values, unit) for name, values in found.items()}
+
+
+def draw(run: Run, found: dict[str, Any]) -> None:
+    """Writes the figure."""
+    flat = lambda name: [found[name]] * len(CORRUPTIONS)
+    run.draw(
+        plots.panels,
+        "gradient_variance.png",
+        [
+            plots.Panel(
+                "corruptions of each example",
+                "variance of the gradient / squared mean",
+                [
+                    plots.line(
+                        "DAE, full batch",
+                        CORRUPTIONS,
+                        [found[f"DAE {m}"] for m in CORRUPTIONS],
+                        plots.METHODS["DAE"],
+                    ),
+                    plots.line(
+                        "DAE, batches of 64",
+                        CORRUPTIONS[:1],
+                        [found["DAE minibatch"]],
+                        plots.Look(plots.METHODS["DAE"].color, "v"),
+                    ),
+                    plots.line(
+                        "CAE, batches of 64",
+                        CORRUPTIONS,
+                        flat("CAE minibatch"),
+                        plots.Look(plots.METHODS["CAE"].color, "--"),
+                    ),
+                ],
+                ("log2", "log"),
+                CORRUPTIONS,
+                title="CAE, full batch: exactly 0, below every axis",
+            )
+        ],
+        title="Noise of the gradient",
+    )
+
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    """Returns the row of the comparison."""
+    in_batches = found["CAE minibatch"]["mean"], found["DAE minibatch"]["mean"]
+    return [
+        Claim(
+            "The CAE's gradient is deterministic and may be more stable than the DAE's, which is "
+            "sampled.",
+            "It is on the full batch, where the variance of the CAE's gradient is "
+            f"{shown(found['CAE'])} and the DAE's {shown(found['DAE 1'])} of its squared mean, "
+            "falling as one over the number of corruptions. In batches of 64 the choice of the "
+            "batch makes both noisy, the CAE's "
+            + ("still less: " if in_batches[0] < in_batches[1] else "not less: ")
+            + f"{shown(found['CAE minibatch'])} against {shown(found['DAE minibatch'])}.",
+            verdict(
+                max(found["CAE"]["values"]) == 0 < min(found["DAE 1"]["values"]),
+                corrects=in_batches[0] > 0,
+            ),
+            {
+                "CAE, full batch": found["CAE"],
+                "DAE, full batch": found["DAE 1"],
+                "CAE, batches of 64": found["CAE minibatch"],
+                "DAE, batches of 64": found["DAE minibatch"],
+            },
+            "gradient_variance.png",
+            "A straight falling line on logarithmic axes: the variance of the DAE's gradient "
+            "against the number of corruptions. A horizontal line: the CAE's in batches of 64.",
+            leading=("DAE, full batch", "CAE, batches of 64", "DAE, batches of 64"),
+        ),
+    ]

@@ -1,0 +1,110 @@
+"""Do second-order optimisers work on deterministic objectives?"""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+import jaxae
+from experiments.common import plots
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.dae_vs_cae import race
+from experiments.dae_vs_cae.networks import Networks, corrupt
+
+BUDGET = 250  # gradient evaluations of a race
+ADAM_RATES = (0.01, 0.03, 0.1)
+LOOKS = {
+    "Adam": plots.Look(plots.OTHERS[2].color, ":"),
+    "CG": plots.Look(plots.OTHERS[1].color, "--"),
+    "L-BFGS": plots.Look(plots.OTHERS[0].color, "-"),
+}
+
+
+def measure(
+    networks: Networks, x: Array, noise: float, seed: int, seeds: int, run: Run
+) -> dict[str, Any]:
+    """Returns how the optimisers come down on the full batch of AE, CAE and frozen-noise DAE."""
+
+    def plain(params: Any, x_in: Array, x: Array) -> Array:
+        x_hat = jax.vmap(networks.reconstruction(params))(x_in)
+        return jaxae.squared_error(x_hat, x).mean()
+
+    result = {}
+    starts = networks.starts(seed, seeds)
+    clean = [(params, x) for params, _ in starts]
+    noisy = [(p, jaxae.corrupt_batch(key, corrupt(noise), x), x) for p, key in starts]
+    tasks: dict[str, tuple[Any, Any]] = {
+        "CAE": (networks.cae_loss, clean),
+        "AE": (plain, [(params, x, x) for params, _ in starts]),
+        "DAE": (plain, noisy),
+    }
+    for task, (loss, starts_and_data) in tasks.items():
+
+        def on_run(name: str, number: int, task: str = task) -> None:
+            run.log(f"race on the {task}: {name}", race=task, optimiser=name, seed=number)
+
+        result[task] = race.compare(
+            loss, starts_and_data, rates=ADAM_RATES, budget=BUDGET, on_run=on_run
+        )
+    return result
+
+
+def draw(run: Run, found: dict[str, Any]) -> None:
+    """Writes the figure."""
+
+    def panel(task: str, title: str, by_time: bool = False) -> plots.Panel:
+        of_task = found[task]
+        lines: list[plots.Line] = []
+        for name, look in LOOKS.items():
+            seconds = [number["mean"] for number in of_task[name]["seconds"]]
+            x = seconds if by_time else of_task["evaluations"]
+            lines += plots.every_seed(name, x, of_task[name]["loss"], look)
+        label = "seconds" if by_time else "gradient evaluations"
+        return plots.Panel(label, "lowest loss so far", lines, ("log", "log"), title=title)
+
+    panels = [
+        panel("CAE", "CAE"),
+        panel("CAE", "CAE, against time", by_time=True),
+        panel("AE", "plain AE"),
+        panel("DAE", "DAE, noise frozen"),
+    ]
+    title = "Optimisers on the full batch, every seed"
+    run.draw(plots.panels, "optimisers.png", panels, title=title)
+
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    """Returns the row of the comparison."""
+    cae = found["CAE"]
+    seeds = len(cae["Adam"]["loss"][0]["values"])
+    reaching = {name: cae[name].get("evaluations_to_adam") for name in ("L-BFGS", "CG")}
+    return [
+        Claim(
+            "The CAE's deterministic gradient lets second-order optimisers work: conjugate "
+            "gradient and L-BFGS.",
+            f"Adam with step size {cae['adam_rate']:g} (the best of {len(ADAM_RATES)}) spends "
+            f"{cae['budget']} gradient evaluations on the full batch of the CAE. Its best loss is "
+            f"reached by L-BFGS with {cae['L-BFGS']['reached_by']} of {seeds} seeds, after "
+            f"{_or_never(reaching['L-BFGS'])} evaluations, and by conjugate gradient with "
+            f"{cae['CG']['reached_by']}, after "
+            f"{_or_never(reaching['CG'])}.",
+            verdict(all(number and number["mean"] < cae["budget"] for number in reaching.values())),
+            {
+                f"{name}, {label}": cae[name][entry]
+                for name in ("L-BFGS", "CG")
+                for label, entry in (
+                    ("evaluations to Adam's best", "evaluations_to_adam"),
+                    ("times as fast to it", "speedup"),
+                )
+                if entry in cae[name]
+            },
+            "optimisers.png",
+            "Four panels of falling loss curves, of the CAE against evaluations and against time, "
+            "of the plain AE and of the DAE with frozen noise: L-BFGS lowest, conjugate gradient "
+            "next, Adam highest.",
+        ),
+    ]
+
+
+def _or_never(number: dict[str, Any] | None) -> str:
+    return shown(number) if number else "more than it had"

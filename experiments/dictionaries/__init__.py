@@ -1,1 +1,0 @@
-"""The parts of ``experiments.dictionary``: networks whose filters are a dictionary."""

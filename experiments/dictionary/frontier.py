@@ -1,0 +1,116 @@
+"""Patches of images: what a dictionary explains, against how many units it takes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from experiments.common import plots
+from experiments.common.results import records
+from experiments.common.run.experiment import Run
+from experiments.dictionary.networks import KINDS, Family, Schedule
+from experiments.sparse.units import unit_rows
+
+FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
+TOP_K = (4, 8, 16, 32)
+UNITS = {
+    "explained_variance": "share of the variance of held-out patches",
+    "active_units": "units above 0 per held-out patch",
+    "dead_share": "share of units that no held-out patch activates",
+}
+
+
+class Patches(NamedTuple):
+    """Patches as rows, minus the mean of the training patches, and their shape."""
+
+    train: Array
+    test: Array
+    shape: tuple[int, ...]
+
+
+class Found(NamedTuple):
+    """The numbers of all networks, and atoms to look at."""
+
+    rows: list[dict[str, Any]]
+    atoms: dict[str, np.ndarray]  # of the first seed, by kind
+
+
+def settings_of(name: str, rms: float, most: int) -> list[tuple[float, float]]:
+    """Returns labels and settings: weights of the L1 norm, or numbers of units and positions."""
+    if KINDS[name].is_top_k:
+        return [(float(k), float(i)) for i, k in enumerate(ks(most))]
+    return [(weight, weight) for weight in (float(f"{f * rms:.2g}") for f in FRACTIONS)]
+
+
+def ks(most: int) -> list[int]:
+    """Returns the numbers of units that top-k keeps."""
+    return [k for k in TOP_K if k <= most]
+
+
+def epochs(schedule: Schedule, seeds: int) -> int:
+    """Returns how many epochs all networks take, for the progress bar."""
+    count = sum(len(settings_of(name, 1.0, schedule.units)) for name in KINDS)
+    return count * seeds * schedule.epochs
+
+
+def measure(key: Array, data: Patches, schedule: Schedule, num_seeds: int, run: Run) -> Found:
+    """Returns the numbers of every kind over its settings."""
+    rms = float(np.sqrt(np.mean(np.sum(np.asarray(data.train) ** 2, axis=1))))
+    rows: list[dict[str, Any]] = []
+    atoms = {}
+    for name, kind in KINDS.items():
+        inputs = data.train.shape[1]
+        family = Family(kind, inputs, ks(schedule.units), schedule, len(data.train))
+        settings = settings_of(name, rms, schedule.units)
+        jobs = [(label, value, seed) for label, value in settings for seed in range(num_seeds)]
+        names = [f"{name}_patches-{label:g}_seed-{seed}" for label, _, seed in jobs]
+        keys = [jax.random.fold_in(key, seed) for _, _, seed in jobs]
+        trained = family.train(keys, data.train, [value for _, value, _ in jobs], names, run)
+        scores = [
+            family.measure(params, value, data.test)
+            for params, (_, value, _) in zip(trained, jobs, strict=True)
+        ]
+        for at, (label, _) in enumerate(settings):
+            own = scores[at * num_seeds : (at + 1) * num_seeds]
+            numbers = {
+                key: records.over_seeds([one[key] for one in own], unit)
+                for key, unit in UNITS.items()
+            }
+            rows.append({"method": name, "setting": label, **numbers})
+        shown = trained[len(settings) // 2 * num_seeds]
+        atoms[name] = _most_used(family, shown, settings[len(settings) // 2][1], data)
+        run.say(f"patches, {name}: {len(jobs)} networks")
+    return Found(rows, atoms)
+
+
+def _most_used(family: Family, params: Any, setting: float, data: Patches) -> np.ndarray:
+    """Returns the atoms of the units that most held-out patches activate, as pictures."""
+    code = jax.vmap(family.code, (None, None, 0))(params, jnp.float32(setting), data.test)
+    use = np.asarray((code > 0).mean(axis=0))
+    order = np.argsort(-use, kind="stable")[:64]
+    atoms = np.asarray(unit_rows(params["atoms"][order]))
+    return atoms.reshape(len(order), *data.shape)
+
+
+def draw(run: Run, found: Found) -> None:
+    """Writes the frontier and the atoms."""
+    panels = []
+    for key, label, scale in (
+        ("explained_variance", "explained variance", "linear"),
+        ("dead_share", "share of dead units", "linear"),
+    ):
+        lines = []
+        for name, kind in KINDS.items():
+            own = [row for row in found.rows if row["method"] == name]
+            at = [row["active_units"]["mean"] for row in own]
+            lines.append(plots.line(name, at, [row[key] for row in own], kind.look))
+        panels.append(plots.Panel("active units per patch (L0)", label, lines, ("log", scale)))
+    title = "Dictionaries of patches: what is explained, with how many units"
+    run.draw(plots.panels, "frontier.png", panels, title=title)
+    for name, atoms in found.atoms.items():
+        slug = name.split(",")[0].lower() + ("_free" if "free" in name else "")
+        slug += "_without_auxiliary" if "nothing" in name else ""
+        title = f"The atoms that are used most ({name})"
+        run.draw(plots.image_grid, f"atoms_{slug}.png", atoms, columns=16, title=title)

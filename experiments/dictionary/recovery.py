@@ -1,0 +1,90 @@
+"""Known atoms: which of them are found again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxae
+from experiments.common import plots
+from experiments.common.results import records
+from experiments.common.run.experiment import Run
+from experiments.dictionary import examples
+from experiments.dictionary.networks import KINDS, Family, Schedule
+
+ATOMS, INPUTS, EXAMPLES = 256, 64, 50_000
+ACTIVE = (3, 4, 5)  # atoms of each example
+RECOVERED = 0.9  # cosine above which an atom counts as recovered
+L1_WEIGHT = 0.15  # over the root mean square norm of the examples
+UNITS = {
+    "mean_max_cosine": "cosine of an atom with the nearest filter, mean over atoms",
+    "recovered_share": f"share of the atoms with a cosine above {RECOVERED}",
+    "explained_variance": "share of the variance of held-out examples",
+    "active_units": "units above 0 per held-out example",
+    "dead_share": "share of units that no held-out example activates",
+}
+
+
+def epochs(schedule: Schedule, seeds: int) -> int:
+    """Returns how many epochs all networks take, for the progress bar."""
+    return len(KINDS) * len(ACTIVE) * seeds * schedule.epochs
+
+
+def measure(
+    key: jax.Array, schedule: Schedule, num_seeds: int, count: int, run: Run
+) -> list[dict[str, Any]]:
+    """Returns the numbers of every kind for each number of active atoms."""
+    rows = []
+    for name, kind in KINDS.items():
+        family = Family(kind, INPUTS, ACTIVE, schedule, count)
+        for position, active in enumerate(ACTIVE):
+            found = []
+            for seed in range(num_seeds):
+                keys = jax.random.split(jax.random.fold_in(key, seed))
+                data = examples.sums(
+                    keys[0], atoms=ATOMS, inputs=INPUTS, active=active, count=count
+                )
+                named = f"{name}_atoms-{active}_seed-{seed}"
+                found.append(_trained(family, keys[1], data, position, named, run))
+            numbers = {
+                quantity: records.over_seeds([one[quantity] for one in found], unit)
+                for quantity, unit in UNITS.items()
+            }
+            rows.append({"method": name, "active_atoms": active, **numbers})
+            share = numbers["recovered_share"]["mean"]
+            run.say(f"{active} of {ATOMS} atoms, {name}: {100 * share:.1f} % recovered")
+    return rows
+
+
+def _trained(
+    family: Family, key: jax.Array, data: examples.Sums, position: int, named: str, run: Run
+) -> dict[str, float]:
+    """Returns the numbers of one network, trained on its own sums of its own atoms."""
+    norm = float(jnp.sqrt(jnp.mean(jnp.sum(data.train**2, axis=1))))
+    setting = float(position) if family.kind.is_top_k else L1_WEIGHT * norm
+    (params,) = family.train([key], data.train, [setting], [named], run)
+    cosines = jaxae.best_cosines(params["atoms"], data.atoms)
+    return {
+        "mean_max_cosine": float(cosines.mean()),
+        "recovered_share": float((cosines > RECOVERED).mean()),
+        **family.measure(params, setting, data.test),
+    }
+
+
+def draw(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the figure: recovery against the number of active atoms."""
+    panels = []
+    for key, label in (
+        ("recovered_share", "share of atoms recovered"),
+        ("mean_max_cosine", "mean max cosine similarity"),
+        ("active_units", "active units per example"),
+    ):
+        lines = []
+        for name, kind in KINDS.items():
+            own = [row for row in rows if row["method"] == name]
+            at = [row["active_atoms"] for row in own]
+            lines.append(plots.line(name, at, [row[key] for row in own], kind.look))
+        panels.append(plots.Panel("atoms of an example", label, lines, ticks=ACTIVE))
+    title = f"{ATOMS} known atoms in {INPUTS} dimensions"
+    run.draw(plots.panels, "recovery.png", panels, title=title)

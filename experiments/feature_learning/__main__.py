@@ -1,0 +1,14 @@
+"""``python -m experiments.feature_learning`` starts here."""
+
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.feature_learning in the repository root", file=sys.stderr
+    )
+    sys.exit(2)
+
+from experiments.common.run import command_line
+from experiments.feature_learning import Config, main
+
+sys.exit(command_line.run(main, Config))

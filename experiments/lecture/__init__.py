@@ -1,0 +1,292 @@
+"""The whole lecture: every figure and every claim of the chapter, on one HTML page.
+
+Runs all experiments behind LMU Munich's Deep Learning, chapter 9, each in a process of its own, and
+writes ``index.html``: what the slide says, our figure, our numbers with
+their spread over the seeds, and a verdict. Results that are there already, of the same command,
+data and version, are not made again; a part that fails is said to have failed on the page.
+
+    python -m experiments.lecture --dataset digits    about 5 minutes, 2 cores
+    python -m experiments.lecture --dataset mnist     about 20 minutes, 2 cores
+
+Options of the common kind are passed on to every experiment when they are given. To see one part
+alone, run the command that stands on the page. After an interrupt, the same command with --resume
+goes on in the middle of what was being trained.
+"""
+
+import importlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from experiments.common.data import datasets
+from experiments.common.errors import InputError, PartsFailedError
+from experiments.common.results import records
+from experiments.common.run import command_line, memory
+from experiments.common.run.progress import Progress
+from experiments.lecture import page
+from jaxae._version import __version__
+
+
+class Part(NamedTuple):
+    """One experiment of the lecture, in the order of the slides.
+
+    Attributes:
+      title: headline of its section.
+      options: what is not the experiment's default on data larger than the digits.
+      is_synthetic: whether it brings its own data.
+      alone: whether it measures time and must not share the machine.
+    """
+
+    title: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    is_synthetic: bool = False
+    alone: bool = False
+
+
+PARTS = {
+    "overcomplete_copy": Part("Overcomplete autoencoders and why they need a regulariser"),
+    "sparse": Part("Sparse autoencoders"),
+    "denoising": Part("Denoising autoencoders", {"epochs": 10}),
+    "vector_field": Part("Denoising autoencoders and the data manifold", is_synthetic=True),
+    "contractive": Part("Contractive autoencoders"),
+    "dae_vs_cae": Part("Denoising against contractive autoencoders", alone=True),
+}
+
+
+@dataclass(frozen=True)
+class Config(command_line.CommonConfig):
+    """Options of the whole lecture; epochs, sizes and rates are each experiment's own."""
+
+    epochs: int | None = None
+    """Passes over the training data in every experiment, instead of its own number."""
+    jobs: int | None = None
+    """Experiments at a time; by default one per core, at most 4, and 1 with an accelerator."""
+    again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Run everything anew, also what is finished."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        super().check()
+        command_line.require_integer("--jobs", self.jobs, low=1, high=64)
+        if self.distributed is not None:
+            raise InputError("--distributed is for one experiment at a time, not for the lecture")
+
+
+class Job(NamedTuple):
+    """One experiment to run: its configuration, and the folder for its results."""
+
+    name: str
+    module: Any
+    config: command_line.CommonConfig
+    folder: Path
+
+    @property
+    def command(self) -> str:
+        """How to run it alone."""
+        return command_line.as_typed(self.name, self.config)
+
+
+def make_job(name: str, config: Config, out: Path) -> Job:
+    """Returns the job for one part: options that were given, and the rest by default."""
+    part = PARTS[name]
+    module = importlib.import_module(f"experiments.{name}")
+    is_small = config.dataset == "digits" or config.quick
+    options: dict[str, Any] = {} if is_small else dict(part.options)
+    given = {
+        field: value
+        for field, value in vars(config).items()
+        if field not in ("again", "jobs", "out") and value != getattr(Config, field)
+    }
+    options = options | given
+    if part.is_synthetic:
+        options = {key: v for key, v in options.items() if key not in ("dataset", "data_dir")}
+    return Job(name, module, module.Config(**options), out / name)
+
+
+def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
+    """Returns a folder that holds the results of this very job, or None.
+
+    Looked for beside the page, and where the experiment alone would have put them.
+    """
+    is_synthetic = PARTS[job.name].is_synthetic
+    name, source = ("synthetic", None) if is_synthetic else (dataset.name, dataset.source)
+    for folder in (job.folder, records.default_folder(job.name, name)):
+        try:
+            found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            is_same = (
+                found["command"] == job.command
+                and found["source_sha256"] == source
+                and found["environment"]["jaxae"] == __version__
+                and all((folder / name).is_file() for name in figures(job, metrics))
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if is_same:
+            return folder
+    return None
+
+
+def figures(job: Job, metrics: Any) -> list[str]:
+    """Returns the figures of a part; none if its numbers make no claims, as the page will say."""
+    try:
+        return [
+            name for claim in job.module.claims(metrics) for name in (claim.figure, *claim.more)
+        ]
+    except Exception:  # of whatever is missing or wrong in the numbers
+        return []
+
+
+# A worker is in a group of its own: a terminal's Ctrl-C reaches it once, through us.
+if sys.platform == "win32":  # where such a group hears nothing but this
+    _INTERRUPT = signal.CTRL_BREAK_EVENT
+    _OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _INTERRUPT = signal.SIGINT
+    _OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+
+
+class Workers:
+    """Runs jobs in processes of their own, some at a time, and stops them all on Ctrl-C."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._running: set[subprocess.Popen[str]] = set()
+        self._is_stopping = False
+
+    def run(self, jobs: Sequence[Job], at_once: int) -> dict[str, str]:
+        """Returns for each job "" or why it failed."""
+        with ThreadPoolExecutor(at_once) as pool:
+            futures = {job.name: pool.submit(self._run_one, job) for job in jobs}
+            try:
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                self._is_stopping = True  # from here on, what is started is stopped at once
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop()
+                raise
+
+    def _stop(self) -> None:
+        """Interrupts what is running; each cleans up after itself."""
+        for _ in range(3):  # an interrupt in the middle of an import may be lost
+            running = [process for process in tuple(self._running) if process.poll() is None]
+            for process in running:
+                process.send_signal(_INTERRUPT)
+            end = time.monotonic() + 20
+            while any(process.poll() is None for process in running) and time.monotonic() < end:
+                time.sleep(0.1)
+        for process in tuple(self._running):
+            process.kill()
+
+    def _run_one(self, job: Job) -> str:
+        _, *words = shlex.split(job.command)
+        command = [sys.executable, "-X", "utf8", *words, "--out", str(job.folder)]
+        command += command_line.machine_options(job.config)
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+                **_OWN_GROUP,
+            ) as process,
+        ):
+            self._running.add(process)
+            if self._is_stopping:
+                process.send_signal(_INTERRUPT)
+            for line in process.stdout or ():
+                self._progress.say(f"{job.name}: {line.split('] ', 1)[-1].rstrip()}")
+            status = process.wait()
+            self._running.discard(process)
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["no message"]
+        error = "" if status == 0 else f"exit status {status}: {last[0]}"
+        self._progress.say(f"{job.name} " + (f"FAILED, {error}" if error else "is done"))
+        self._progress.advance(job.name)
+        return error
+
+
+def default_jobs() -> int:
+    """Returns how many experiments to run at a time: one where they would share an accelerator."""
+    has_accelerator = any(entry_points(group="jax_plugins")) or find_spec("libtpu") is not None
+    return 1 if has_accelerator or find_spec("jax_plugins") else min(os.cpu_count() or 1, 4)
+
+
+def run_parts(
+    config: Config, dataset: datasets.Dataset, out: Path, progress: Progress
+) -> list[Any]:
+    """Returns all parts for the page, after running those that are not finished."""
+    jobs = {name: make_job(name, config, out) for name in PARTS}
+    folders = {name: None if config.again else finished(job, dataset) for name, job in jobs.items()}
+    for name, folder in folders.items():
+        if folder is not None:
+            progress.say(f"{name}: finished before, in {folder}")
+            progress.advance(name)
+    workers = Workers(progress)
+    errors: dict[str, str] = {}
+    for alone in (False, True):  # first those that may share the machine
+        group = [
+            jobs[name] for name in PARTS if folders[name] is None and PARTS[name].alone == alone
+        ]
+        errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())
+    return [
+        page.Part(
+            name,
+            PARTS[name].title,
+            job.command,
+            None if errors.get(name) else folders[name] or job.folder,
+            job.module.claims,
+            errors.get(name, ""),
+        )
+        for name, job in jobs.items()
+    ]
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Runs what is not finished, writes the page, and returns what ``metrics.json`` holds."""
+    has_room = partial(memory.fits, given=config.memory)
+    dataset = datasets.load(config.dataset, config.data_dir, has_room=has_room)
+    name = f"{dataset.name}-quick" if config.quick else dataset.name
+    out = config.out or records.default_folder("lecture", name)
+    started = time.perf_counter()
+    with records.RunRecord(out, "index.html") as record, Progress(len(PARTS), "part") as progress:
+        parts = page.describe(run_parts(config, dataset, out, progress))
+        html = page.render(
+            parts,
+            title=f"Regularised autoencoders on {dataset.name}",
+            command=command_line.as_typed("lecture", config),
+            is_quick=config.quick,
+        )
+        record.path("index.html").write_text(html, encoding="utf-8")
+        metrics = {
+            "experiment": "lecture",
+            "dataset": dataset.name,
+            "seconds": round(time.perf_counter() - started, 1),
+            "parts": {part["name"]: page.outcome(part) for part in parts},
+        }
+        record.write_json("metrics.json", metrics)
+        record.write_json("config.json", records.configuration(vars(config), dataset))
+        progress.say(f"the page is {out / 'index.html'}")
+    if failed := [part["name"] for part in parts if part["error"]]:
+        raise PartsFailedError(f"{', '.join(failed)} failed; the page says why and has the rest")
+    return metrics

@@ -1,0 +1,92 @@
+"""Without a regulariser an overcomplete autoencoder copies, a linear one too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array
+
+from experiments.common import plots
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.overcomplete_copy.inputs import INPUTS, Images, Probes
+from experiments.overcomplete_copy.networks import SLOPES, Results, by_name
+
+LOOKS = dict(zip(INPUTS, (plots.METHODS["AE"], *plots.OTHERS), strict=True))
+
+
+def draw(run: Run, found: dict[str, Any]) -> None:
+    """Writes the errors of all networks on every kind of input, and how they came about."""
+    run.draw(
+        plots.dots,
+        "copying.png",
+        {name: [row["relative_error"][x] for x in INPUTS] for name, row in by_name(found).items()},
+        LOOKS,
+        x_label="relative error ||r(x) - x||² / ||x||², 0 is a copy",
+        title="What autoencoders with more code units than inputs copy",
+    )
+    training = []
+    for kind, rows in found["training"].items():
+        epochs = [1 + row["epoch"] for row in rows]
+        lines = [plots.line(x, epochs, [row[x] for row in rows], LOOKS[x]) for x in INPUTS]
+        labels = ("epoch, plus 1", "relative error, 0 is a copy")
+        training.append(plots.Panel(*labels, lines, ("log", "log"), title=f"{kind} code"))
+    run.draw(plots.panels, "training.png", training, title="Autoencoders without a regulariser")
+
+
+def draw_pictures(run: Run, images: Images, probes: Probes, results: Mapping[str, Results]) -> None:
+    """Writes some inputs and what every network makes of them."""
+    rows: dict[str, Array] = {"input": probes.shown}
+    for result in results.values():
+        rows |= result.pictures
+    run.draw(
+        plots.image_rows,
+        "reconstructions.png",
+        {name: images.pictures(row) for name, row in rows.items()},
+        title="Test images, the same turned by 180°, with permuted pixels, and white noise",
+        gaps=(1, 1 + len(rows) // 2),
+    )
+
+
+def claims(metrics: dict[str, Any]) -> list[Claim]:
+    """Returns what the lecture says about copying, beside what was measured."""
+    linear, relu = (metrics["networks"][kind]["AE"] for kind in SLOPES)
+    errors, relu_errors = linear["relative_error"], relu["relative_error"]
+    holds = all(value < 0.01 for number in errors.values() for value in number["values"]) and all(
+        abs(value - 1) < 0.05 for value in linear["noise_left"]["values"]
+    )
+    return [
+        Claim(
+            "With a code at least as large as the input, even a linear autoencoder can copy its "
+            "input without learning anything useful.",
+            "The linear autoencoder reconstructs white noise too, not only images: relative error "
+            f"{shown(errors['white noise'])} on noise, {shown(errors['permuted pixels'])} on "
+            "permuted pixels, and of the noise added to test images it leaves "
+            f"{shown(linear['noise_left'])}. This holds in the span of the training images; beyond "
+            "it there is hardly a gradient, and the map stays close to what the initialisation "
+            f"made it (relative error {shown(linear['error_beyond_span'])}). The relu network "
+            f"copies images ({shown(relu_errors['test images'])}), but noise only up to "
+            f"{shown(relu_errors['white noise'])}.",
+            verdict(holds),
+            {
+                "linear AE, error on test images": errors["test images"],
+                "linear AE, error on white noise": errors["white noise"],
+                "linear AE, noise left": linear["noise_left"],
+                "relu AE, error on white noise": relu_errors["white noise"],
+            },
+            "copying.png",
+            "Dot chart of relative errors on a logarithmic axis, a row per network. In the row of "
+            "the linear AE all four markers are far left, noise included; with any regulariser the "
+            "markers of permuted pixels and noise are far to the right of the test images.",
+            more={
+                "training.png": (
+                    "Relative errors falling over the epochs on logarithmic axes, for the linear "
+                    "and the relu code: with the linear one all inputs fall together, noise too."
+                ),
+                "reconstructions.png": (
+                    "Rows of pictures: test images, the same turned, with permuted pixels, and "
+                    "white noise, and below what each network makes of them; the linear AE's row "
+                    "looks like the input, the DAE's and CAE's noise is blurred."
+                ),
+            },
+        ),
+    ]

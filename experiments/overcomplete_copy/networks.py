@@ -1,0 +1,315 @@
+"""The overcomplete networks: their training, and the measures that every statement rests on.
+
+A linear and a relu code differ by one number, the slope of the activation below 0. It is a traced
+value, so both networks, all methods but the CAE and all seeds share one compiled program.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxae
+from experiments.common.results import records
+from experiments.common.run.command_line import CommonConfig
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
+from experiments.overcomplete_copy.inputs import INPUTS, Images, Keys, Probes
+
+SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
+
+Reconstruct = Callable[[Array], Array]  # of one example
+Trace = dict[int, dict[str, Array]]  # relative errors by epoch and kind of input
+
+
+class Strengths(NamedTuple):
+    """How much of each regulariser a method has."""
+
+    noise: float = 0.0
+    sparsity: float = 0.0
+    contraction: float = 0.0
+
+
+class Job(NamedTuple):
+    """One network to be trained."""
+
+    kind: str
+    method: str
+    seed: int
+    strengths: Strengths
+    key: Array
+    probes: Probes
+
+
+def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
+    """Returns ||r(x) - x||^2 / ||x||^2, both summed over the rows; 0 is a perfect copy."""
+    return jnp.sum(jnp.square(jax.vmap(reconstruct)(x) - x)) / jnp.sum(jnp.square(x))
+
+
+def noise_ratios(reconstruct: Reconstruct, x: Array, noise: Array) -> dict[str, Array]:
+    """Returns how much noise gets through, as shares of ||noise||^2; both are 1 for a copy.
+
+    ``noise_left`` is ||r(x + noise) - x||^2, the error of denoising; ``noise_passed`` is
+    ||r(x + noise) - r(x)||^2, which does not count what the clean reconstruction lacks.
+    """
+    clean, noisy = jax.vmap(reconstruct)(x), jax.vmap(reconstruct)(x + noise)
+    share = lambda difference: jnp.sum(jnp.square(difference)) / jnp.sum(jnp.square(noise))
+    return {"noise_left": share(noisy - x), "noise_passed": share(noisy - clean)}
+
+
+def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
+    """Returns u^T J_r u for each column u of ``axes``, as the mean over the rows of x."""
+
+    def at(x_i: Array) -> Array:
+        along = jax.vmap(lambda u: u @ jax.jvp(reconstruct, (x_i,), (u,))[1])
+        return along(axes.T)
+
+    return jnp.mean(jax.lax.map(at, x), axis=0)
+
+
+def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
+    """Returns the encoder with an activation that has this slope below 0."""
+
+    def of_example(x_i: Array) -> Array:
+        before = encode(x_i)
+        return jnp.where(before > 0, before, slope * before)
+
+    return of_example
+
+
+def plain_loss(
+    key: Array, encode: Any, decode: Any, x: Array, slope: Array, noise: Array, sparsity: Array
+) -> Array:
+    """Returns the loss of every method but the CAE; without the Jacobian."""
+    corrupt = partial(jaxae.gaussian_noise, stddev=noise)
+    encode = activated(encode, slope)
+    return jaxae.combined_loss(key, encode, decode, x, corrupt=corrupt, sparsity_weight=sparsity)
+
+
+def contractive_loss(
+    key: Array, encode: Any, decode: Any, x: Array, slope: Array, weight: Array
+) -> Array:
+    """Returns the loss of the CAE, with one random probe per example."""
+    return jaxae.combined_loss(
+        key,
+        activated(encode, slope),
+        decode,
+        x,
+        corrupt=jaxae.compose(),
+        contraction_weight=weight,
+        method="hutchinson",
+    )
+
+
+class Networks:
+    """What is compiled for all networks.
+
+    Args:
+      images: the data.
+      config: learning rate and batch size.
+      sizes: ``epochs``, and ``code_dim``.
+    """
+
+    def __init__(self, images: Images, config: CommonConfig, sizes: dict[str, int]) -> None:
+        d, epochs = images.train.shape[1], sizes["epochs"]
+        steps = epochs * -(-len(images.train) // config.batch_size)
+        options: dict[str, Any] = {
+            "learning_rate": optax.cosine_decay_schedule(config.learning_rate, steps),
+            "batch_size": config.batch_size,
+            "epochs": epochs,
+            "devices": config.devices,
+        }
+        model = jaxae.DenseAutoencoder((d,), sizes["code_dim"], tied=True)
+        rectified = jaxae.DenseAutoencoder(
+            (d,), sizes["code_dim"], tied=True, code_activation=nn.relu
+        )
+        self._models = {"linear": model, "relu": rectified}  # what is loaded from a checkpoint
+        self._plain = fitting.Trainer(model, plain_loss, **options)
+        self._contractive = fitting.Trainer(model, contractive_loss, **options)
+        self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
+        self._kept_epochs = sorted({0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()})
+        self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
+
+    def trace(self, job: Job, run: Run) -> tuple[Any, Trace]:
+        """Returns a plain autoencoder, and its errors at some epochs of its training."""
+        slope, trace = SLOPES[job.kind], {}
+        plain = job.key, self._x, slope, 0.0, 0.0
+        until = lambda epoch: run.checkpoints(
+            [f"{_name(job)}_until-{epoch}"], self._models[job.kind]
+        )
+        options: Any = {"on_epoch": partial(_log_epoch, run, [job], 0), "checkpoints": until}
+        for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
+            trace[epoch] = self._errors(params, slope, job.probes.inputs)
+        return params, trace
+
+    def train(self, jobs: Sequence[Job], run: Run) -> list[Any]:
+        """Returns trained networks, with a contractive penalty or all without one."""
+        options: Any = {"on_epoch": partial(_log_epoch, run, jobs)}
+        models = [self._models[job.kind] for job in jobs]
+        options["checkpoints"] = run.checkpoints(map(_name, jobs), models)
+        keys = [job.key for job in jobs]
+        slopes = [SLOPES[job.kind] for job in jobs]
+        noise, sparsity, contraction = zip(*[job.strengths for job in jobs], strict=True)
+        if any(contraction):
+            settings: tuple[Any, ...] = (slopes, contraction)
+            return self._contractive.fit_many(keys, self._x, *settings, **options)
+        settings = (slopes, noise, sparsity)
+        return self._plain.fit_many(keys, self._x, *settings, **options)
+
+    def measures(self, job: Job, params: Any) -> dict[str, Any]:
+        """Returns all that is measured of a trained network, and its pictures."""
+        return self._measures(params, SLOPES[job.kind], job.probes)
+
+    def _parts(self, params: Any, slope: Array) -> tuple[Reconstruct, Reconstruct]:
+        """Returns encoder and reconstruction."""
+        encode, decode = self._plain.bound(params)
+        code = activated(encode, slope)
+        return code, lambda x_i: decode(code(x_i))
+
+    def _errors_of(self, params: Any, slope: Array, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Returns the relative error on every kind of input."""
+        with jax.default_matmul_precision("highest"):
+            _, reconstruct = self._parts(params, slope)
+            return {name: relative_error(reconstruct, x) for name, x in inputs.items()}
+
+    def _measures_of(self, params: Any, slope: Array, probes: Probes) -> dict[str, Any]:
+        """Returns all that is measured of a trained network, and its pictures."""
+        test = probes.inputs[INPUTS[0]]
+        with jax.default_matmul_precision("highest"):
+            encode, reconstruct = self._parts(params, slope)
+            code = jax.vmap(encode)(test)
+            return {
+                "relative_error": self._errors_of(params, slope, probes.inputs),
+                **noise_ratios(reconstruct, test, probes.noise),
+                "error_beyond_span": relative_error(reconstruct, probes.beyond),
+                "active_share": jnp.mean(jaxae.active_units(code)) / code.shape[1],
+                "gains": gains(reconstruct, test[:100], self._axes),
+                "pictures": jax.vmap(reconstruct)(probes.shown),
+            }
+
+
+class Results(NamedTuple):
+    """What one architecture gave: numbers, and reconstructions for the figure."""
+
+    methods: dict[str, dict[str, Any]]
+    training: list[dict[str, Any]]
+    pictures: dict[str, Array]
+
+
+def train_all(
+    images: Images,
+    config: CommonConfig,
+    sizes: dict[str, int],
+    strengths: dict[str, Strengths],
+    keys: Sequence[Keys],
+    probes: Sequence[Probes],
+    run: Run,
+) -> dict[str, Results]:
+    """Trains both architectures for every method and seed, and measures them."""
+    networks = Networks(images, config, sizes)
+    jobs = [
+        Job(kind, method, seed, strength, of_seed.train, probed)
+        for kind in SLOPES
+        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True))
+        for method, strength in strengths.items()
+    ]
+    groups: dict[str, list[Job]] = {"traced": [], "plain": [], "contractive": []}
+    for job in jobs:
+        is_plain = "plain" if any(job.strengths) else "traced"
+        groups["contractive" if job.strengths.contraction else is_plain].append(job)
+    measured: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for job in groups.pop("traced"):
+        params, trace = networks.trace(job, run)
+        measured[job[:3]] = {**networks.measures(job, params), "trace": trace}
+    for group in filter(None, groups.values()):
+        trained = networks.train(group, run)
+        for job, params in zip(group, trained, strict=True):
+            measured[job[:3]] = {**networks.measures(job, params), "trace": {}}
+    results = {}
+    for kind in SLOPES:
+        found = {
+            method: [measured[kind, method, seed] for seed in range(len(keys))]
+            for method in strengths
+        }
+        results[kind] = _results(kind, found)
+        for method, row in results[kind].methods.items():
+            left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
+            run.say(f"{kind:6s} {method:6s} error on noise {error:.5f}, noise left {left:.3f}")
+    return results
+
+
+def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
+    """Returns numbers over the seeds, and the pictures of the first one."""
+    traces = [measured["trace"] for measured in found["AE"]]
+    training = [
+        {"epoch": epoch, **over_inputs([trace[epoch] for trace in traces])} for epoch in traces[0]
+    ]
+    pictures = {f"{kind} {method}": per_seed[0]["pictures"] for method, per_seed in found.items()}
+    methods = {method: _summary(per_seed) for method, per_seed in found.items()}
+    return Results(methods, training, pictures)
+
+
+def _name(job: Job) -> str:
+    return f"{job.kind}_{job.method}_seed-{job.seed}"
+
+
+def _log_epoch(run: Run, jobs: Sequence[Job], number: int, epoch: int, loss: float) -> None:
+    """Counts an epoch."""
+    kind, method, seed, *_ = jobs[number]
+    entry = {"network": kind, "method": method, "seed": seed, "epoch": epoch}
+    run.log(f"{kind} {method}, seed {seed}", **entry, train_loss=loss)
+
+
+def over_inputs(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the relative error on each kind of input over the seeds."""
+    unit = "squared error over squared distance from the training mean"
+    return {
+        name: records.over_seeds([float(errors[name]) for errors in per_seed], unit)
+        for name in INPUTS
+    }
+
+
+def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns over the seeds how much noise gets through."""
+    units = {
+        "noise_left": "squared error of the output over squared noise, test images",
+        "noise_passed": "squared change of the output over squared noise, test images",
+    }
+    return {
+        name: records.over_seeds([float(ratios[name]) for ratios in per_seed], unit)
+        for name, unit in units.items()
+    }
+
+
+def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the numbers of one network over the seeds."""
+    units = {
+        "error_beyond_span": "squared error over squared input, white noise beyond the span",
+        "active_share": "share of the code's units that are not 0, test images",
+    }
+    numbers = {
+        name: records.over_seeds([float(measured[name]) for measured in per_seed], unit)
+        for name, unit in units.items()
+    }
+    along = np.array([np.asarray(measured["gains"], np.float64) for measured in per_seed])
+    return {
+        "relative_error": over_inputs([measured["relative_error"] for measured in per_seed]),
+        **over_noise(per_seed),
+        **numbers,
+        "gains": [records.over_seeds(values.tolist(), "u^T J_r u") for values in along.T],
+    }
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the numbers of all networks as rows of a figure."""
+    return {
+        f"{kind} {method}": row
+        for kind, rows in found["networks"].items()
+        for method, row in rows.items()
+    }

@@ -1,0 +1,134 @@
+"""Tables of the lecture: its claims, and the denoising autoencoder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import lecture
+from experiments.common.results.claims import Claim, shown
+from experiments.lecture.page import SYMBOLS
+from experiments.readme_tables.markdown import read, table_of, with_spread
+
+DATASETS = {"mnist": "MNIST", "digits": "digits"}  # the first one stands in front
+
+
+class Found(NamedTuple):
+    """What one experiment found on one data set.
+
+    Attributes:
+      folder: of its results, below those of the experiment.
+      command: that made them.
+      seconds: how long it took.
+      claims: what it says.
+    """
+
+    folder: str
+    command: str
+    seconds: float
+    claims: list[Claim]
+
+
+def parts() -> dict[str, dict[str, Found]]:
+    """Returns what every experiment found, by its name and by data set; synthetic data are one."""
+    found: dict[str, dict[str, Found]] = {}
+    for name, part in lecture.PARTS.items():
+        found[name] = {}
+        for dataset in list(DATASETS)[:1] if part.is_synthetic else DATASETS:
+            folder = "synthetic" if part.is_synthetic else dataset
+            module = lecture.make_job(name, lecture.Config(dataset=dataset), Path()).module
+            metrics, config = (read(name, folder, kind) for kind in ("metrics", "config"))
+            claims = list(module.claims(metrics))
+            found[name][dataset] = Found(folder, config["command"], metrics["seconds"], claims)
+    return found
+
+
+def lecture_table() -> str:
+    """Returns the Markdown table of all claims: statement, verdicts, leading numbers, command."""
+    front = next(iter(DATASETS))
+    lines = [["statement", *DATASETS.values(), f"measured on {DATASETS[front]}"], ["---"] * 4]
+    for name, of_datasets in parts().items():
+        command = f"`{of_datasets[front].command}`, {of_datasets[front].seconds:.0f} s"
+        lines.append([f"**{lecture.PARTS[name].title}**", "", "", command])
+        for i, claim in enumerate(of_datasets[front].claims):
+            leading = claim.leading or list(claim.numbers)[:3]
+            numbers = "; ".join(f"{label}: {shown(claim.numbers[label])}" for label in leading)
+            marks = [
+                SYMBOLS[of_datasets[d].claims[i].verdict] if d in of_datasets else ""
+                for d in DATASETS
+            ]
+            lines.append([claim.slide, *marks, numbers])
+    return _escaped(lines)
+
+
+def findings() -> str:
+    """Returns, for every claim, what was found, all numbers and the figures, in Markdown."""
+    return "\n\n".join(_of_part(name, found) for name, found in parts().items())
+
+
+def _of_part(name: str, found: Mapping[str, Found]) -> str:
+    many = len(found) > 1
+    runs = [
+        (f"{DATASETS[d]}: " if many else "") + f"`{of.command}`, {of.seconds:.0f} s"
+        for d, of in found.items()
+    ]
+    text = [f"## {lecture.PARTS[name].title}", ". ".join(runs) + "."]
+    for claims in zip(*(of.claims for of in found.values()), strict=True):
+        text += _of_claim(name, dict(zip(found, claims, strict=True)), found)
+    return "\n\n".join(text)
+
+
+def _of_claim(name: str, claims: Mapping[str, Claim], found: Mapping[str, Found]) -> list[str]:
+    """Returns the paragraphs of one claim on one or several data sets."""
+    many, first = len(claims) > 1, next(iter(claims.values()))
+    text = [f"### {first.slide}"]
+    for dataset, claim in claims.items():
+        where = f"On {DATASETS[dataset]}: " if many else ""
+        text.append(f"{SYMBOLS[claim.verdict]} {where}{claim.verdict}. {claim.finding}")
+    header = ["", *(DATASETS[d] if many else "measured" for d in claims), "unit"]
+    lines = [header, ["---"] * len(header)]
+    units = {label: n["unit"] for claim in claims.values() for label, n in claim.numbers.items()}
+    for label, unit in units.items():
+        own = [
+            shown(claim.numbers[label]) if label in claim.numbers else ""
+            for claim in claims.values()
+        ]
+        lines.append([label, *own, unit])
+    text.append(_escaped(lines))
+    at = lambda dataset, picture: f"../experiments/results/{name}/{found[dataset].folder}/{picture}"
+    text.append(f"![{first.alt}]({at(next(iter(claims)), first.figure)})")
+    others = [(d, picture) for d, claim in claims.items() for picture in _pictures(claim)][1:]
+    links = [f"[{_titled(d, picture, many=many)}]({at(d, picture)})" for d, picture in others]
+    return [*text, "More figures: " + ", ".join(links) + "."] if links else text
+
+
+def _pictures(claim: Claim) -> list[str]:
+    return [claim.figure, *claim.more]
+
+
+def _titled(dataset: str, picture: str, *, many: bool) -> str:
+    return f"{Path(picture).stem}, {DATASETS[dataset]}" if many else Path(picture).stem
+
+
+def _escaped(lines: list[list[Any]]) -> str:
+    return table_of([[cell.replace("|", "\\|") for cell in line] for line in lines])
+
+
+def denoising_table(dataset: str) -> str:
+    """Returns the Markdown table of one data set: error against code dimension and noise."""
+    metrics = read("denoising", dataset, "metrics")
+    header = ["code dimension", "noise", "test MSE per pixel", "PSNR (dB)"]
+    header += ["best linear map, MSE", "corrupted input, MSE"]
+    lines = [header, ["---:"] * len(header)]
+    swept = metrics["by_noise_level"][1:]  # its first row stands among the code dimensions
+    for row in metrics["by_code_dim"] + swept:
+        lines.append(
+            [
+                str(row["code_dim"]),
+                f"{row['noise_level']:g}",
+                with_spread(row["test_mse"], ".5f"),
+                with_spread(row["test_psnr"], ".2f"),
+                f"{row['linear']['test_mse']['mean']:.5f}",
+                f"{row['corrupted']['test_mse']['mean']:.5f}",
+            ]
+        )
+    return table_of(lines)

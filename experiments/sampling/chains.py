@@ -1,0 +1,207 @@
+"""The autoencoders of images that are sampled, how they are trained, and their chains.
+
+One is told the noise level, and its annealed Langevin dynamics start from noise. A plain denoising
+autoencoder runs its own chain, corrupt and reconstruct, trained by one step of it or by several
+(walkback). A contractive one walks along its tangents.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+import jaxae
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
+from experiments.contractive import networks
+from experiments.sampling.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
+
+LEVELS = Levels(low=0.3, high=3.0)
+STEP_SIZE = 0.5  # of the annealed dynamics, relative to the squared noise level
+RATE = 0.4  # of the salt-and-pepper noise of the chains
+WALK = 3  # steps of a walkback
+WEIGHT = 1.0  # lambda of the CAE
+TANGENT = 0.4  # standard deviation of the noise of the CAE's walk
+LENGTH = 100  # steps of the chains and of the walk
+KINDS = 4  # of autoencoders
+
+
+class Sizes(NamedTuple):
+    """How much is trained and sampled."""
+
+    epochs: int
+    judge_epochs: int  # of the classifier that looks at the samples
+    batch_size: int
+    learning_rate: float
+    code_dim: int
+    hidden: int
+    pictures: int  # of every kind
+    lengths: tuple[int, ...]  # of the annealed chains
+    seeds: int
+    devices: int
+
+
+class Networks(NamedTuple):
+    """The trainers and, by seed, the parameters of the four autoencoders."""
+
+    denoiser: Denoiser
+    shallow: fitting.Trainer  # the functions of the three others
+    params: dict[str, list[Any]]
+
+
+def walked(key: Array, encode: Any, decode: Any, x: Array, *, steps: int) -> Array:
+    """Returns the walkback loss of the chain; with one step it is the denoising loss."""
+    options: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
+    likelihood = jaxae.bernoulli_nll
+    return jaxae.walkback_loss(
+        key, encode, decode, x, steps=steps, reconstruction=likelihood, **options
+    )
+
+
+def corrupt(key: Array, x_i: Array) -> Array:
+    """Returns one image with salt and pepper."""
+    return jaxae.salt_and_pepper_noise(key, x_i, rate=RATE)
+
+
+def contracted(key: Array, encode: Any, decode: Any, x: Array) -> Array:
+    """Returns the loss of the CAE."""
+    return networks.contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
+
+
+def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
+    """Returns the four autoencoders, trained on images ``(n, d)`` once for each seed."""
+    inputs = x.shape[1]
+    denoiser = Denoiser(
+        OfPixels((sizes.hidden, sizes.hidden), inputs, float(jnp.sqrt(jnp.mean(jnp.var(x, 0))))),
+        PIXELS,
+        LEVELS,
+        learning_rate=sizes.learning_rate,
+        steps=sizes.epochs * -(-len(x) // sizes.batch_size),
+        batch_size=sizes.batch_size,
+        devices=sizes.devices,
+    )
+
+    def shallow(loss: Any) -> fitting.Trainer:
+        return fitting.Trainer(
+            networks.model(inputs, sizes.code_dim, tied=True),
+            loss,
+            learning_rate=sizes.learning_rate,
+            batch_size=sizes.batch_size,
+            epochs=sizes.epochs,
+            devices=sizes.devices,
+        )
+
+    keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
+
+    def options(name: str, model: Any, any_length: int | None = None) -> dict[str, Any]:
+        def on_epoch(seed: int, epoch: int, loss: float) -> None:
+            about = {"part": "images", "model": name, "seed": seed}
+            run.log(f"{name}, seed {seed}", **about, epoch=epoch, train_loss=loss)
+
+        names = [f"{name.replace(' ', '-')}_seed-{seed}" for seed in range(sizes.seeds)]
+        checkpoints = run.checkpoints(names, model, any_length=any_length)
+        return {"on_epoch": on_epoch, "checkpoints": checkpoints}
+
+    annealed = options("annealed", denoiser.model)
+    params = {"annealed": denoiser.fit_many(keys, x, epochs=sizes.epochs, **annealed)}
+    losses = {
+        "denoising chain": partial(walked, steps=1),
+        "walkback": partial(walked, steps=WALK),
+        "CAE": contracted,
+    }
+    for name, loss in losses.items():
+        trainer = shallow(loss)
+        params[name] = trainer.fit_many(keys, x, **options(name, trainer.model, trainer.any_length))
+    return Networks(denoiser, trainer, params)
+
+
+class Programs:
+    """The compiled chains, which the seeds share.
+
+    Args:
+      found: trained networks.
+    """
+
+    def __init__(self, found: Networks) -> None:
+        self._denoiser, self._shallow = found.denoiser, found.shallow
+        self.annealed = jax.jit(self._annealed, static_argnames=("steps", "keep"))
+        self.chain = jax.jit(self._chain, static_argnames=("is_walk", "keep"))
+        self.denoised = jax.jit(self._denoised)
+
+    def _annealed(
+        self, params: Any, key: Array, x: Array, known: Array, *, steps: int, keep: int
+    ) -> Array:
+        functions: Any = {
+            "score": partial(self._denoiser.score, params),
+            "reconstruct": partial(self._denoiser.reconstruct, params),
+        }
+        options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": known}
+        return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
+
+    def _denoised(self, params: Any, key: Array, x: Array) -> Array:
+        noisy = jaxae.gaussian_noise(key, x, stddev=LEVELS.low)
+        of_level = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+        return jax.vmap(of_level)(noisy)
+
+    def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
+        encode, logits = self._shallow.bound(params)
+        decode = lambda code: nn.sigmoid(logits(code))
+        if is_walk:
+            step = jaxae.tangent_transition(encode, decode, stddev=TANGENT)
+        else:
+            draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
+            step = jaxae.denoising_transition(encode, logits, **draw)
+        key, last_key = jax.random.split(key)
+        states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
+        if is_walk:
+            return states
+        mean = lambda key, v: decode(encode(corrupt(key, v)))
+        return jax.vmap(jax.vmap(mean))(jax.random.split(last_key, states.shape[:2]), states)
+
+
+class Samplers(NamedTuple):
+    """The chains of one seed.
+
+    Attributes:
+      programs: of all seeds.
+      params: of the networks of this one, by their names.
+    """
+
+    programs: Programs
+    params: dict[str, Any]
+
+    def annealed(
+        self, key: Array, x: Array, steps: int, *, keep: int = 1, known: Array | None = None
+    ) -> Array:
+        """Returns pictures ``(keep, n, d)`` along annealed chains from ``x``, with known pixels."""
+        stays = jnp.zeros(x.shape[1:], bool) if known is None else known
+        annealed = self.programs.annealed
+        return annealed(self.params["annealed"], key, x, stays, steps=steps, keep=keep)
+
+    def denoised(self, key: Array, x: Array) -> Array:
+        """Returns reconstructions of pictures ``(n, d)`` with noise of the last annealed level."""
+        return self.programs.denoised(self.params["annealed"], key, x)
+
+    def chain(self, name: str, key: Array, x: Array, *, keep: int = 1) -> Array:
+        """Returns pictures ``(keep, n, d)`` along the chain of a network from ``x``.
+
+        Of the denoising chains, whose states are zeros and ones, they are the means of the next.
+        """
+        params, is_walk = self.params[name], name == "CAE"
+        return self.programs.chain(params, key, x, is_walk=is_walk, keep=keep)
+
+
+def samplers_of(found: Networks) -> list[Samplers]:
+    """Returns the chains of every seed."""
+    programs, names = Programs(found), list(found.params)
+    of_seeds = zip(*found.params.values(), strict=True)
+    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in of_seeds]
+
+
+def upper_half(shape: tuple[int, ...]) -> Array:
+    """Returns which pixels ``(d,)`` of pictures (height, width, channels) are the upper half."""
+    rows = jnp.arange(shape[0])[:, None, None] < shape[0] // 2
+    return jnp.broadcast_to(rows, shape).reshape(-1)

@@ -1,0 +1,135 @@
+"""What single units answer to: their filters, the inputs that activate them, and their classes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.common import plots
+from experiments.common.results import records
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.sparse import units
+from experiments.sparse.networks import Plan
+from experiments.sparse.units import TOP, below
+
+MOST_FILTERS = 48  # in the picture of all
+
+
+def measure(plan: Plan) -> dict[str, Any]:
+    """Returns the purity of units that answer at random; nothing where there are no labels."""
+    if plan.labels is None:
+        return {}
+    keys = [jax.random.fold_in(plan.key(seed), 2) for seed in range(plan.num_seeds)]
+    chance = [units.chance_purity(plan.labels, key) for key in keys]
+    return {"chance_purity": records.over_seeds(chance, units.UNITS["purity"])}
+
+
+def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:
+    """Writes activations, filters and top inputs of the plain and of one sparse network."""
+    name = f"lambda {plan.weights[plan.chosen]:g}"
+    plain, sparse = kept[0], kept[plan.chosen]
+    run.draw(
+        plots.histograms,
+        "activations.png",
+        {"AE": plain["code"], f"sparse, {name}": sparse["code"]},
+        [plots.METHODS["AE"], plots.METHODS["sparse"]],
+        x_label="activation (pixel value)",
+        title="Activations of all units on all test images",
+    )
+    tests = np.asarray(plan.raw[1]).reshape(-1, *plan.shape)
+    for method, network, what in (("ae", plain, "no penalty"), ("sparse", sparse, name)):
+        code, filters = network["code"], network["filters"].reshape(-1, *plan.shape)
+        often = by_use(code)
+        most = often[:MOST_FILTERS]
+        title = f"Filters, {what}: the {len(most)} units used most"
+        shown = filters[most]
+        run.draw(plots.image_grid, f"filters_{method}.png", shown, columns=16, title=title)
+        title = f"Filters (left, 0 is grey) and the test images that activate them most, {what}"
+        rows = top_inputs(code, filters, tests, often)
+        run.draw(plots.image_rows, f"top_inputs_{method}.png", rows, title=title)
+
+
+def by_use(code: np.ndarray) -> np.ndarray:
+    """Returns the units that are ever active, or all if none is, those used most first."""
+    often = np.argsort(-(code > 0).sum(0))
+    live = often[code[:, often].max(0) > 0]
+    return live if len(live) else often
+
+
+def top_inputs(
+    code: np.ndarray, filters: np.ndarray, images: np.ndarray, often: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the filter of eight units, from much to little used, and their top inputs."""
+    rows = {}
+    for unit in often[np.linspace(0, len(often) - 1, min(8, len(often))).astype(int)]:
+        grey = 0.5 + 0.5 * filters[unit] / np.abs(filters[unit]).max()
+        top = images[np.argsort(-code[:, unit])[:TOP]]
+        rows[f"unit {unit}"] = np.concatenate([grey[None], top])
+    return rows
+
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    """Returns what the slide says about features, beside what was measured."""
+    rows = found["methods"]["L1"]
+    plain, picked = rows[0], rows[found["chosen"]]
+    has_labels = "chance_purity" in found
+    purer = not has_labels or below(plain["purity"], picked["purity"])
+    unlike = below(picked["correlation"], plain["correlation"])
+    similar = below(plain["nearest_cosine"], picked["nearest_cosine"])
+    purities = (
+        {
+            "class purity, sparse": picked["purity"],
+            "class purity, AE": plain["purity"],
+            "class purity, chance": found["chance_purity"],
+        }
+        if has_labels
+        else {}
+    )
+    return [
+        Claim(
+            "The units of a sparse autoencoder respond to unique statistical features.",
+            _of_classes(found) + "The activations of two units correlate by "
+            f"{shown(picked['correlation'])} instead of {shown(plain['correlation'])}. "
+            + (
+                "The filters themselves do not become more different: the cosine with the most "
+                f"similar other one rises from {shown(plain['nearest_cosine'])} to "
+                f"{shown(picked['nearest_cosine'])}."
+                if similar
+                else "The cosine of a filter with the most similar other one goes from "
+                f"{shown(plain['nearest_cosine'])} to {shown(picked['nearest_cosine'])}."
+            ),
+            verdict(purer and unlike, corrects=similar),
+            purities
+            | {
+                "correlation of units, sparse": picked["correlation"],
+                "correlation of units, AE": plain["correlation"],
+            },
+            "top_inputs_sparse.png",
+            "Eight rows, a filter and the ten test images that activate it most: the images of a "
+            "row look alike.",
+            more={
+                "top_inputs_ae.png": (
+                    "The same without the penalty: the images of a row have less in common."
+                ),
+                "filters_sparse.png": (
+                    "A grid of filters in blue and red, of the network with the penalty: strokes "
+                    "and parts of digits."
+                ),
+                "filters_ae.png": (
+                    "A grid of filters of the network without the penalty: they look like noise."
+                ),
+            },
+        )
+    ]
+
+
+def _of_classes(found: dict[str, Any]) -> str:
+    if "chance_purity" not in found:
+        return "The images have no labels, so whether a unit prefers a class is not measured. "
+    rows = found["methods"]["L1"]
+    return (
+        f"Of the {TOP} test images that activate a unit most, "
+        f"{shown(rows[found['chosen']]['purity'])} are of one class, without the penalty "
+        f"{shown(rows[0]['purity'])} (at random {shown(found['chance_purity'])}). "
+    )

@@ -1,0 +1,71 @@
+"""The objective as the slide states it: what it does when the filters may have any norm."""
+
+from typing import Any
+
+from experiments.common import plots
+from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.run.experiment import Run
+from experiments.sparse.path import LABEL
+from experiments.sparse.units import below
+
+FIGURE = "filter_norms.png"
+
+
+def draw(run: Run, found: dict[str, Any]) -> None:
+    """Writes the figure."""
+    methods = {
+        "filters of norm 1": (found["methods"]["L1"][1:], plots.METHODS["sparse"]),
+        "free filters": (found["methods"]["L1, free filters"], plots.OTHERS[0]),
+    }
+    x = [row["weight"] for row in found["methods"]["L1"][1:]]
+
+    def lines(number: str) -> list[plots.Line]:
+        return [
+            plots.line(name, [row["weight"] for row in rows], [row[number] for row in rows], look)
+            for name, (rows, look) in methods.items()
+        ]
+
+    # with filters of norm 1 the norm of the stored weights means nothing
+    norms = [
+        plots.plain("filters of norm 1", x, [1.0] * len(x), plots.METHODS["sparse"]),
+        lines("filter_norm")[1],
+    ]
+    weights = [*lines("effective_weight"), plots.plain("lambda itself", x, x, plots.EXACT)]
+    panels = [
+        plots.Panel(LABEL, "norm of a filter, mean", norms, ("log", "linear"), x),
+        plots.Panel(LABEL, "lambda that the residual shows", weights, ("log", "log"), x),
+    ]
+    run.draw(plots.panels, FIGURE, panels, title="Free filters grow and weaken the penalty")
+
+
+def claims(found: dict[str, Any]) -> list[Claim]:
+    """Returns what the slide's objective needs to work."""
+    picked = found["methods"]["L1"][found["chosen"]]
+    rows = found["methods"]["L1, free filters"]
+    free = next(row for row in rows if row["weight"] == picked["weight"])
+    return [
+        Claim(
+            "The sparse autoencoder minimises L(x, dec(enc(x))) + lambda * L1 norm of z.",
+            "This needs a condition that the slide does not state: the norm of the decoder's "
+            "filters must be fixed. If it is free, the code gets small and the filters large, "
+            f"which changes no reconstruction: to a norm of {shown(free['filter_norm'])}, and the "
+            f"penalty of weight {free['weight']:g} acts like one of "
+            f"{shown(free['effective_weight'])}; with filters of norm 1 like one of "
+            f"{shown(picked['effective_weight'])}. The test MSE is {shown(free['test_mse'])} "
+            f"instead of {shown(picked['test_mse'])}.",
+            verdict(
+                below(free["effective_weight"], picked["effective_weight"], 0.75)
+                and min(free["filter_norm"]["values"]) > 1.25,
+                corrects=True,
+            ),
+            {
+                "effective weight, filters of norm 1": picked["effective_weight"],
+                "effective weight, free filters": free["effective_weight"],
+                "norm of the free filters": free["filter_norm"],
+            },
+            FIGURE,
+            "Two panels against lambda. Left: the norm of free filters lies above 1. Right, on "
+            "logarithmic axes: the lambda that the residual shows follows lambda with filters of "
+            "norm 1 and lies below it with free filters.",
+        )
+    ]

@@ -1,0 +1,269 @@
+"""The networks: relu codes with an L1 norm or top-k, and the sigmoid code of the KL penalty."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import jaxae
+from experiments.common.results import records
+from experiments.common.results.trained import Network, makes_network
+from experiments.common.run import interrupts
+from experiments.common.run.experiment import Run
+from experiments.common.training import fitting
+from experiments.sparse import units
+
+KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
+KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
+
+
+class Plan(NamedTuple):
+    """What is trained: the configuration with all defaults filled in."""
+
+    shape: tuple[int, ...]  # of an image
+    raw: tuple[Array, Array]  # train and test pixels in [0, 1]
+    centred: tuple[Array, Array]  # minus the mean of the training pixels
+    labels: np.ndarray | None  # of the test images
+    code_dim: int
+    weights: tuple[float, ...]  # lambda of the L1 norm, the first 0
+    top_k: tuple[int, ...]
+    learning_rate: float
+    batch_size: int
+    devices: int
+    epochs: int
+    seed: int
+    num_seeds: int
+
+    @property
+    def chosen(self) -> int:
+        """Position of the weight whose network is shown in pictures."""
+        return min(3, len(self.weights) - 1)
+
+    @property
+    def free(self) -> list[float]:
+        """Weights at which a network with free filters is trained too."""
+        return [self.weights[i] for i in sorted({1, self.chosen, len(self.weights) - 1})]
+
+    def key(self, seed: int) -> Array:
+        """Returns the key of a seed."""
+        return jax.random.fold_in(jax.random.key(self.seed), seed)
+
+
+class Setting(NamedTuple):
+    """What tells apart the networks of one program; all of it is traced."""
+
+    weight: Any  # of the penalty
+    keep: Any = np.int32(0)  # 0 keeps all units, i the top_k[i - 1] largest
+    is_free: Any = np.bool_(False)  # whether the filters may have any norm
+
+
+class Member(NamedTuple):
+    """One network of a family."""
+
+    method: str
+    label: float | None  # its weight, where it has one
+    setting: Setting
+
+
+class Trained(NamedTuple):
+    """What one network gave."""
+
+    row: dict[str, Any]  # numbers over the seeds
+    kept: dict[str, np.ndarray]  # the first seed's code and filters
+
+
+class Family:
+    """Networks that share one program for training and one for measuring.
+
+    Args:
+      model: gives the parameters.
+      encode: ``encode(params, setting, x_i)``.
+      decode: ``decode(params, setting, code)``.
+      penalty: on the codes of a batch, as in ``jaxae.sparse_loss``.
+      threshold: above which a unit counts as active.
+      data: train and test images.
+      plan: how they are trained.
+      of_setting: the description from which the network with a setting can be loaded.
+    """
+
+    def __init__(
+        self,
+        model: jaxae.DenseAutoencoder,
+        encode: Callable[[Any, Setting, Array], Array],
+        decode: Callable[[Any, Setting, Array], Array],
+        penalty: Callable[[Array], Array],
+        threshold: float,
+        data: tuple[Array, Array],
+        plan: Plan,
+        of_setting: Callable[[Setting], Any],
+    ) -> None:
+        steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
+        self._optimizer = optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps))
+        self._data, self._plan, self._of_setting = data, plan, of_setting
+        self._init = jaxae.as_functions(model).init
+
+        def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
+            return partial(encode, params, setting), partial(decode, params, setting)
+
+        def loss(params: Any, key: Array, x: Array, setting: Setting) -> Array:
+            functions = bound(params, setting)
+            return jaxae.sparse_loss(*functions, x, weight=setting.weight, penalty=penalty)
+
+        def measure(params: Any, setting: Setting, x: Array) -> dict[str, Array]:
+            kernel = params["decoder_kernel_0"]
+            return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
+
+        self._measure = jax.jit(measure)
+        mesh = fitting.mesh_of(plan.devices)
+        self._run = jaxae.make_run(loss, self._optimizer, batch_size=plan.batch_size, mesh=mesh)
+
+    def train(self, members: Sequence[Member], run: Run) -> list[Trained]:
+        """Returns the numbers of each network over the seeds; all are trained together."""
+        plan, x = self._plan, self._data[0]
+        jobs = [(member, seed) for member in members for seed in range(plan.num_seeds)]
+
+        def on_epoch(job: int, epoch: int, loss: float) -> None:
+            member, seed = jobs[job]
+            setting = [] if member.label is None else [member.label]
+            about = {"method": member.method, "setting": setting, "seed": seed}
+            doing = f"{member.method} {setting}, seed {seed}"
+            run.log(doing, **about, epoch=epoch, train_loss=loss)
+
+        pairs = [jax.random.split(plan.key(seed)) for _, seed in jobs]
+        start = lambda key: jaxae.create_train_state(self._init(key), self._optimizer)
+        states = jax.jit(jax.vmap(start))(jnp.stack([init_key for init_key, _ in pairs]))
+        settings = jax.tree.map(lambda *values: np.stack(values), *[m.setting for m, _ in jobs])
+        keys = jnp.stack([train_key for _, train_key in pairs])
+        label = lambda member: "" if member.label is None else f"_{member.label:g}"
+        names = (f"{member.method}{label(member)}_seed-{seed}" for member, seed in jobs)
+        options: Any = {"epochs": plan.epochs, "on_epoch": on_epoch}
+        models = [self._of_setting(member.setting) for member, _ in jobs]
+        options["checkpoints"] = run.checkpoints(names, models)
+        with interrupts.deferred():
+            trained = jaxae.fit_many(self._run, states, keys, x, settings, **options)
+        params = iter(fitting.unstacked(trained.params, len(jobs)))
+        return [self._row(m, [next(params) for _ in range(plan.num_seeds)], run) for m in members]
+
+    def _row(self, member: Member, params: list[Any], run: Run) -> Trained:
+        """Returns the numbers of one network, and the first seed's code and filters."""
+        found, kept = [], []
+        for of_seed in params:
+            measured = self._measure(of_seed, member.setting, self._data[1])
+            measured = jax.tree.map(np.asarray, measured)
+            kept.append({name: measured.pop(name) for name in ("code", "filters")})
+            numbers = {key: float(value) for key, value in measured.items()}
+            found.append(numbers | units.compare(**kept[-1], labels=self._plan.labels))
+        row = {
+            key: records.over_seeds([one[key] for one in found], units.UNITS[key])
+            for key in units.UNITS
+            if key in found[0]
+        }
+        mse, active = row["test_mse"]["mean"], row["active_units"]["mean"]
+        at = " " * 8 if member.label is None else f"{member.label:8.3g}"
+        run.say(f"{member.method:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
+        return Trained({"weight": member.label, **row}, kept[0])
+
+
+def relu_family(plan: Plan) -> Family:
+    """Returns the networks with one relu layer: L1, free filters and top-k, in one program."""
+    model = jaxae.DenseAutoencoder(
+        plan.centred[0].shape[1:], plan.code_dim, code_activation=nn.relu
+    )
+    functions = jaxae.as_functions(model)
+    keepers: list[Callable[[Array], Array]] = [lambda code: code]
+    keepers += [partial(jaxae.keep_top_k, k=top) for top in plan.top_k]
+
+    def encode(params: Any, setting: Setting, x_i: Array) -> Array:
+        code = functions.encode(params, x_i)
+        kept = jax.lax.switch(setting.keep, keepers, jax.lax.stop_gradient(code))
+        return jnp.where(
+            kept > 0, code, 0
+        )  # no gradient through the choice, which need not be compiled
+
+    inputs = plan.centred[0].shape[1]
+
+    def of_setting(setting: Setting) -> Network:
+        arguments: dict[str, Any] = {"inputs": inputs, "code_dim": plan.code_dim}
+        arguments["top_k"] = plan.top_k[setting.keep - 1] if setting.keep else None
+        arguments["is_free"] = bool(setting.is_free)
+        takes = "pixels minus their mean over the training images"
+        return Network(autoencoder, arguments, (inputs,), takes)
+
+    penalty = jaxae.l1_penalty
+    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, of_setting)
+
+
+@makes_network
+def autoencoder(
+    inputs: int, code_dim: int, top_k: int | None, is_free: bool
+) -> jaxae.AutoencoderFunctions:
+    """Returns a network with one relu layer, as it is loaded from a checkpoint."""
+    model = jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.relu)
+    init, encode, _ = jaxae.as_functions(model)
+
+    def kept(params: Any, x_i: Array) -> Array:
+        code = encode(params, x_i)
+        return code if top_k is None else jaxae.keep_top_k(code, k=top_k)
+
+    decode = lambda params, code: add_filters(params, Setting(0.0, is_free=is_free), code)
+    return jaxae.AutoencoderFunctions(init, kept, decode)
+
+
+def add_filters(params: Any, setting: Setting, code: Array) -> Array:
+    """Returns the sum of the filters, of unit norm unless they are free, times the code."""
+    kernel = params["decoder_kernel_0"]
+    filters = jnp.where(setting.is_free, kernel, units.unit_rows(kernel))
+    return code @ filters + params["decoder_bias_0"]
+
+
+def sigmoid_family(plan: Plan) -> Family:
+    """Returns the lecture's network; a unit of it counts as active above one half."""
+    model = jaxae.DenseAutoencoder(
+        plan.raw[0].shape[1:],
+        KL_UNITS,
+        code_activation=nn.sigmoid,
+        output_activation=nn.sigmoid,
+    )
+    functions = jaxae.as_functions(model)
+    encode = lambda params, setting, x_i: functions.encode(params, x_i)
+    decode = lambda params, setting, code: functions.decode(params, code)
+    penalty = partial(jaxae.kl_sparsity_penalty, target=KL_TARGET)
+    return Family(model, encode, decode, penalty, 0.5, plan.raw, plan, lambda setting: model)
+
+
+def count(plan: Plan) -> int:
+    """Returns how many networks are trained."""
+    settings = len(plan.weights) + len(plan.free) + len(KL_FACTORS) + len(plan.top_k)
+    return plan.num_seeds * settings
+
+
+def train(
+    plan: Plan, run: Run
+) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, np.ndarray]]]:
+    """Returns the rows of every method, and codes and filters of the L1 networks."""
+    lecture = 2 * plan.raw[0].shape[1] * KL_PENALTY
+    at = lambda weight, **rest: Setting(np.float32(weight), **rest)
+    members = [Member("L1", weight, at(weight)) for weight in plan.weights]
+    members += [Member("free", w, at(w, is_free=np.bool_(True))) for w in plan.free]
+    members += [
+        Member(f"top {top}", None, at(0.0, keep=np.int32(number)))
+        for number, top in enumerate(plan.top_k, start=1)
+    ]
+    relu = relu_family(plan).train(members, run)
+    weights = [factor * lecture for factor in KL_FACTORS]
+    kl = sigmoid_family(plan).train([Member("KL", w, at(w)) for w in weights], run)
+    rows = lambda method: [t.row for m, t in zip(members, relu, strict=True) if m.method == method]
+    table = {"L1": rows("L1"), "L1, free filters": rows("free"), "KL": [t.row for t in kl]}
+    table |= {f"top {top}": rows(f"top {top}") for top in plan.top_k}
+    return table, [trained.kept for trained in relu[: len(plan.weights)]]
+
+
+def tops(methods: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Returns the row of each top-k network."""
+    return {name: rows[0] for name, rows in methods.items() if name.startswith("top")}

@@ -1,1 +1,0 @@
-"""What is measured of sparse codes, a file for each statement."""

@@ -41,7 +41,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.results import records
+from experiments.common.results import numbers
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
@@ -187,7 +187,7 @@ class Runner:
                 pictures = self._pictures(
                     trainer, params, *fitting.noisy_rows(*noisy, self.examples)
                 )
-        row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **over_seeds(scores)}
+        row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **scores_over_seeds(scores)}
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
         return row | {"pictures": pictures}
@@ -229,8 +229,8 @@ class Runner:
                 pieces = fitting.noisy_pieces(*noisy)
                 linear[dim].append(fitting.mean_scores(scores_of[dim], best, pieces))
         return {
-            "corrupted": over_seeds(untouched),
-            "linear": {dim: over_seeds(scores) for dim, scores in linear.items()},
+            "corrupted": scores_over_seeds(untouched),
+            "linear": {dim: scores_over_seeds(scores) for dim, scores in linear.items()},
         }
 
 
@@ -243,10 +243,10 @@ def _apply_linear(rank: int, best: jaxae.LinearDenoiser, x_i: Array) -> Array:
     return best(x_i, rank=rank)
 
 
-def over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
+def scores_over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
     """Returns mean and spread over the seeds of each test score."""
     return {
-        f"test_{name}": records.over_seeds([score[name] for score in scores], unit)
+        f"test_{name}": numbers.over_seeds([score[name] for score in scores], unit)
         for name, unit in fitting.UNITS.items()
     }
 
@@ -338,7 +338,7 @@ def stochastic_view(plan: Plan, x: Array) -> dict[str, Any]:
         init_key, noise_key = jax.random.split(seed_keys(plan, seed)[0])
         values.append(float(gap(init(init_key), noise_key)))
     unit = "relative distance of the two gradients"
-    return {"gradient_gap": records.over_seeds(values, unit)}
+    return {"gradient_gap": numbers.over_seeds(values, unit)}
 
 
 def claims(metrics: dict[str, Any]) -> list[Claim]:

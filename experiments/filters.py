@@ -41,7 +41,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
@@ -302,7 +302,7 @@ def main(config: Config) -> dict[str, Any]:
             found[setting]["probe_error"] = errors
         rows = []
         for setting, numbers in found.items():
-            over = {key: records.over_seeds(v, UNITS[key]) for key, v in numbers.items()}
+            over = {key: over_seeds(v, UNITS[key]) for key, v in numbers.items()}
             rows.append({**setting._asdict(), **over})
             rough, wide = (over[key]["mean"] for key in ("roughness", "extent"))
             named = f"{config.corruption} {setting.level:g}, beta {setting.beta:g}"

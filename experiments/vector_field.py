@@ -41,8 +41,8 @@ import jaxae
 from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.data.densities import Density
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
@@ -291,7 +291,7 @@ def run_density(
             worst = max(2 * HALF_WIDTH if d is None else d for d in distances)
             found.setdefault("distance_to_zeros", []).append(worst)
     result: dict[str, Any] = {
-        name: records.over_seeds(values, UNITS[name]) for name, values in found.items()
+        name: over_seeds(values, UNITS[name]) for name, values in found.items()
     }
     result["noise_stddev"] = NOISE[density.name]
     if density.spread > 0:

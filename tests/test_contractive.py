@@ -12,7 +12,7 @@ import pytest
 import jaxae
 from experiments import contractive
 from experiments.common.plots import style
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
 from experiments.contractive import (
     curves,
@@ -135,7 +135,7 @@ def test_a_run_leaves_every_file(tiny_run):
 
 
 def number(*values):
-    return records.over_seeds(values, "unit")
+    return over_seeds(values, "unit")
 
 
 def made_up(metrics, **changes):

@@ -91,6 +91,15 @@ def test_modules_import_in_one_direction(package):
     list(TopologicalSorter(graph).static_order())
 
 
+def test_no_experiment_imports_another():
+    """What two share is in ``experiments.common``; only the tables read from the experiments."""
+    for name in MODULES:
+        if name.startswith("experiments.") and unit_of(name) != "readme_tables":
+            allowed = {"common", unit_of(name)} if unit_of(name) != "common" else {"common"}
+            used = {other for other in modules_used(MODULES[name]) if "experiments." in other}
+            assert {unit_of(other) for other in used} <= allowed, name
+
+
 def test_private_modules_are_used_in_their_folder_only():
     pairs = [(path, name) for path in MODULES.values() for name in modules_used(path)]
     for path, name in pairs:

@@ -12,7 +12,7 @@ import pytest
 from experiments import overcomplete_copy as script
 from experiments.common import plots
 from experiments.common.data import datasets
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
 from experiments.overcomplete_copy import inputs, networks, regularised, undercomplete
 
@@ -133,7 +133,7 @@ def test_largest_angle_by_hand():
 
 
 def hand_made():
-    number = lambda *values: records.over_seeds(values, "")
+    number = lambda *values: over_seeds(values, "")
 
     def row(test, noise, left, passed):
         errors = dict.fromkeys(inputs.INPUTS, number(noise, noise))
@@ -170,7 +170,7 @@ def test_verdicts():
     metrics = hand_made()
     # An L1 penalty that lets most of the noise through a linear code corrects the slide.
     assert verdicts(metrics) == ["reproduced", "corrected", "reproduced", "reproduced"]
-    metrics["networks"]["linear"]["sparse"]["noise_passed"] = records.over_seeds([0.4, 0.4], "")
+    metrics["networks"]["linear"]["sparse"]["noise_passed"] = over_seeds([0.4, 0.4], "")
     assert verdicts(metrics) == ["reproduced"] * 4
     metrics["networks"]["linear"]["AE"]["relative_error"]["white noise"]["values"][1] = 0.02
     metrics["networks"]["relu"]["sparse"]["noise_passed"]["values"][0] = 1.1
@@ -181,7 +181,7 @@ def test_verdicts():
 
 def test_findings_judge_no_gap_and_say_what_l1_does_on_a_linear_code():
     metrics = hand_made()
-    metrics["closed_form_gap"]["CAE"] = records.over_seeds([0.5, 0.5], "")
+    metrics["closed_form_gap"]["CAE"] = over_seeds([0.5, 0.5], "")
     texts = [claim.finding + claim.alt for claim in script.claims(metrics)]
     assert not any("agree" in text for text in texts)
     assert "from its closed form is 0.0100 and 0.500." in texts[1]

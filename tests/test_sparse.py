@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import sparse as script
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
+from experiments.common.training.arrays import unit_rows
 from experiments.sparse import features, networks, shrinkage, units
 
 
@@ -19,12 +20,12 @@ def test_filters_have_unit_norm_unless_they_are_free():
     scaled = params | {"decoder_kernel_0": 7 * params["decoder_kernel_0"]}
     fixed, free = networks.Setting(0.0), networks.Setting(0.0, is_free=True)
     code = jnp.arange(5.0)
-    by_hand = code @ units.unit_rows(params["decoder_kernel_0"]) + 1
+    by_hand = code @ unit_rows(params["decoder_kernel_0"]) + 1
     np.testing.assert_allclose(networks.add_filters(params, fixed, code), by_hand, rtol=1e-6)
     np.testing.assert_allclose(networks.add_filters(scaled, fixed, code), by_hand, rtol=1e-5)
     by_hand = code @ scaled["decoder_kernel_0"] + 1
     np.testing.assert_allclose(networks.add_filters(scaled, free, code), by_hand, rtol=1e-6)
-    norms = jnp.linalg.norm(units.unit_rows(scaled["decoder_kernel_0"]), axis=1)
+    norms = jnp.linalg.norm(unit_rows(scaled["decoder_kernel_0"]), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
@@ -88,7 +89,7 @@ def row(weight, **changes):
         "nearest_cosine": 0.5,
         "correlation": 0.1,
     } | changes
-    numbers = {name: records.over_seeds([v, v], "") for name, v in values.items()}
+    numbers = {name: over_seeds([v, v], "") for name, v in values.items()}
     return {"weight": weight} | numbers
 
 
@@ -104,8 +105,8 @@ def hand_made():
             "KL": [row(0.01, mean_activation=0.3), row(0.1, mean_activation=0.11), row(1.0)],
             "top 4": [row(None)],
         },
-        "orthonormal": {"weight": 0.2, "code_error": records.over_seeds([0.01, 0.02], "")},
-        "chance_purity": records.over_seeds([0.27, 0.28], ""),
+        "orthonormal": {"weight": 0.2, "code_error": over_seeds([0.01, 0.02], "")},
+        "chance_purity": over_seeds([0.27, 0.28], ""),
     }
 
 

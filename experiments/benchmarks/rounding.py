@@ -31,7 +31,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks.task import NOISE
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line, experiment
 from experiments.common.training import fitting
 
@@ -136,8 +136,8 @@ def main(config: Config) -> dict[str, Any]:
         }
         ratio = np.asarray(errors["bfloat16"]) / np.asarray(errors["float32"])
         unit = fitting.UNITS["mse"]
-        rows = {name: records.over_seeds(values, unit) for name, values in errors.items()}
-        rows["ratio"] = records.over_seeds(ratio.tolist(), "bfloat16 over float32, same seed")
+        rows = {name: over_seeds(values, unit) for name, values in errors.items()}
+        rows["ratio"] = over_seeds(ratio.tolist(), "bfloat16 over float32, same seed")
         run.say(", ".join(f"{name} {row['mean']:.6f}" for name, row in rows.items()))
         return run.finish(sizes, test_mse=rows)
 

@@ -11,9 +11,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks, of_each_seed, over_seeds, seed_keys
+from experiments.contractive.networks import METHODS, Networks, seed_keys
 from experiments.contractive.probes import Probes
 
 UNITS = {
@@ -53,7 +54,7 @@ def measure(networks: Networks, probes: Probes, config: CommonConfig) -> dict[st
 
     def of_method(params: list[Any]) -> dict[str, Any]:
         rows = [one(p, seed_keys(config, seed)[1], probes) for seed, p in enumerate(params)]
-        return over_seeds(rows, UNITS)
+        return rows_over_seeds(rows, UNITS)
 
     return {method: of_method(trained.params) for method, trained in networks.methods.items()}
 
@@ -87,7 +88,7 @@ def similar_claim(found: Mapping[str, Any]) -> Claim:
     methods = found["methods"]
     ae, cae = methods["AE"], methods["CAE"]
     smaller = {
-        name: bool((of_each_seed([cae], name) < of_each_seed([ae], name)).all())
+        name: bool((values_over_seeds([cae], name) < values_over_seeds([ae], name)).all())
         for name in ("similar_code_ratio", "neighbour_code_ratio")
     }
     return Claim(
@@ -123,7 +124,7 @@ def similar_claim(found: Mapping[str, Any]) -> Claim:
 def local_claim(found: Mapping[str, Any]) -> Claim:
     """Holds if only the CAE's ratio rises with distance; corrected where it falls again."""
     ae, cae = found["methods"]["AE"], found["methods"]["CAE"]
-    holds = bool((of_each_seed([cae], "rise") > 1.02).all() and (ae["rise"]["mean"] < 1.02))
+    holds = bool((values_over_seeds([cae], "rise") > 1.02).all() and (ae["rise"]["mean"] < 1.02))
     curve = [number["mean"] for number in cae["contraction"]]
     peak = int(np.argmax(curve))
     falls = curve[-1] < curve[peak]

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results import records
+from experiments.common.results.numbers import rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.losses import contractive, denoising
 
 METHODS = ("AE", "DAE", "CAE")
 UNITS = {
@@ -60,18 +60,6 @@ def model(inputs: int, code_dim: int, *, tied: bool) -> jaxae.DenseAutoencoder:
     return jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.sigmoid, tied=tied)
 
 
-def contractive(key: Array, encode: Any, decode: Any, x: Array, weight: Array) -> Array:
-    """Returns the loss of the CAE."""
-    likelihood = jaxae.bernoulli_nll
-    return jaxae.contractive_loss(encode, decode, x, weight=weight, reconstruction=likelihood)
-
-
-def denoising(key: Array, encode: Any, decode: Any, x: Array, stddev: Array) -> Array:
-    """Returns the loss of the DAE; without noise it is that of the AE."""
-    corrupt, likelihood = partial(jaxae.gaussian_noise, stddev=stddev), jaxae.bernoulli_nll
-    return jaxae.denoising_loss(key, encode, decode, x, corrupt=corrupt, reconstruction=likelihood)
-
-
 def seed_keys(config: CommonConfig, seed: int) -> tuple[Array, Array]:
     """Returns the keys of training and of the contraction curve, the same for all networks."""
     train_key, curve_key = jax.random.split(
@@ -109,23 +97,6 @@ def make_scores(trainer: fitting.Trainer) -> Callable[[Any, Array], dict[str, Ar
         return means | {name: jnp.linalg.norm(kernel) for name, kernel in norms.items()}
 
     return scores
-
-
-def over_seeds(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
-    """Returns each quantity over the seeds; a list of numbers where it is a vector."""
-    result: dict[str, Any] = {}
-    for name in rows[0]:
-        values = np.asarray([row[name] for row in rows], np.float64)
-        one = partial(records.over_seeds, unit=units[name])
-        result[name] = (
-            one(values.tolist()) if values.ndim == 1 else [one(v) for v in values.T.tolist()]
-        )
-    return result
-
-
-def of_each_seed(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """Returns one quantity of some rows of numbers over the seeds, ``(rows, seeds)``."""
-    return np.array([row[name]["values"] for row in rows], np.float64)
 
 
 def report(run: Run, name: str, row: Mapping[str, Any]) -> None:
@@ -189,7 +160,7 @@ class Fitter:
     def _scored(self, kind: str, params: list[Any]) -> Trained:
         """Returns the scores over the seeds of one network."""
         rows = [self._scores[kind](of_seed, self._test) for of_seed in params]
-        return Trained(params, over_seeds(rows, UNITS))
+        return Trained(params, rows_over_seeds(rows, UNITS))
 
 
 def train(

@@ -7,8 +7,9 @@ import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import UNITS, Networks, of_each_seed, over_seeds
+from experiments.contractive.networks import UNITS, Networks
 
 SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)  # epsilon of encoder * epsilon
 LOOKS = {"tied": plots.METHODS["CAE"], "untied": plots.OTHERS[0]}
@@ -39,7 +40,7 @@ def measure(networks: Networks, train: np.ndarray, test: np.ndarray) -> list[dic
     """Returns the costs of the CAE's encoder * epsilon over the seeds, for every epsilon."""
     of_seeds = [rescaled(params, train, test) for params in networks.methods["CAE"].params]
     return [
-        {"scale": scale, **over_seeds(rows, UNITS)}
+        {"scale": scale, **rows_over_seeds(rows, UNITS)}
         for scale, rows in zip(SCALES, zip(*of_seeds, strict=True), strict=True)
     ]
 
@@ -97,7 +98,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     chosen = found["weights"].index(found["weight"])
     at, free = tied[chosen], untied[chosen]
     less = {
-        name: bool((of_each_seed([free], name) < of_each_seed([at], name)).all())
+        name: bool((values_over_seeds([free], name) < values_over_seeds([at], name)).all())
         for name in ("jacobian_norm", "test_nll")
     }
     first, last = found["rescaled"][0], found["rescaled"][-1]

@@ -10,8 +10,9 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks, of_each_seed, over_seeds
+from experiments.contractive.networks import METHODS, Networks
 
 LEADING = 10  # right singular vectors that are kept
 UNITS = {
@@ -74,7 +75,7 @@ def of_values(values: Array) -> dict[str, Array]:
 def measure(jacobians: Mapping[str, list[Decomposition]]) -> dict[str, Any]:
     """Returns the spectrum of each method."""
     return {
-        method: over_seeds([of_values(of_seed.values) for of_seed in of_seeds], UNITS)
+        method: rows_over_seeds([of_values(of_seed.values) for of_seed in of_seeds], UNITS)
         for method, of_seeds in jacobians.items()
     }
 
@@ -101,7 +102,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     """Holds if fewer than half of the CAE's singular values exceed 1, but some do."""
     methods = found["methods"]
     ae, cae = methods["AE"], methods["CAE"]
-    above, of_ae = (of_each_seed([row], "values_above_1") for row in (cae, ae))
+    above, of_ae = (values_over_seeds([row], "values_above_1") for row in (cae, ae))
     count = len(cae["singular_values"])
     holds = bool(((above > 0) & (above < count / 2) & (above < of_ae)).all())
     counts, most, norms = (

@@ -12,8 +12,9 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks, of_each_seed, over_seeds
+from experiments.contractive.networks import METHODS, Networks
 from experiments.contractive.probes import Probes, image_tangents
 from experiments.contractive.spectrum import LEADING, Decomposition, jacobian_svd
 
@@ -43,7 +44,7 @@ def shares(bases: Array, probes: Probes) -> dict[str, Array]:
 def measure(jacobians: Mapping[str, list[Decomposition]], probes: Probes) -> dict[str, Any]:
     """Returns the shares in the leading span of each method."""
     return {
-        method: over_seeds([shares(of_seed.vectors, probes) for of_seed in of_seeds], UNITS)
+        method: rows_over_seeds([shares(of_seed.vectors, probes) for of_seed in of_seeds], UNITS)
         for method, of_seeds in jacobians.items()
     }
 
@@ -52,7 +53,7 @@ def of_principal_components(train: np.ndarray, probes: Probes) -> dict[str, Any]
     """Returns the shares in the span of the leading principal components, the same everywhere."""
     basis = np.linalg.svd(train - train.mean(0), full_matrices=False)[2][:LEADING]
     bases = jnp.broadcast_to(jnp.asarray(basis), (len(probes.sample), *basis.shape))
-    return over_seeds([shares(bases, probes)], UNITS)
+    return rows_over_seeds([shares(bases, probes)], UNITS)
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     methods, linear = found["methods"], found["principal_components"]
     names = ("tangent_share", "neighbour_share")
     chance = found["leading"] / found["inputs"]
-    ae, cae = (np.stack([of_each_seed([methods[m]], n) for n in names]) for m in ("AE", "CAE"))
+    ae, cae = (np.stack([values_over_seeds([methods[m]], n) for n in names]) for m in ("AE", "CAE"))
     holds = bool(((cae > ae) & (cae > chance)).all())
     beyond = bool((cae.mean((1, 2)) > [linear[name]["mean"] for name in names]).all())
     parts = [", ".join(f"{m} {shown(methods[m][name])}" for m in METHODS) for name in names]

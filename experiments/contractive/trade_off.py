@@ -7,8 +7,9 @@ import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import Networks, of_each_seed
+from experiments.contractive.networks import Networks
 
 AE_LEVEL = plots.Look(plots.METHODS["AE"].color, "--")
 
@@ -68,7 +69,7 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
 def trade_claim(found: Mapping[str, Any]) -> Claim:
     """Holds if the Jacobian norm falls and the error rises with lambda, in every seed."""
     rows = [found["methods"]["AE"], *found["sweep"]["tied"]]
-    norms, errors = of_each_seed(rows, "jacobian_norm"), of_each_seed(rows, "test_nll")
+    norms, errors = values_over_seeds(rows, "jacobian_norm"), values_over_seeds(rows, "test_nll")
     holds = bool((np.diff(norms, axis=0) < 0).all() and (np.diff(errors, axis=0) > 0).all())
     last, ae, cae = rows[-1], rows[0], found["methods"]["CAE"]
     weight, at_weight = found["weight"], ""
@@ -106,7 +107,9 @@ def saturation_claim(found: Mapping[str, Any]) -> Claim:
     """Holds if the CAE saturates more than the AE; corrected where it is not monotone."""
     rows, ae = found["sweep"]["tied"], found["methods"]["AE"]
     cae = found["methods"]["CAE"]
-    holds = (of_each_seed([cae], "saturated_share") > of_each_seed([ae], "saturated_share")).all()
+    holds = (
+        values_over_seeds([cae], "saturated_share") > values_over_seeds([ae], "saturated_share")
+    ).all()
     most = max(rows, key=lambda row: row["saturated_share"]["mean"])
     turns = most is not rows[-1]
     entries = found["code_dim"] * found["inputs"]

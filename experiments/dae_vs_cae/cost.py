@@ -8,8 +8,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dae_vs_cae.networks import WEIGHT, Networks, corrupt
 
@@ -38,10 +38,10 @@ def measure(networks: Networks, x: Array, noise: float) -> dict[str, Any]:
 
     unit = "operations of a gradient over the plain autoencoder's, as counted by the compiler"
     return {
-        "AE": records.over_seeds([1.0], unit),
-        "DAE": records.over_seeds([of_dae / plain], unit),
-        "CAE": records.over_seeds([of_cae("jacfwd") / plain], unit),
-        "CAE, no Jacobian": records.over_seeds([of_cae("auto") / plain], unit),
+        "AE": over_seeds([1.0], unit),
+        "DAE": over_seeds([of_dae / plain], unit),
+        "CAE": over_seeds([of_cae("jacfwd") / plain], unit),
+        "CAE, no Jacobian": over_seeds([of_cae("auto") / plain], unit),
     }
 
 

@@ -10,8 +10,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dae_vs_cae.networks import Networks
 
@@ -86,7 +86,7 @@ def measure(networks: Networks, x: Array, noise: float, key: Array) -> dict[str,
                 means = mean_of(gradients, m)
                 found.setdefault(label, []).append(relative_variance(means))
     unit = "trace of the gradient's covariance over its squared mean"
-    return {name: records.over_seeds(values, unit) for name, values in found.items()}
+    return {name: over_seeds(values, unit) for name, values in found.items()}
 
 
 def draw(run: Run, found: dict[str, Any]) -> None:

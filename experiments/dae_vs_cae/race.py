@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 
 _CHUNK = 10  # steps between two looks at the clock
 
@@ -122,18 +122,18 @@ def summary(traces: Mapping[str, Sequence[Trace]], budget: int) -> dict[str, Any
             float(np.interp(e, trace.evaluations, trace.seconds)) for trace in found
         ]
         row: dict[str, Any] = {
-            "loss": [records.over_seeds(best_at(e), "lowest loss so far") for e in grid],
-            "seconds": [records.over_seeds(clock_at(e), "seconds") for e in grid],
+            "loss": [over_seeds(best_at(e), "lowest loss so far") for e in grid],
+            "seconds": [over_seeds(clock_at(e), "seconds") for e in grid],
         }
         reached = [trace.when(value) for trace, value in zip(found, best, strict=True)]
         inside = [when for when in reached if when is not None and when[0] <= budget]
         row["reached_by"] = len(inside)
         if len(inside) == len(found):
             unit = "gradient evaluations until Adam's best loss"
-            row["evaluations_to_adam"] = records.over_seeds([when[0] for when in inside], unit)
+            row["evaluations_to_adam"] = over_seeds([when[0] for when in inside], unit)
             pairs = zip(adam, best, inside, strict=True)
             ratios = [(a.when(value) or (0, 0))[1] / when[1] for a, value, when in pairs]
             unit = "Adam's time to its best loss over the time to the same loss"
-            row["speedup"] = records.over_seeds(ratios, unit)
+            row["speedup"] = over_seeds(ratios, unit)
         result[name] = row
     return result

@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dae_vs_cae.networks import Networks
 from experiments.dae_vs_cae.optimisers import LOOKS
@@ -71,7 +71,7 @@ def measure(
             rows.append(np.interp(grid, count, judged))
             run.log(name, optimiser=name, seed=number, loss=float(judged[-1]))
         unit = "expected denoising loss, summed over pixels"
-        result[name] = [records.over_seeds(c, unit) for c in np.stack(rows).T.tolist()]
+        result[name] = [over_seeds(c, unit) for c in np.stack(rows).T.tolist()]
     return result
 
 

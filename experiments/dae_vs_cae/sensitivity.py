@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
 from experiments.dae_vs_cae.networks import WEIGHTS, Networks
@@ -47,12 +47,12 @@ def measure(networks: Networks, x: Array) -> dict[str, Any]:
     for name, of_seeds in measured.items():
         result[name] = {
             part: [
-                records.over_seeds([float(m[part][i]) for m in of_seeds], "output per input unit")
+                over_seeds([float(m[part][i]) for m in of_seeds], "output per input unit")
                 for i in range(len(RADII))
             ]
             for part in ("encoder", "reconstruction")
         }
-        result[name]["clean_mse"] = records.over_seeds(
+        result[name]["clean_mse"] = over_seeds(
             [float(m["clean_mse"]) for m in of_seeds], fitting.UNITS["mse"]
         )
     return result | {"at_equal_clean_error": at_equal_error(measured)}
@@ -79,7 +79,7 @@ def at_equal_error(measured: dict[str, list[Any]]) -> dict[str, Any]:
             interpolated = np.interp(np.log(error), np.log(errors[pair]), of_cae)
             values.append(float(np.exp(interpolated)) / float(dae[part][0]))
     unit = "CAE's sensitivity over DAE's, distance 0.01, at the DAE's clean error"
-    return {part: records.over_seeds(values, unit) for part, values in ratios.items()}
+    return {part: over_seeds(values, unit) for part, values in ratios.items()}
 
 
 def draw(run: Run, found: dict[str, Any]) -> None:

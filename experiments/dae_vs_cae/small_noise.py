@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dae_vs_cae.networks import Networks
 
@@ -125,10 +125,10 @@ def measure(networks: Networks, x: Array, key: Array) -> dict[str, Any]:
     result: dict[str, Any] = {"stddevs": list(STDDEVS)}
     for name, gaps_of in remainders.items():
         columns = np.stack(gaps_of).T
-        result[f"gap_{name}_laplacian"] = [records.over_seeds(c, summed) for c in columns]
+        result[f"gap_{name}_laplacian"] = [over_seeds(c, summed) for c in columns]
         unit = f"slope of the gap, log-log, below s = {STDDEVS[FITTED][-1]:.2g}"
-        result[f"slope_{name}_laplacian"] = records.over_seeds(slopes[name], unit)
-    result["laplacian_share"] = records.over_seeds(shares, "size of the term over ||J_r||^2")
+        result[f"slope_{name}_laplacian"] = over_seeds(slopes[name], unit)
+    result["laplacian_share"] = over_seeds(shares, "size of the term over ||J_r||^2")
     return result
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from experiments.sparse.units import unit_rows
+from experiments.common.training.arrays import unit_rows
 
 
 class Sums(NamedTuple):

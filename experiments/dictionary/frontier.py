@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
+from experiments.common.training.arrays import unit_rows
 from experiments.dictionary.networks import KINDS, Family, Schedule
-from experiments.sparse.units import unit_rows
 
 FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
 TOP_K = (4, 8, 16, 32)
@@ -75,8 +75,7 @@ def measure(key: Array, data: Patches, schedule: Schedule, num_seeds: int, run: 
         for at, (label, _) in enumerate(settings):
             own = scores[at * num_seeds : (at + 1) * num_seeds]
             numbers = {
-                key: records.over_seeds([one[key] for one in own], unit)
-                for key, unit in UNITS.items()
+                key: over_seeds([one[key] for one in own], unit) for key, unit in UNITS.items()
             }
             rows.append({"method": name, "setting": label, **numbers})
         shown = trained[len(settings) // 2 * num_seeds]

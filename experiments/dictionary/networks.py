@@ -22,7 +22,7 @@ from experiments.common.results.trained import Network, makes_network
 from experiments.common.run import interrupts
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.sparse.units import unit_rows
+from experiments.common.training.arrays import unit_rows
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches

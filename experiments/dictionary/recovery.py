@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dictionary import examples
 from experiments.dictionary.networks import KINDS, Family, Schedule
@@ -48,7 +48,7 @@ def measure(
                 named = f"{name}_atoms-{active}_seed-{seed}"
                 found.append(_trained(family, keys[1], data, position, named, run))
             numbers = {
-                quantity: records.over_seeds([one[quantity] for one in found], unit)
+                quantity: over_seeds([one[quantity] for one in found], unit)
                 for quantity, unit in UNITS.items()
             }
             rows.append({"method": name, "active_atoms": active, **numbers})

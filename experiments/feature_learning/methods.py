@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.contractive.networks import contractive, denoising
+from experiments.common.training.losses import contractive, denoising
 
 
 class Published(NamedTuple):

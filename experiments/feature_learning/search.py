@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import classifiers, fitting
 from experiments.common.training.classifiers import Classifier, Layers, Outcome, Split
@@ -119,7 +119,7 @@ class Workshop:
             found |= self.of_the_code(encoders)
         if self.method.is_stacked:
             found |= self.stacked(jobs, encoders, choice.rate)
-        numbers = {name: records.over_seeds(v, UNITS[name]) for name, v in found.items()}
+        numbers = {name: over_seeds(v, UNITS[name]) for name, v in found.items()}
         self._say(choice, numbers)
         return {
             "strength": choice.strength,
@@ -149,7 +149,7 @@ class Workshop:
             for i, strength in enumerate(strengths):
                 part = slice(i * len(seeds), (i + 1) * len(seeds))
                 errors = [outcome.validation_error for outcome in outcomes[part]]
-                error = records.over_seeds(errors, UNITS["validation_error"])
+                error = over_seeds(errors, UNITS["validation_error"])
                 tried.append({"strength": strength, "rate": rate, "validation_error": error})
                 found.append((encoders[part], outcomes[part]))
         best = min(range(len(tried)), key=lambda i: tried[i]["validation_error"]["mean"])

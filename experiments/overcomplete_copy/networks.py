@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
@@ -269,10 +269,7 @@ def _log_epoch(run: Run, jobs: Sequence[Job], number: int, epoch: int, loss: flo
 def over_inputs(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the relative error on each kind of input over the seeds."""
     unit = "squared error over squared distance from the training mean"
-    return {
-        name: records.over_seeds([float(errors[name]) for errors in per_seed], unit)
-        for name in INPUTS
-    }
+    return {name: over_seeds([float(errors[name]) for errors in per_seed], unit) for name in INPUTS}
 
 
 def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
@@ -282,7 +279,7 @@ def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
         "noise_passed": "squared change of the output over squared noise, test images",
     }
     return {
-        name: records.over_seeds([float(ratios[name]) for ratios in per_seed], unit)
+        name: over_seeds([float(ratios[name]) for ratios in per_seed], unit)
         for name, unit in units.items()
     }
 
@@ -294,7 +291,7 @@ def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
         "active_share": "share of the code's units that are not 0, test images",
     }
     numbers = {
-        name: records.over_seeds([float(measured[name]) for measured in per_seed], unit)
+        name: over_seeds([float(measured[name]) for measured in per_seed], unit)
         for name, unit in units.items()
     }
     along = np.array([np.asarray(measured["gains"], np.float64) for measured in per_seed])
@@ -302,7 +299,7 @@ def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
         "relative_error": over_inputs([measured["relative_error"] for measured in per_seed]),
         **over_noise(per_seed),
         **numbers,
-        "gains": [records.over_seeds(values.tolist(), "u^T J_r u") for values in along.T],
+        "gains": [over_seeds(values.tolist(), "u^T J_r u") for values in along.T],
     }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.overcomplete_copy.inputs import Images, Probes
 from experiments.overcomplete_copy.networks import Strengths, by_name, noise_ratios, over_noise
@@ -43,7 +43,7 @@ def measure(
     for method, gain in exact.items():
         measured = np.array([g["values"] for g in linear[method]["gains"][: images.in_span]])
         worst = np.abs(measured - gain[: images.in_span, None]).max(0)
-        gaps[method] = records.over_seeds(worst.tolist(), "largest distance of a gain")
+        gaps[method] = over_seeds(worst.tolist(), "largest distance of a gain")
     best_passes = [ratios(images.test, of_seed.noise) for of_seed in probes]
     return {"best_linear": over_noise(best_passes), "closed_form_gap": gaps}
 

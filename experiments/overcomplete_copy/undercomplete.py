@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.overcomplete_copy.inputs import Images
 
@@ -40,10 +40,10 @@ def measure(images: Images, keys: Sequence[Array]) -> dict[str, Any]:
         "code_dim": k,
         "eigengap": float(variances[k - 1] / variances[k]),
         "optimal_loss": optimum,
-        "largest_angle": records.over_seeds(angles, "degrees"),
-        "excess_loss": records.over_seeds([trace[-1] for trace in excess], unit),
+        "largest_angle": over_seeds(angles, "degrees"),
+        "excess_loss": over_seeds([trace[-1] for trace in excess], unit),
         "steps": steps,
-        "excess_at": [records.over_seeds([trace[n] for trace in excess], unit) for n in steps],
+        "excess_at": [over_seeds([trace[n] for trace in excess], unit) for n in steps],
     }
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.contractive import networks
+from experiments.common.training.losses import contractive
 from experiments.sampling.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
 
 LEVELS = Levels(low=0.3, high=3.0)
@@ -68,7 +68,7 @@ def corrupt(key: Array, x_i: Array) -> Array:
 
 def contracted(key: Array, encode: Any, decode: Any, x: Array) -> Array:
     """Returns the loss of the CAE."""
-    return networks.contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
+    return contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
 
 
 def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
@@ -86,7 +86,9 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
 
     def shallow(loss: Any) -> fitting.Trainer:
         return fitting.Trainer(
-            networks.model(inputs, sizes.code_dim, tied=True),
+            jaxae.DenseAutoencoder(
+                (inputs,), sizes.code_dim, code_activation=jax.nn.sigmoid, tied=True
+            ),
             loss,
             learning_rate=sizes.learning_rate,
             batch_size=sizes.batch_size,

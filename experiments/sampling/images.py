@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from experiments.common.results.numbers import rows_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training.classifiers import Split
-from experiments.contractive.networks import over_seeds
 from experiments.sampling import chains, classifier_scores, gallery
 from experiments.sampling.chains import LEVELS, Samplers, Sizes
 
@@ -38,10 +38,9 @@ def measure(
             f"images, seed {seed}: annealed samples have {last['classes']:.1f} classes, "
             f"seen with {last['confidence']:.1f} % confidence"
         )
-    of_test = over_seeds([viewer.view(split.test.x[: sizes.pictures])], classifier_scores.UNITS)
-    numbers = {
-        name: over_seeds([row[name] for row in rows], classifier_scores.UNITS) for name in rows[0]
-    }
+    units = classifier_scores.UNITS
+    of_test = rows_over_seeds([viewer.view(split.test.x[: sizes.pictures])], units)
+    numbers = {name: rows_over_seeds([row[name] for row in rows], units) for name in rows[0]}
     gallery.draw_shares(run, {"test images": of_test} | numbers)
     return {"classifier_test_error": viewer.test_error, "test images": of_test, **numbers}
 

@@ -17,7 +17,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.data import densities
-from experiments.common.results import records
+from experiments.common.results import numbers
 from experiments.common.run.experiment import Run
 from experiments.sampling.conditional import POINTS, Denoiser, Levels, Scaled, anneal
 from experiments.sampling.distances import sliced_wasserstein
@@ -112,7 +112,7 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
         run.say(f"mixture, seed {seed}: {best:.2f} times the distance of two true samples")
         if seed == 0:
             draw_samples(run, chain_key, learned, sizes)
-    return over_seeds(found)
+    return nested_over_seeds(found)
 
 
 def of_functions(
@@ -163,13 +163,13 @@ def chain(reconstruct: Any, score: Any, level: Array) -> Step:
     return jaxae.denoising_transition(lambda x_i: x_i, decode, corrupt=corrupt, sample=draw)
 
 
-def over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
+def nested_over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the numbers over the seeds, from those of each."""
 
     def together(values: list[Any]) -> Any:
         if isinstance(values[0], dict):
             return {name: together([value[name] for value in values]) for name in values[0]}
-        return records.over_seeds(values, RATIO)
+        return numbers.over_seeds(values, RATIO)
 
     return together(found)
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.sparse import units
 from experiments.sparse.networks import Plan
@@ -22,7 +22,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         return {}
     keys = [jax.random.fold_in(plan.key(seed), 2) for seed in range(plan.num_seeds)]
     chance = [units.chance_purity(plan.labels, key) for key in keys]
-    return {"chance_purity": records.over_seeds(chance, units.UNITS["purity"])}
+    return {"chance_purity": over_seeds(chance, units.UNITS["purity"])}
 
 
 def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:

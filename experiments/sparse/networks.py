@@ -12,11 +12,12 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results import records
+from experiments.common.results.numbers import over_seeds
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.run import interrupts
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import unit_rows
 from experiments.sparse import units
 
 KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
@@ -160,7 +161,7 @@ class Family:
             numbers = {key: float(value) for key, value in measured.items()}
             found.append(numbers | units.compare(**kept[-1], labels=self._plan.labels))
         row = {
-            key: records.over_seeds([one[key] for one in found], units.UNITS[key])
+            key: over_seeds([one[key] for one in found], units.UNITS[key])
             for key in units.UNITS
             if key in found[0]
         }
@@ -218,7 +219,7 @@ def autoencoder(
 def add_filters(params: Any, setting: Setting, code: Array) -> Array:
     """Returns the sum of the filters, of unit norm unless they are free, times the code."""
     kernel = params["decoder_kernel_0"]
-    filters = jnp.where(setting.is_free, kernel, units.unit_rows(kernel))
+    filters = jnp.where(setting.is_free, kernel, unit_rows(kernel))
     return code @ filters + params["decoder_bias_0"]
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results import records
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.sparse.networks import Plan, tops
 from experiments.sparse.path import LABEL
@@ -66,7 +66,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     _, t, code = solved[-1]
     return {
         "weight": weight,
-        "code_error": records.over_seeds(errors, "distance to the optimal codes over their norm"),
+        "code_error": over_seeds(errors, "distance to the optimal codes over their norm"),
         **binned(np.ravel(t), np.ravel(code), weight),
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.training.arrays import unit_rows
 
 TOP = 10  # inputs that activate a unit most
 
@@ -24,12 +25,6 @@ UNITS = {
     "nearest_cosine": "absolute cosine of a filter with the most similar other one, mean",
     "correlation": "absolute correlation of the activations of two units, mean over pairs",
 }
-
-
-def unit_rows(kernel: Array) -> Array:
-    """Returns the rows of a kernel ``(k, d)``, each divided by its norm."""
-    norms = jnp.linalg.norm(kernel, axis=1, keepdims=True)
-    return kernel / jnp.maximum(norms, 1e-12)
 
 
 def measure(

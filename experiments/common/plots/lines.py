@@ -24,7 +24,7 @@ class Line(NamedTuple):
 def line(
     label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Mapping[str, Any]], look: Look
 ) -> Line:
-    """Returns the line of some numbers over seeds, as ``records.over_seeds`` makes them."""
+    """Returns the line of some numbers over seeds, as ``numbers.over_seeds`` makes them."""
     means = [np.nan if n["mean"] is None else n["mean"] for n in numbers]
     return Line(label, x, means, [n["std"] for n in numbers], look)
 

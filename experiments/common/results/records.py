@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
@@ -234,17 +233,6 @@ def numbers() -> dict[str, Any]:
         "random_generator": str(config.jax_default_prng_impl),
         "threefry_partitionable": bool(config.jax_threefry_partitionable),
         "float64": bool(config.jax_enable_x64),
-    }
-
-
-def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
-    """Returns mean and sample standard deviation of one number over the seeds."""
-    array = np.asarray(values, np.float64)
-    return {
-        "mean": float(array.mean()),
-        "std": float(array.std(ddof=1)) if len(array) > 1 and np.isfinite(array).all() else None,
-        "values": array.tolist(),
-        "unit": unit,
     }
 
 

@@ -27,7 +27,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import checkpoints, records, trained
 from experiments.common.run import command_line, interrupts
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
 EVERY = ["--epochs", "4", "--checkpoint-every", "1"]
 MODEL = "dim-5_noise-0.4_seed-0"

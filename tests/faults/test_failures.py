@@ -29,7 +29,7 @@ from experiments.common.results import checkpoints, records
 from experiments.common.run import command_line, standard_output
 from experiments.common.run.experiment import Run, load
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
 MODEL = "dim-5_noise-0.4_seed-0"
 

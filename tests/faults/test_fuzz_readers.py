@@ -34,7 +34,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import checkpoints, trained
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 GIB = 2**30
 fuzz = settings(
     max_examples=EXAMPLES,

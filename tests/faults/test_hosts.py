@@ -23,7 +23,7 @@ from experiments import denoising
 from experiments.common.results import checkpoints
 from experiments.common.run import command_line
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 MANY = int(os.environ.get("JAXAE_KILLS", "2")) > 2
 MOST_SECONDS = 120
 METHODS = ("threads", "vmap") if MANY else ("vmap",)

@@ -25,7 +25,7 @@ import pytest
 
 from experiments.common.results import checkpoints
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("JAXAE_KILLS", "2"))
 DEVICES = (1, 4) if KILLS > 2 else (1,)
 OPTIONS = [

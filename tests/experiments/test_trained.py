@@ -393,8 +393,8 @@ def test_a_file_names_no_function_but_those_that_make_networks(make):
 
 def test_every_network_but_a_classifier_says_what_it_can_be_built_from():
     without = []
-    folder = Path(trained.__file__).parents[1]
-    for path in sorted([*folder.glob("*.py"), *folder.glob("*/*.py")]):
+    folder = Path(trained.__file__).parents[2]
+    for path in sorted(folder.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(source)) if ".checkpoints(" in source else ():
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)

@@ -214,8 +214,8 @@ entry("make_train_step", partial(jaxae.make_train_step(LOSS, OPTIMIZER), STATE, 
 
 # They take data too, and what they make of each mistake is tested with them.
 ELSEWHERE = {
-    "Streamed": "tests/test_streams.py",
-    "StreamedBatches": "tests/test_streams.py",
+    "Streamed": "tests/jaxae/test_streams.py",
+    "StreamedBatches": "tests/jaxae/test_streams.py",
     "Run": "fit, fit_many",
     "make_run": "fit, fit_many",
 }

@@ -22,7 +22,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import atomic
 from experiments.common.run import memory
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(8)
 IMAGES = RNG.integers(0, 256, (57, 5, 4)).astype(np.uint8)
 

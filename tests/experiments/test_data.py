@@ -32,7 +32,7 @@ from experiments.common.data.sources.names import Name
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
 
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_mnist = pytest.mark.skipif(
     not (SHARED / "idx").is_dir() or not (SHARED / "tfds").is_dir(),
     reason="the real MNIST is not beside the repository (../shared/data)",

@@ -18,7 +18,7 @@ import pytest
 
 import jaxae
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import functools, json

@@ -15,7 +15,7 @@ import pytest
 
 import jaxae
 
-PAGE = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"<!-- recipe: (\w+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
 KEY = jax.random.key(3)
 X = jax.random.normal(jax.random.key(4), (7, 6))

@@ -352,7 +352,7 @@ def test_batches_of_several_arrays_that_are_not_what_was_said(fault):
 
 
 def test_the_page_about_data_runs():
-    page = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     names = {}
     for code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(compile(code, "data.md", "exec"), names)

@@ -24,7 +24,7 @@ from experiments.common.results import claims
 from experiments.common.run import command_line
 from experiments.lecture import page
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import locks
 from experiments.common.run import arguments, command_line, compilation, memory, processes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CACHES = ("JAXAE_CACHE_DIR", "XDG_CACHE_HOME")
 
 

@@ -14,7 +14,7 @@ import jaxae
 from experiments import export, readme_tables
 from experiments.common.run import command_line
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from experiments.common.results import locks, records
 from experiments.common.results.records import RunRecord
 from experiments.common.run import interrupts
 
-RESULTS = Path(__file__).parent.parent / "experiments" / "results"
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
 
 def write(folder, **files):

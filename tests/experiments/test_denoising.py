@@ -27,7 +27,7 @@ from experiments.common.results import records
 from experiments.common.run import command_line
 from experiments.common.training import fitting
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
 
 

@@ -1,27 +1,30 @@
 """Strict settings for every test: no silent promotion, no broadcasting of ranks, no warnings."""
 
+import atexit
 import gc
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 # Tests compile much and run little; so do the processes that they start.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+# All processes of a test run take compiled programs from each other, and from no earlier run.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _PROGRAMS = tempfile.mkdtemp(prefix="jaxae-programs-")
+    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import config as jaxtyping_config
 
 from experiments.common import plots
-from experiments.common.run import compilation
-
-_CACHE_OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 def _is_accepted(xla_flag: str) -> bool:
@@ -47,18 +50,6 @@ gc.set_threshold(300_000, 20, 50)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
-@pytest.fixture(scope="module")
-def kept_programs(tmp_path_factory):
-    """Runs of one module take compiled programs from each other, which halves their time."""
-    before = {name: jax.config.values[name] for name in _CACHE_OPTIONS}
-    compilation.use_cache(tmp_path_factory.mktemp("programs"))
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

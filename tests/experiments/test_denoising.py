@@ -44,7 +44,7 @@ def only_digits_run_draws_as_users_see_it(coarse_figures):
 
 
 @pytest.fixture(scope="module")
-def digits_run(kept_programs, tmp_path_factory):
+def digits_run(tmp_path_factory):
     """One small run on digits; yields (folder, what main returned)."""
     out = tmp_path_factory.mktemp("run") / "new" / "folder"
     with as_on_the_command_line():
@@ -287,7 +287,7 @@ def test_a_compilation_cache_is_filled_and_used(tmp_path):
     """Only what is compiled anew is written; the folder is the user's alone."""
     code = (
         "import sys, pathlib, jax, jax.numpy as jnp;"
-        "from experiments.common import compilation;"
+        "from experiments.common.run import compilation;"
         "compilation.use_cache(pathlib.Path(sys.argv[1]));"
         "print(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 3))).sum())"
     )

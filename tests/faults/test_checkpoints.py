@@ -49,7 +49,7 @@ def no_signal_is_ignored():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figures(kept_programs):
+def no_figures():
     """What is drawn after the training is not the matter here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoising, "draw", lambda *_: None)

@@ -42,7 +42,7 @@ def draw_two(run, plan, table):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_figures(kept_programs):
+def two_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plots.style.STYLE, "savefig.dpi", 30)
         patch.setattr(denoising, "draw", draw_two)

@@ -513,15 +513,15 @@ BOMBS = {
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from experiments.common import data
+from experiments.common.data import datasets
 from experiments.common.data.sources import idx, image_folder, tfrecord
 from experiments.common.errors import InputError
 
 readers = {
     ".idx": lambda path: idx.read(path, ndim=3),
-    ".csv": lambda path: data.load(str(path)),
-    ".npy": lambda path: data.load(str(path)),
-    ".npz": lambda path: data.load(str(path)),
+    ".csv": lambda path: datasets.load(str(path)),
+    ".npy": lambda path: datasets.load(str(path)),
+    ".npz": lambda path: datasets.load(str(path)),
     ".png": image_folder._read_image,
     ".tfrecord": lambda path: list(tfrecord.read_tfrecord(path)),
 }

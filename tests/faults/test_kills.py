@@ -46,7 +46,7 @@ MOST_SECONDS = 120
 PROGRAM = """
 import sys
 from experiments import denoising
-from experiments.common import command_line
+from experiments.common.run import command_line
 denoising.draw = lambda *_: None
 sys.exit(command_line.run(denoising.main, denoising.Config))
 """

@@ -1,6 +1,6 @@
 """Trained autoencoders for use: loaded from a checkpoint or an export, and exported.
 
-    from experiments.common import trained
+    from experiments.common.results import trained
     autoencoder = trained.load("results/denoising/mnist/checkpoints/dim-64_noise-0.55_seed-0")
     code = autoencoder.encode(x_i)  # one example; jax.vmap for more
 

@@ -51,10 +51,10 @@ def loading_command(name: Name, data_dir: Path | None) -> str:
 
     The folder need not be there: it is for another machine.
     """
-    start = "from experiments.common import data; "
+    start = "from experiments.common.data import datasets; "
     if data_dir is None:
-        return shlex.join(["python", "-c", f"{start}data.load({_quoted(name)})"])
-    code = f"from pathlib import Path; {start}data.load({_quoted(name)}, Path({_quoted(data_dir)}))"
+        return shlex.join(["python", "-c", f"{start}datasets.load({_quoted(name)})"])
+    code = f"from pathlib import Path; {start}datasets.load({_quoted(name)}, Path({_quoted(data_dir)}))"
     make = shlex.join(["mkdir", "-p", "--", str(data_dir)])
     return f"{make} && {shlex.join(['python', '-c', code])}"
 

@@ -1,10 +1,10 @@
 """Regularised autoencoders in JAX: sparse, denoising and contractive, exact and fast."""
 
 from jaxae._version import __version__ as __version__
-from jaxae.contraction.penalties import ContractionPlan as ContractionPlan
+from jaxae.contraction.explain import ContractionPlan as ContractionPlan
+from jaxae.contraction.explain import explain_contraction as explain_contraction
 from jaxae.contraction.penalties import code_and_contractive_penalty as code_and_contractive_penalty
 from jaxae.contraction.penalties import contractive_penalty as contractive_penalty
-from jaxae.contraction.penalties import explain_contraction as explain_contraction
 from jaxae.contraction.penalties import (
     higher_order_contractive_penalty as higher_order_contractive_penalty,
 )
@@ -56,17 +56,18 @@ from jaxae.random import shuffled_order as shuffled_order
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
-from jaxae.score import denoising_transition as denoising_transition
-from jaxae.score import langevin_transition as langevin_transition
-from jaxae.score import markov_chain as markov_chain
+from jaxae.sampling import denoising_transition as denoising_transition
+from jaxae.sampling import langevin_transition as langevin_transition
+from jaxae.sampling import markov_chain as markov_chain
+from jaxae.sampling import tangent_transition as tangent_transition
 from jaxae.score import reconstruction_field as reconstruction_field
 from jaxae.score import score_estimate as score_estimate
-from jaxae.score import tangent_transition as tangent_transition
 from jaxae.sparsity import dead_unit_loss as dead_unit_loss
 from jaxae.sparsity import decoder_weighted_l1_penalty as decoder_weighted_l1_penalty
 from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
+from jaxae.training.epoch import make_epoch as make_epoch
 from jaxae.training.evaluation import evaluate as evaluate
 from jaxae.training.programs import Run as Run
 from jaxae.training.runs import fit as fit
@@ -81,7 +82,6 @@ from jaxae.training.snapshots import StoppedError as StoppedError
 from jaxae.training.steps import NonFiniteLossError as NonFiniteLossError
 from jaxae.training.steps import TrainState as TrainState
 from jaxae.training.steps import create_train_state as create_train_state
-from jaxae.training.steps import make_epoch as make_epoch
 from jaxae.training.steps import make_train_step as make_train_step
 from jaxae.training.streams import Streamed as Streamed
 from jaxae.training.streams import StreamedBatches as StreamedBatches

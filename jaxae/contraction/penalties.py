@@ -8,24 +8,16 @@ end-to-end Jacobian, not averaged, not weighted.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, placed_as, varying_as
-from jaxae._derivatives import check_method, choose_method, failure, times_jacobian
-from jaxae.contraction._orders import (
-    Full,
-    Plan,
-    codes_and_norms,
-    difference_norms,
-    full_jacobians,
-    plan_for,
-)
-from jaxae.contraction._structure import NotAChain, read
+from jaxae._batching import one_example, placed_as
+from jaxae._derivatives import check_method
+from jaxae.contraction._choice import Way, checked_inputs, choose
+from jaxae.contraction._full import FullJacobian, probed_norm
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
 METHODS = ("auto", "jacfwd", "jacrev", "hutchinson")
@@ -147,29 +139,27 @@ def code_and_contractive_penalty(
     References:
       Rifai et al. 2011, eq. 1, "Contractive Auto-Encoders", ICML. Deviation: any encoder.
     """
-    x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
+    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
     _checks.choice("method", method, METHODS)
     _checks.choice("probes", probes, PROBES)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
     flat = x.reshape(math.prod(batch), *example.shape)
-    if method == "auto":
-        plan = _plan(encode, example, code, len(flat), chunk_size)
-        if isinstance(plan, Plan):
-            codes, penalties = codes_and_norms(plan, flat)
-        else:
-            method, chunk_size = plan[0].method, plan[0].chunk_size
     if method == "hutchinson":
         if key is None:
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
         keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
         keys = placed_as(keys, flat, 1)
-        estimate = partial(_probed, encode, probes, num_samples, chunk_size or num_samples)
+        estimate = partial(probed_norm, encode, probes, num_samples, chunk_size or num_samples)
         codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
-    elif method != "auto":
-        check_method(method, encode, example)
-        exact = partial(_by_columns if method == "jacfwd" else _by_rows, encode, chunk_size)
-        codes, penalties = jax.vmap(exact)(flat)
+    else:
+        way: Way
+        if method == "auto":
+            way, _ = choose(encode, example, code, len(flat), chunk_size)
+        else:
+            check_method(method, encode, example)
+            way = FullJacobian(encode, method, chunk_size)
+        codes, penalties = way.codes_and_norms(flat)
     return codes.reshape(*batch, *code.shape), penalties.reshape(batch).astype(x.dtype)
 
 
@@ -266,239 +256,15 @@ def higher_order_contractive_penalty(
       Deviation: none.
     """
     _checks.prng_key("key", key)
-    x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
+    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
     stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
     flat = x.reshape(math.prod(batch), *example.shape)
-    plan = _plan(encode, example, code, len(flat), chunk_size)
+    way, _ = choose(encode, example, code, len(flat), chunk_size)
 
     def one_draw(sample_key: PRNGKeyArray) -> Array:
-        noise = corrupt_batch(sample_key, partial(gaussian_noise, stddev=stddev), flat)
-        if isinstance(plan, Plan):
-            return difference_norms(plan, flat, noise)
-        change = _change_of_columns if plan[0].method == "jacfwd" else _change_of_rows
-        return jax.vmap(partial(change, encode, plan[0].chunk_size))(flat, noise)
+        noisy = corrupt_batch(sample_key, partial(gaussian_noise, stddev=stddev), flat)
+        return way.difference_norms(flat, noisy)
 
     draws = jax.lax.map(jax.checkpoint(one_draw), jax.random.split(key, num_samples))
     return jnp.mean(draws, axis=0).reshape(batch).astype(x.dtype)
-
-
-class ContractionPlan(NamedTuple):
-    """What :func:`explain_contraction` found; ``str`` of it is a table."""
-
-    method: str
-    """``"structure"``, ``"jacfwd"`` or ``"jacrev"``."""
-    formula: str
-    """How the squared norm is computed, with factors D_l W_l numbered from the input."""
-    reason: str
-    """Why the structure could not be used, or nothing."""
-    flops: float
-    """Floating point operations of the value for the whole batch, as counted from shapes."""
-    bytes: int
-    """Of per-example matrices held at a time."""
-    rejected: tuple[tuple[str, float, int], ...]
-    """Formula, flops and bytes of what was dearer, the cheapest first."""
-
-    def __str__(self) -> str:
-        rows = [(self.formula, self.flops, self.bytes), *self.rejected]
-        lines = [f"{'':8}  {'MFLOP':>10}  {'MiB':>8}"]
-        for i, (formula, flops, size) in enumerate(rows):
-            label = "rejected" if i else "chosen"
-            lines.append(f"{label:8}  {flops / 1e6:10.4g}  {size / 2**20:8.3g}  {formula}")
-        return "\n".join([*lines, *([f"because {self.reason}"] if self.reason else [])])
-
-
-def explain_contraction(
-    encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
-    *,
-    chunk_size: int | None = None,
-    example_ndim: int = 1,
-) -> ContractionPlan:
-    """Returns how ``contractive_penalty(encode, x)`` computes its value, and what it rejected.
-
-    The encoder is traced, the penalty is not computed. What is chosen minimises an estimate of
-    the time of value and gradient, in which numbers that are written count beside operations,
-    so that it need not have the fewest operations.
-
-    Args:
-      encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
-      x: inputs ``(*batch, *example)``, floating; only the shape and the dtype matter.
-      chunk_size: bound on the memory, see :func:`contractive_penalty`.
-      example_ndim: how many trailing axes one example has.
-
-    Returns:
-      The method, the formula, the operations and the bytes of what is chosen and of the rest.
-
-    Raises:
-      TypeError: if ``x`` is not floating point or ``encode`` no function.
-      ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
-
-    Example:
-      >>> weights = jnp.ones((3, 4))
-      >>> explain_contraction(lambda x_i: jnp.tanh(weights @ x_i), jnp.ones((8, 4))).formula
-      '‖D1 W1‖²'
-      >>> explain_contraction(lambda x_i: x_i + jnp.tanh(x_i), jnp.ones((8, 4))).formula
-      '‖D1‖²'
-
-    References:
-      None.
-    """
-    x, batch, example, code = _inputs(encode, x, chunk_size, example_ndim)
-    size, item = math.prod(batch), x.dtype.itemsize
-    full = _working_jacobians(encode, example, code, size, chunk_size)
-    whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
-    plan = _plan(encode, example, code, size, chunk_size)
-    if not isinstance(plan, Plan):
-        (name, flops, size), *rest = whole
-        return ContractionPlan(name, name, plan[1], flops, size, tuple(rest))
-    ways = [
-        (order.name, order.cost.flops * size, round(order.cost.numbers * plan.group) * item)
-        for order in plan.orders
-    ]
-    (name, flops, size), *rest = ways
-    return ContractionPlan("structure", name, "", flops, size, (*rest, *whole))
-
-
-def _inputs(
-    encode: Callable[[Array], Array], x: Any, chunk_size: int | None, example_ndim: int
-) -> tuple[Array, tuple[int, ...], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Returns ``x``, its batch shape, and what one example and one code look like."""
-    x = _checks.floating("x", x)
-    batch = _checks.batch_shape("x", x, example_ndim)
-    if chunk_size is not None:
-        _checks.integer("chunk_size", chunk_size, low=1)
-    example = one_example(x, len(batch))
-    code = _checks.code_shape(encode, example, x.shape, is_differentiated=True)
-    return x, batch, example, code
-
-
-def _working_jacobians(encode: Callable[[Array], Array], example: Any, *sizes: Any) -> list[Full]:
-    """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
-    full = full_jacobians(encode, example, *sizes)
-    return [f for f in full if not failure(f.method, encode, example)]
-
-
-def _plan(
-    encode: Callable[[Array], Array], example: Any, code: Any, size: int, chunk_size: int | None
-) -> Plan | tuple[Full, str]:
-    """Returns how to use the structure, or which full Jacobian to take and why."""
-    dtype = _checks.wide(example.dtype, code.dtype)
-    group = chunk_size and max(1, size * chunk_size // max(1, code.size))
-    try:
-        plan = plan_for(read(encode, example), size, dtype, group)
-    except NotAChain as error:
-        reason = str(error)
-    else:
-        if not plan.is_reverse:
-            return plan
-        reason = "a map without a matrix is applied to rows, as reverse derivatives do"
-    full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
-    return full[choose_method(encode, example, list(full))], reason
-
-
-def _by_columns(
-    encode: Callable[[Array], Array], chunk_size: int | None, x_i: Array
-) -> tuple[Array, Array]:
-    """Returns the code, and the squared norm from forward derivatives: chunks of columns."""
-    if chunk_size is None or chunk_size >= x_i.size:
-        jacobian, code = jax.jacfwd(lambda v: (encode(v),) * 2, has_aux=True)(x_i)
-        return code, _sum_of_squares(jacobian)
-    block = lambda directions: _sum_of_squares(_columns(encode, x_i, directions))
-    return encode(x_i), _sum_over_basis(block, x_i.size, chunk_size, x_i.dtype)
-
-
-def _by_rows(
-    encode: Callable[[Array], Array], chunk_size: int | None, x_i: Array
-) -> tuple[Array, Array]:
-    """Returns the code, and the squared norm from reverse derivatives: chunks of rows."""
-    code, pullback = jax.vjp(encode, x_i)
-
-    def block(directions: Array) -> Array:  # (chunk, k) -> rows of J, (chunk, *example)
-        (rows,) = jax.vmap(pullback)(varying_as(directions, code))
-        return _sum_of_squares(rows)
-
-    return code, _sum_over_basis(block, code.size, chunk_size or code.size, code.dtype)
-
-
-def _change_of_columns(
-    encode: Callable[[Array], Array], chunk_size: int, x_i: Array, noisy_i: Array
-) -> Array:
-    """Returns the squared norm of J(x) - J(noisy) from chunks of columns."""
-
-    def block(directions: Array) -> Array:
-        columns = (_columns(encode, v, directions) for v in (x_i, noisy_i))
-        return _sum_of_squares(*columns)
-
-    return _sum_over_basis(block, x_i.size, chunk_size, x_i.dtype)
-
-
-def _change_of_rows(
-    encode: Callable[[Array], Array], chunk_size: int, x_i: Array, noisy_i: Array
-) -> Array:
-    """Returns the squared norm of J(x) - J(noisy) from chunks of rows."""
-    code, pullback = jax.vjp(encode, x_i)
-    _, noisy_pullback = jax.vjp(encode, noisy_i)
-
-    def block(directions: Array) -> Array:
-        directions = varying_as(directions, code)
-        return _sum_of_squares(*(jax.vmap(f)(directions)[0] for f in (pullback, noisy_pullback)))
-
-    return _sum_over_basis(block, code.size, chunk_size, code.dtype)
-
-
-def _columns(encode: Callable[[Array], Array], x_i: Array, directions: Array) -> Array:
-    """Returns J directions^T, ``(k, chunk)``, for directions ``(chunk, d)``."""
-    # The Jacobian at 0 of this function of ``chunk`` numbers, and no more of J than that.
-    along = lambda t: encode(x_i + (t @ directions).reshape(x_i.shape))
-    return jax.jacfwd(along)(jnp.zeros(len(directions), x_i.dtype))
-
-
-def _probed(
-    encode: Callable[[Array], Array],
-    probes: str,
-    num_samples: int,
-    chunk_size: int,
-    x_i: Array,
-    key: PRNGKeyArray,
-) -> Array:
-    """Returns the mean of ||J v||^2 over random probes v with E[v v^T] = I."""
-    draw: Any = jax.random.rademacher if probes == "rademacher" else jax.random.normal
-
-    def squared_length(sample: Array) -> Array:
-        wide = draw(jax.random.fold_in(key, sample), x_i.shape, _checks.wide(x_i.dtype))
-        v = wide.astype(x_i.dtype)
-        return _sum_of_squares(times_jacobian(encode, x_i, v))
-
-    def block(samples: Array) -> Array:
-        lengths = jax.vmap(squared_length)(samples)
-        return jnp.sum(jnp.where(samples < num_samples, lengths, jnp.zeros_like(lengths)))
-
-    return _sum_over_chunks(block, num_samples, chunk_size) / num_samples
-
-
-def _sum_of_squares(a: Array, b: Array | None = None) -> Array:
-    """Returns ||a||^2, or ||a - b||^2. In half precision small squares would be 0."""
-    dtype = _checks.wide(a.dtype)
-    change = a.astype(dtype) if b is None else a.astype(dtype) - b.astype(dtype)
-    return jnp.sum(jnp.square(change))
-
-
-def _sum_over_basis(
-    block: Callable[[Array], Array], size: int, chunk_size: int, dtype: jnp.dtype
-) -> Array:
-    """Returns the sum of ``block`` over chunks of the standard basis of R^size."""
-    # A padding index beyond the last gives a row of zeros, which adds nothing.
-    return _sum_over_chunks(
-        lambda index: block(jax.nn.one_hot(index, size, dtype=dtype)), size, chunk_size
-    )
-
-
-def _sum_over_chunks(block: Callable[[Array], Array], size: int, chunk_size: int) -> Array:
-    """Returns the sum of ``block(indices)`` over 0 ... size - 1 in padded chunks."""
-    if chunk_size >= size:
-        return block(jnp.arange(size))
-    count = -(-size // chunk_size)
-    indices = jnp.arange(count * chunk_size).reshape(count, chunk_size)
-    # Checkpointed, so that a gradient recomputes a chunk instead of keeping all of them.
-    return jnp.sum(jax.lax.map(jax.checkpoint(block), indices))

@@ -14,8 +14,8 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxae.random import shuffled_order
 from jaxae.training._contexts import in_these_contexts
 from jaxae.training._data import Stream, count_examples
+from jaxae.training.epoch import Epoch, Window, keys_of_epoch
 from jaxae.training.sharding import batches_on_devices, copied, everywhere, places_like
-from jaxae.training.steps import Epoch, Window, keys_of_epoch
 from jaxae.training.streams import Streamed, StreamedBatches
 
 # Of the batches that are read at a time: long enough for a call, short beside any memory.

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, ScalarLike
 
 from jaxae.training._data import like_of_one
+from jaxae.training.epoch import Epoch, Window
 from jaxae.training.sharding import everywhere
-from jaxae.training.steps import Epoch, Losses, TrainState, Window
+from jaxae.training.steps import Losses, TrainState
 
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
 _CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}

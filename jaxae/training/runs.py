@@ -22,10 +22,11 @@ from jaxae._checks import advice
 from jaxae._optax import Optimizer
 from jaxae.training import _driver, _processes
 from jaxae.training._data import Data, Stream, like_of_one, on_device
+from jaxae.training.epoch import Epoch
 from jaxae.training.programs import Run
 from jaxae.training.sharding import check_mesh
 from jaxae.training.snapshots import Checkpoints
-from jaxae.training.steps import Epoch, Loss, Losses, TrainState, check_state
+from jaxae.training.steps import Loss, Losses, TrainState, check_state
 from jaxae.training.streams import Streamed
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import jaxae
 from jaxae.training import _driver, _windows
-from jaxae.training.steps import keys_of_epoch
+from jaxae.training.epoch import keys_of_epoch
 
 RNG = np.random.default_rng(5)
 N = 37  # of 8: four full steps and a rest of five

@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend import core as jex
 
 import jaxae
-from jaxae.contraction import _structure
+from jaxae.contraction import _chain, _rules, _trace
 
 X = jnp.ones((4, 6))
 IMAGES, KERNELS = jnp.ones((2, 4, 5, 5)), jnp.ones((6, 2, 2, 2))
@@ -59,12 +59,12 @@ def equations(jaxpr):
 
 
 def test_the_table_has_every_parameter_that_this_jax_binds():
-    assert set(USES) == set(_structure.RULES)
+    assert set(USES) == set(_rules.RULES)
     for name, use in USES.items():
         eqns = [e for e in equations(jax.make_jaxpr(use)(X).jaxpr) if e.primitive.name == name]
         assert eqns, name
         for eqn in eqns:
-            assert set(eqn.params) == set(_structure.RULES[name].parameters), name
+            assert set(eqn.params) == set(_rules.RULES[name].parameters), name
 
 
 def square_of_jacobian(encode, x):
@@ -88,7 +88,7 @@ def test_a_parameter_that_is_not_in_the_table_is_no_part_of_a_chain(
     name, parameter, encode, monkeypatch
 ):
     assert jaxae.explain_contraction(encode, X).method == "structure"
-    monkeypatch.delitem(_structure.RULES[name].parameters, parameter)
+    monkeypatch.delitem(_rules.RULES[name].parameters, parameter)
     found = jaxae.explain_contraction(encode, X)
     assert found.method != "structure"
     assert f"{name} with {parameter}=" in found.reason
@@ -129,8 +129,8 @@ UNKNOWN_VALUES = {
 @pytest.mark.parametrize("reason", UNKNOWN_VALUES)
 def test_a_value_that_is_not_understood_is_no_part_of_a_chain(reason):
     example = jax.ShapeDtypeStruct((6,), jnp.float32)
-    with pytest.raises(_structure.NotAChain, match=reason):
-        _structure.read(UNKNOWN_VALUES[reason], example)
+    with pytest.raises(_chain.NotAChain, match=reason):
+        _trace.read(UNKNOWN_VALUES[reason], example)
 
 
 # ------------------------------------------------------------- weights that are not floating

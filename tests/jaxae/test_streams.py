@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import jaxae
 from jaxae.training import _driver, _windows
-from jaxae.training.steps import Epoch, keys_of_epoch
+from jaxae.training.epoch import Epoch, keys_of_epoch
 
 RAW = np.random.default_rng(3).integers(0, 256, (403, 6)).astype(np.uint8)
 SGD = optax.sgd(0.1)

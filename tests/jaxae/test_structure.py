@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxae
-from jaxae.contraction import _orders, _structure
+from jaxae.contraction import _chain, _evaluate, _trace
 
 RNG = np.random.default_rng(8)
 
@@ -305,8 +305,8 @@ def test_a_rule_that_is_not_linear_is_not_taken_for_one(float64):
         return v
 
     odd.defjvp(lambda primals, tangents: (primals[0], tangents[0] + 1.0))
-    with pytest.raises(_structure.NotAChain, match="not linear"):
-        _structure.read(lambda x_i: odd(x_i), jax.ShapeDtypeStruct((3,), jnp.float64))
+    with pytest.raises(_chain.NotAChain, match="not linear"):
+        _trace.read(lambda x_i: odd(x_i), jax.ShapeDtypeStruct((3,), jnp.float64))
 
 
 def test_the_reason_names_the_line():
@@ -339,12 +339,12 @@ def test_every_order_gives_the_same(encode, group, which, float64):
     example = jax.ShapeDtypeStruct((9,), x.dtype)
 
     def loss(params, x, order):
-        chain = _structure.read(partial(encode, params), example)
-        found = _orders.plan_for(chain, len(x), x.dtype, group)
+        chain = _trace.read(partial(encode, params), example)
+        found = _evaluate.plan_for(chain, len(x), x.dtype, group)
         assert len(found.orders) == 7
         plain = [o for o in found.orders if len(o.parts) == 1]
         found = found._replace(orders=found.orders[order : order + 1] + plain)
-        return jnp.sum(_orders.codes_and_norms(found, x)[1] * jnp.arange(1.0, 6.0))
+        return jnp.sum(found.codes_and_norms(x)[1] * jnp.arange(1.0, 6.0))
 
     reference = lambda params, x: jnp.sum(full(partial(encode, params), x) * jnp.arange(1.0, 6.0))
     losses = [reference, *(partial(loss, order=order) for order in which)]

@@ -54,7 +54,8 @@ def loading_command(name: Name, data_dir: Path | None) -> str:
     start = "from experiments.common.data import datasets; "
     if data_dir is None:
         return shlex.join(["python", "-c", f"{start}datasets.load({_quoted(name)})"])
-    code = f"from pathlib import Path; {start}datasets.load({_quoted(name)}, Path({_quoted(data_dir)}))"
+    call = f"datasets.load({_quoted(name)}, Path({_quoted(data_dir)}))"
+    code = f"from pathlib import Path; {start}{call}"
     make = shlex.join(["mkdir", "-p", "--", str(data_dir)])
     return f"{make} && {shlex.join(['python', '-c', code])}"
 

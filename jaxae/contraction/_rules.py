@@ -1,263 +1,59 @@
-r"""The structure of an encoder's Jacobian, read from its trace.
+"""The rules by which the structure of a Jacobian is read, one for each operation.
 
-An encoder of affine maps and elementwise functions has the Jacobian
-
-.. math:: J(x) = D_L W_L D_{L-1} \cdots D_1 W_1
-
-with constant matrices W and diagonals D that depend on the example. It is read from the trace of
-``jax.jvp(encode, (x,), (t,))``: every operation on the direction t is linear, so that a handful of
-rules decides whether it multiplies by a constant W or by a diagonal D, and what JAX does with x on
-the way need not be understood at all. Anything else on the way of t (two different paths that
-meet, a product of two values that depend on x, a loop) raises :class:`NotAChain`: then the full
-Jacobian is taken instead.
-
-In this order: values and factors, reading, rules, the table of rules. The table also says for
-which parameters of an operation its rule is right. :mod:`jaxae.contraction._orders` finds the
-cheapest way to multiply the factors.
+Each takes an equation with a direction among its operands to a direction, or says why not. The
+table also says for which parameters of an operation its rule is right; another operation, another
+parameter or another value of one makes the encoder no chain, and the full Jacobian is taken.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.extend import core as jex
 from jax.extend import source_info_util
 from jaxtyping import Array
 
 from jaxae import _checks
+from jaxae.contraction._chain import Direction, Equation, Known, NotAChain, Recorder, Value
 from jaxae.contraction._products import Linear, identity, selection
 
-# ---------------------------------------------------------------------- values and factors
 
-
-class NotAChain(Exception):
-    """The Jacobian is not a product of constant matrices and diagonals; says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A value that does not depend on the example: computed once, outside ``jax.vmap``."""
-
-    array: Array
-    is_zero: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Varying:
-    """A value that depends on the example: the output of a recorded step."""
-
-    index: int
-    is_zero: bool = False
-
-
-Value: TypeAlias = Known | Varying
-
-# A ``jex.JaxprEqn``, whose abstract values have no shape in the eyes of a type checker.
-Equation: TypeAlias = Any
-
-
-class Factor(NamedTuple):
-    """One factor ``diag(rows) linear`` of the Jacobian; no diagonal is one of ones."""
-
-    linear: Linear
-    rows: Value | None
-
-
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """A value that is linear in the direction t: ``diagonal * move(linear(factors(t)))``."""
-
-    factors: tuple[Factor, ...]
-    linear: Linear
-    """The last constant map. Directions are added only if they share this very object."""
-    move: Linear
-    """A selection of its outputs (reshape, slice, transpose, ...), and the ``path`` to it."""
-    path: tuple[Any, ...]
-    diagonal: Value | None
-
-    def closed(self) -> tuple[tuple[Factor, ...], Linear]:
-        """Returns the finished factors, and the selection that is still to be applied."""
-        whole = self.linear.then(self.move)
-        if self.diagonal is None and whole.selects:
-            return self.factors, whole
-        return (*self.factors, Factor(whole, self.diagonal)), identity(whole.outputs)
-
-
-class Chain(NamedTuple):
-    """An encoder read: its steps, its code, and the factors of its Jacobian, the first first."""
-
-    steps: list["Step"]
-    code: Value
-    factors: tuple[Factor, ...]
-
-
-class Step(NamedTuple):
-    """An operation on values that depend on the example, to be run for each of them."""
-
-    run: Callable[..., Sequence[Array]]
-    operands: tuple[Value, ...]
-    outputs: tuple[int, ...]
-
-
-# ---------------------------------------------------------------------- reading
-
-
-def read(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) -> Chain:
-    """Returns the structure of ``encode``; raises :class:`NotAChain` where there is none."""
-    along = lambda x_i, t: jax.jvp(encode, (x_i,), (t,))
-    trace = jax.make_jaxpr(along)(example, example)
-    code_shape = trace.jaxpr.outvars[0].aval.shape
-    reader = _Reader()
-    start = Direction((), identity(example.shape), identity(example.shape), (), None)
-    code, direction = reader.inline(trace.jaxpr, trace.consts, [reader.varying(), start])
-    if not isinstance(direction, Direction):
-        if not direction.is_zero:
-            raise NotAChain("a derivative rule ignores the direction")
-        nothing = lambda v: jnp.zeros(code_shape, v.dtype)
-        zero = Linear(nothing, example.shape, code_shape, 0.0, squared=nothing)
-        return Chain(reader.steps, code, (Factor(zero, None),))
-    factors, rest = direction.closed()
-    if not rest.reshapes or not factors:
-        factors = (*factors, Factor(rest, None))
-    return Chain(reader.steps, code, factors)
-
-
-class _Reader:
-    """Walks a trace; what does not depend on the example is computed on the way."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.count = 0
-        self.seen: dict[Any, Any] = {}
-        self.literals: dict[Any, Known] = {}
-
-    def varying(self, *, is_zero: bool = False) -> Varying:
-        self.count += 1
-        return Varying(self.count - 1, is_zero)
-
-    def inline(self, jaxpr: jex.Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-        """Returns the outputs of a jaxpr on values and directions."""
-        values = {v: Known(jnp.asarray(c)) for v, c in zip(jaxpr.constvars, consts, strict=True)}
-        values |= dict(zip(jaxpr.invars, operands, strict=True))
-        look_up = lambda a: self._literal(a) if isinstance(a, jex.Literal) else values[a]
-        for eqn in jaxpr.eqns:
-            outputs = self._once(eqn, [look_up(atom) for atom in eqn.invars])
-            values |= dict(zip(eqn.outvars, outputs, strict=True))
-        return [look_up(atom) for atom in jaxpr.outvars]
-
-    def call(self, function: Callable[..., Array], *operands: Value) -> Value:
-        """Returns ``function`` of values: at once if all are known, else as a step."""
-        return self.record(lambda *arrays: [function(*arrays)], operands, [False])[0]
-
-    def record(
-        self, run: Callable[..., Sequence[Array]], operands: Sequence[Value], zeros: Sequence[bool]
-    ) -> list[Any]:
-        if all(isinstance(value, Known) for value in operands):
-            arrays = run(*(value.array for value in operands))  # type: ignore[union-attr]
-            return [Known(a, zero) for a, zero in zip(arrays, zeros, strict=True)]
-        outputs = [self.varying(is_zero=zero) for zero in zeros]
-        self.steps.append(Step(run, tuple(operands), tuple(v.index for v in outputs)))
-        return outputs
-
-    def _literal(self, literal: Any) -> Known:
-        array = np.asarray(literal.val, literal.aval.dtype)
-        key = (array.tobytes(), array.dtype, array.shape)
-        if key not in self.literals:
-            self.literals[key] = Known(jnp.asarray(array), bool(np.all(array == 0)))
-        return self.literals[key]
-
-    def _once(self, eqn: Equation, operands: list[Any]) -> list[Any]:
-        """Returns the outputs of an equation; an equal one gives the same objects."""
-        key: Any = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
-        try:
-            hash(key)
-        except TypeError:
-            key = None
-        if key is None or eqn.effects:
-            return self._outputs(eqn, operands)
-        if key not in self.seen:
-            self.seen[key] = operands, self._outputs(eqn, operands)  # operands keep their ids
-        return self.seen[key][1]
-
-    def _outputs(self, eqn: Equation, operands: list[Any]) -> list[Any]:
-        name = eqn.primitive.name
-        if not any(isinstance(value, Direction) for value in operands):
-            is_zero = name in _KEEP_ZERO and operands[0].is_zero
-            is_zero |= name == "mul" and any(value.is_zero for value in operands)
-            return self.record(_binder(eqn), operands, [is_zero] * len(eqn.outvars))
-        if name in _CALLS:
-            inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-            closed = isinstance(inner, jex.ClosedJaxpr)
-            return self.inline(
-                inner.jaxpr if closed else inner, inner.consts if closed else (), operands
-            )
-        if name not in RULES:
-            raise NotAChain(f"{name} is no map or scaling that is known{_where(eqn)}")
-        _check_rule(eqn, RULES[name])
-        if name in _ELEMENTWISE:
-            operands = [_spread(self, v, eqn.outvars[0].aval.shape) for v in operands]
-        return [RULES[name].read(self, eqn, operands)]
-
-
-# Arithmetic that stretches axes of length 1.
-_ELEMENTWISE = ("mul", "div", "add", "add_any", "sub")
-
-# Calls that are read through; their zeros stay zeros.
-_CALLS = ("jit", "closed_call", "remat2")
-_KEEP_ZERO = ("broadcast_in_dim", "reshape", "convert_element_type", "neg", "copy", "squeeze")
-
-
-def _binder(eqn: Equation) -> Callable[..., Sequence[Array]]:
-    """Returns a function of arrays that runs an equation."""
-
-    def run(*arrays: Array) -> Sequence[Array]:
-        outputs = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params(eqn.params))
-        return outputs if eqn.primitive.multiple_results else [outputs]
-
-    return run
-
-
-def _where(eqn: Equation) -> str:
+def place_of(eqn: Equation) -> str:
+    """Returns the line of the encoder that an equation comes from, for the end of a message."""
     place = source_info_util.summarize(eqn.source_info)
     return f" ({place})" if place and place != "unknown" else ""
 
 
-# ---------------------------------------------------------------------- rules
-# Each takes an equation with a direction among its operands to a direction, or says why not.
-
-
-def _same(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _same(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A cast or a copy: the derivative of rounding is 1."""
     return operands[0]
 
 
-def _scale(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _scale(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A direction times or divided by a value; a change of sign."""
     name, aval = eqn.primitive.name, eqn.outvars[0].aval
     if name == "neg":
         by: Value = Known(jnp.asarray(-1, aval.dtype))
         (direction,) = operands
     elif name == "div" and not isinstance(operands[1], Direction):
-        direction, by = operands[0], reader.call(_reciprocal, operands[1])
+        direction, by = operands[0], recorder.call(_reciprocal, operands[1])
     elif name == "mul" and not all(isinstance(value, Direction) for value in operands):
         direction, by = sorted(operands, key=lambda value: not isinstance(value, Direction))
     else:
-        raise NotAChain(f"{name} is not linear in the direction{_where(eqn)}")
+        raise NotAChain(f"{name} is not linear in the direction{place_of(eqn)}")
     if by.is_zero:
         return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
     dtype = _checks.wide(aval.dtype)  # a product of two derivatives may be small in float16
-    diagonal = reader.call(lambda value: jnp.broadcast_to(value.astype(dtype), aval.shape), by)
+    diagonal = recorder.call(lambda value: jnp.broadcast_to(value.astype(dtype), aval.shape), by)
     if direction.diagonal is not None:
-        diagonal = reader.call(_promoting(jnp.multiply), direction.diagonal, diagonal)
+        diagonal = recorder.call(_promoting(jnp.multiply), direction.diagonal, diagonal)
     return replace(direction, diagonal=diagonal)
 
 
-def _sum(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _sum(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A sum or difference of directions along one path; one of them may be 0."""
     is_difference = eqn.primitive.name == "sub"
     a, b = operands
@@ -266,25 +62,25 @@ def _sum(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
     direction = _one_path(eqn, operands)
     diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in operands]
     combine = _promoting(jnp.subtract if is_difference else jnp.add)
-    return replace(direction, diagonal=reader.call(combine, *diagonals))
+    return replace(direction, diagonal=recorder.call(combine, *diagonals))
 
 
-def _choose(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _choose(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A choice, entry by entry, between directions along one path."""
     which, *cases = operands
     if isinstance(which, Direction):
-        raise NotAChain(f"a choice that depends on the direction{_where(eqn)}")
+        raise NotAChain(f"a choice that depends on the direction{place_of(eqn)}")
     direction = _one_path(eqn, cases)
     diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in cases]
     choose = lambda which, *arrays: _promoting(partial(jax.lax.select_n, which))(*arrays)
-    return replace(direction, diagonal=reader.call(choose, which, *diagonals))
+    return replace(direction, diagonal=recorder.call(choose, which, *diagonals))
 
 
-def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _move(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A selection of entries: every output is one of the inputs, or 0."""
     name, (direction, *others) = eqn.primitive.name, operands
     if not isinstance(direction, Direction) or not all(map(_is_zero, others)):
-        raise NotAChain(f"{name} mixes a direction with something else{_where(eqn)}")
+        raise NotAChain(f"{name} mixes a direction with something else{place_of(eqn)}")
     inputs, outputs = direction.move.outputs, eqn.outvars[0].aval.shape
     same_size = math.prod(inputs) == math.prod(outputs)
     reshapes = same_size and _keeps_order(eqn)
@@ -294,35 +90,35 @@ def _move(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
         ones = _diagonal(direction, eqn.invars[0].aval)
         direction = replace(direction, diagonal=ones)
     move = selection(apply, inputs, outputs, injective=injective, reshapes=reshapes)
-    return _moved(reader, direction, move, (name, str(eqn.params)))
+    return _moved(recorder, direction, move, (name, str(eqn.params)))
 
 
-def _moved(reader: _Reader, direction: Direction, move: Linear, step: Any) -> Direction:
+def _moved(recorder: Recorder, direction: Direction, move: Linear, step: Any) -> Direction:
     """Returns a direction of which ``move`` selects."""
     whole = direction.move.then(move)
     path = (*direction.path, move.outputs if move.reshapes else step)
     if whole.reshapes:  # of several only the last one matters
         path = () if move.outputs == direction.linear.outputs else (move.outputs,)
-    diagonal = direction.diagonal and reader.call(move.apply, direction.diagonal)
+    diagonal = direction.diagonal and recorder.call(move.apply, direction.diagonal)
     return replace(direction, move=whole, path=path, diagonal=diagonal)
 
 
-def _spread(reader: _Reader, value: Any, shape: tuple[int, ...]) -> Any:
+def spread(recorder: Recorder, value: Any, shape: tuple[int, ...]) -> Any:
     """Returns an operand of elementwise arithmetic in the shape of the result."""
     if not isinstance(value, Direction) or value.move.outputs == shape:
         return value
     apply = lambda v: jnp.broadcast_to(v, shape)
     move = selection(apply, value.move.outputs, shape)
-    return _moved(reader, value, move, ("broadcast", shape))
+    return _moved(recorder, value, move, ("broadcast", shape))
 
 
-def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _concatenate(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """Directions from one map, and zeros, side by side."""
     axis, avals = eqn.params["dimension"], [atom.aval for atom in eqn.invars]
     directions = [value for value in operands if isinstance(value, Direction)]
     linear = directions[0].linear
     if not all(_is_zero(v) or (v in directions and v.linear is linear) for v in operands):
-        raise NotAChain(f"concatenate joins two paths{_where(eqn)}")
+        raise NotAChain(f"concatenate joins two paths{place_of(eqn)}")
 
     def apply(v: Array) -> Array:
         pieces = [
@@ -344,20 +140,20 @@ def _concatenate(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
         directions[0],
         move=move,
         path=(("concatenate", axis, *map(str, parts)),),
-        diagonal=reader.call(join, *diagonals),
+        diagonal=recorder.call(join, *diagonals),
     )
 
 
-def _map(reader: _Reader, eqn: Equation, operands: list[Any]) -> Any:
+def _map(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
     """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor."""
     name, outputs = eqn.primitive.name, eqn.outvars[0].aval.shape
     selects = name in _INDEXED
     places = [i for i, value in enumerate(operands) if isinstance(value, Direction)]
     others = [value for value in operands if not isinstance(value, Direction)]
     if len(places) > 1 or (name != "dot_general" and places != [0]):
-        raise NotAChain(f"{name} of two directions, or by one{_where(eqn)}")
+        raise NotAChain(f"{name} of two directions, or by one{place_of(eqn)}")
     if not all(isinstance(value, Known) for value in others):
-        raise NotAChain(f"{name} with a weight that depends on the example{_where(eqn)}")
+        raise NotAChain(f"{name} with a weight that depends on the example{place_of(eqn)}")
     (place,) = places
     direction = operands[place]
     inputs = direction.move.outputs
@@ -386,9 +182,9 @@ def _one_path(eqn: Equation, operands: list[Any]) -> Direction:
     directions = [value for value in operands if isinstance(value, Direction)]
     first = directions[0]
     if any(d.linear is not first.linear or d.path != first.path for d in directions):
-        raise NotAChain(f"{eqn.primitive.name} joins two paths{_where(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} joins two paths{place_of(eqn)}")
     if not all(_is_zero(value) for value in operands if not isinstance(value, Direction)):
-        raise NotAChain(f"{eqn.primitive.name} is not linear in the direction{_where(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} is not linear in the direction{place_of(eqn)}")
     return first
 
 
@@ -474,8 +270,6 @@ def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
     return float(inputs)
 
 
-# ---------------------------------------------------------------------- the table of rules
-
 # Whether a rule is right for a value of a parameter, given all parameters of the operation.
 _Understands: TypeAlias = Callable[[Any, dict[str, Any]], bool]
 
@@ -506,7 +300,7 @@ def _gather_mode(value: Any, params: dict[str, Any]) -> bool:
 class Rule(NamedTuple):
     """How an operation acts on a direction, and the parameters for which that is right."""
 
-    read: Callable[[_Reader, Equation, list[Any]], Any]
+    read: Callable[[Recorder, Equation, list[Any]], Any]
     parameters: dict[str, _Understands]
 
 
@@ -579,16 +373,15 @@ RULES = {
     ),
     "dynamic_slice": _rule(_map, slice_sizes=_any),
 }
-
 MAPS = [name for name, rule in RULES.items() if rule.read is _map]
 
 
-def _check_rule(eqn: Equation, rule: Rule) -> None:
+def check_rule(eqn: Equation, rule: Rule) -> None:
     """Raises :class:`NotAChain` where the rule of an operation may be wrong for this equation."""
     for name, value in eqn.params.items():
         if name not in rule.parameters or not rule.parameters[name](value, eqn.params):
-            raise NotAChain(f"{eqn.primitive.name} with {name}={value}{_where(eqn)}")
+            raise NotAChain(f"{eqn.primitive.name} with {name}={value}{place_of(eqn)}")
     dtypes = [atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)]
     is_complex = any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes)
     if is_complex or not jnp.issubdtype(dtypes[-1], jnp.floating):
-        raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{_where(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{place_of(eqn)}")

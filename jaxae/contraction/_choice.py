@@ -1,0 +1,66 @@
+"""The way to the penalty of an encoder: by its structure, or by a full Jacobian."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array
+
+from jaxae import _checks
+from jaxae._batching import one_example
+from jaxae._derivatives import choose_method, failure
+from jaxae.contraction._chain import NotAChain
+from jaxae.contraction._evaluate import plan_for
+from jaxae.contraction._full import FullJacobian, full_jacobians
+from jaxae.contraction._trace import read
+
+
+def checked_inputs(
+    encode: Callable[[Array], Array], x: Any, chunk_size: int | None, example_ndim: int
+) -> tuple[Array, tuple[int, ...], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Returns ``x``, its batch shape, and what one example and one code look like."""
+    x = _checks.floating("x", x)
+    batch = _checks.batch_shape("x", x, example_ndim)
+    if chunk_size is not None:
+        _checks.integer("chunk_size", chunk_size, low=1)
+    example = one_example(x, len(batch))
+    code = _checks.code_shape(encode, example, x.shape, is_differentiated=True)
+    return x, batch, example, code
+
+
+def working_jacobians(
+    encode: Callable[[Array], Array], example: Any, *sizes: Any
+) -> list[FullJacobian]:
+    """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
+    full = full_jacobians(encode, example, *sizes)
+    return [f for f in full if not failure(f.method, encode, example)]
+
+
+class Way(Protocol):
+    """A way to the squared norms of the Jacobians of a batch."""
+
+    def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
+        """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
+        ...
+
+    def difference_norms(self, x: Array, other: Array) -> Array:
+        """Returns the squared norms ``(n,)`` of J(x) - J(other)."""
+        ...
+
+
+def choose(
+    encode: Callable[[Array], Array], example: Any, code: Any, size: int, chunk_size: int | None
+) -> tuple[Way, str]:
+    """Returns the way for a batch of ``size`` examples, and why it does not use the structure."""
+    dtype = _checks.wide(example.dtype, code.dtype)
+    group = chunk_size and max(1, size * chunk_size // max(1, code.size))
+    try:
+        plan = plan_for(read(encode, example), size, dtype, group)
+    except NotAChain as error:
+        reason = str(error)
+    else:
+        if not plan.is_reverse:
+            return plan, ""
+        reason = "a map without a matrix is applied to rows, as reverse derivatives do"
+    full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
+    return full[choose_method(encode, example, list(full))], reason

@@ -1,0 +1,87 @@
+"""How the contractive penalty of an encoder is computed, as a table."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from jaxae.contraction._choice import checked_inputs, choose, working_jacobians
+from jaxae.contraction._evaluate import Plan
+
+
+class ContractionPlan(NamedTuple):
+    """What :func:`explain_contraction` found; ``str`` of it is a table."""
+
+    method: str
+    """``"structure"``, ``"jacfwd"`` or ``"jacrev"``."""
+    formula: str
+    """How the squared norm is computed, with factors D_l W_l numbered from the input."""
+    reason: str
+    """Why the structure could not be used, or nothing."""
+    flops: float
+    """Floating point operations of the value for the whole batch, as counted from shapes."""
+    bytes: int
+    """Of per-example matrices held at a time."""
+    rejected: tuple[tuple[str, float, int], ...]
+    """Formula, flops and bytes of what was dearer, the cheapest first."""
+
+    def __str__(self) -> str:
+        rows = [(self.formula, self.flops, self.bytes), *self.rejected]
+        lines = [f"{'':8}  {'MFLOP':>10}  {'MiB':>8}"]
+        for i, (formula, flops, size) in enumerate(rows):
+            label = "rejected" if i else "chosen"
+            lines.append(f"{label:8}  {flops / 1e6:10.4g}  {size / 2**20:8.3g}  {formula}")
+        return "\n".join([*lines, *([f"because {self.reason}"] if self.reason else [])])
+
+
+def explain_contraction(
+    encode: Callable[[Array], Array],
+    x: Float[Array, " *shape"],
+    *,
+    chunk_size: int | None = None,
+    example_ndim: int = 1,
+) -> ContractionPlan:
+    """Returns how ``contractive_penalty(encode, x)`` computes its value, and what it rejected.
+
+    The encoder is traced, the penalty is not computed. What is chosen minimises an estimate of
+    the time of value and gradient, in which numbers that are written count beside operations,
+    so that it need not have the fewest operations.
+
+    Args:
+      encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
+      x: inputs ``(*batch, *example)``, floating; only the shape and the dtype matter.
+      chunk_size: bound on the memory, see :func:`contractive_penalty`.
+      example_ndim: how many trailing axes one example has.
+
+    Returns:
+      The method, the formula, the operations and the bytes of what is chosen and of the rest.
+
+    Raises:
+      TypeError: if ``x`` is not floating point or ``encode`` no function.
+      ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
+
+    Example:
+      >>> weights = jnp.ones((3, 4))
+      >>> explain_contraction(lambda x_i: jnp.tanh(weights @ x_i), jnp.ones((8, 4))).formula
+      '‖D1 W1‖²'
+      >>> explain_contraction(lambda x_i: x_i + jnp.tanh(x_i), jnp.ones((8, 4))).formula
+      '‖D1‖²'
+
+    References:
+      None.
+    """
+    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
+    size, item = math.prod(batch), x.dtype.itemsize
+    full = working_jacobians(encode, example, code, size, chunk_size)
+    whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
+    plan, reason = choose(encode, example, code, size, chunk_size)
+    if not isinstance(plan, Plan):
+        (name, flops, size), *rest = whole
+        return ContractionPlan(name, name, reason, flops, size, tuple(rest))
+    ways = [
+        (order.name, order.cost.flops * size, round(order.cost.numbers * plan.group) * item)
+        for order in plan.orders
+    ]
+    (name, flops, size), *rest = ways
+    return ContractionPlan("structure", name, "", flops, size, (*rest, *whole))

@@ -1,7 +1,7 @@
 """The way to the penalty of an encoder: by its structure, or by a full Jacobian."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import jax
 from jaxtyping import Array
@@ -10,9 +10,12 @@ from jaxae import _checks
 from jaxae._batching import one_example
 from jaxae._derivatives import choose_method, failure
 from jaxae.contraction._chain import NotAChain
-from jaxae.contraction._evaluate import plan_for
+from jaxae.contraction._evaluate import Plan, plan_for
 from jaxae.contraction._full import FullJacobian, full_jacobians
 from jaxae.contraction._trace import read
+
+# Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
+Way: TypeAlias = Plan | FullJacobian
 
 
 def checked_inputs(
@@ -34,18 +37,6 @@ def working_jacobians(
     """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
     full = full_jacobians(encode, example, *sizes)
     return [f for f in full if not failure(f.method, encode, example)]
-
-
-class Way(Protocol):
-    """A way to the squared norms of the Jacobians of a batch."""
-
-    def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
-        """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
-        ...
-
-    def difference_norms(self, x: Array, other: Array) -> Array:
-        """Returns the squared norms ``(n,)`` of J(x) - J(other)."""
-        ...
 
 
 def choose(

@@ -48,9 +48,9 @@ RIVALS = (
     "torch compile, CUDA graphs, fused Adam",
 )
 TOPICS = [
-    *("contraction", "contractive", "corruption", "distributions", "generator", "identities"),
-    *("linear", "mistakes", "models", "objectives", "projection", "reconstruction", "runs"),
-    *("score", "selection", "sparsity", "training"),
+    *("contraction", "corruption", "distributions", "random", "identities", "linear_denoiser"),
+    *("mistakes", "models", "objectives", "unit_norm", "reconstruction", "runs", "score"),
+    *("keep_best", "sparsity", "training"),
 ]
 TAIL = 600  # characters of the output of a stage that failed, which are printed
 
@@ -112,7 +112,7 @@ def make_stages(config: Config) -> dict[str, Stage]:
     if not config.quick:
         workers = str(min(os.cpu_count() or 1, 8))
         options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:benchmark")
-        files = [f"tests/test_{topic}.py" for topic in TOPICS]
+        files = [f"tests/jaxae/test_{topic}.py" for topic in TOPICS]
         stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, writes=False)
     return stages
 

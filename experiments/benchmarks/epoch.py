@@ -39,7 +39,8 @@ from experiments.benchmarks.in_jaxae import Epochs, make_task, prepared
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case
 from experiments.common.run import command_line
-from jaxae.training import programs, steps
+from jaxae.training import epoch as training_epoch
+from jaxae.training import programs
 
 KINDS = {
     "products": "matrix products, two forward and three backward",
@@ -133,7 +134,7 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """Returns the variants that there are on this device and in this JAX, by name."""
-    sorting = partial(mock.patch.object, steps, "shuffled_order", jax.random.permutation)
+    sorting = partial(mock.patch.object, training_epoch, "shuffled_order", jax.random.permutation)
     found = {
         **{f"generator {name}": Variant(make_key) for name, make_key in generators().items()},
         "shuffle by sorting": Variant(replaced=sorting),

@@ -51,9 +51,12 @@ def in_a_hurry(monkeypatch):
 
     Programs are not kept as far as a benchmark can see, which would refuse to measure.
     """
-    monkeypatch.setitem(jax.config.values, "jax_compilation_cache_dir", None)
     monkeypatch.setattr(side_by_side, "_SHORT", 0)
     monkeypatch.setattr(side_by_side, "_PAUSE", 0)
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", kept)
 
 
 def test_a_row_that_is_the_program_of_another_one_is_refused():

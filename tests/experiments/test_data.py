@@ -733,7 +733,12 @@ def test_no_network_is_one_line_with_the_commands(tmp_path, server):
         datasets.load("mnist", tmp_path)
     line = str(caught.value)
     assert "\n" not in line
-    for part in ("cannot be reached", 'data.load("mnist", Path(', "--data-dir", "--dataset digits"):
+    for part in (
+        "cannot be reached",
+        'datasets.load("mnist", Path(',
+        "--data-dir",
+        "--dataset digits",
+    ):
         assert part in line
 
 

@@ -229,8 +229,8 @@ def test_images_without_labels_are_refused_before_anything_is_trained(tmp_path, 
 
 
 def test_the_mixture_alone_needs_no_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling.plane, "measure", lambda key, sizes, run: {"seeds": sizes.seeds})
-    monkeypatch.setattr(sampling.plane, "draw", lambda run, found: None)
+    monkeypatch.setattr(sampling.mixture, "measure", lambda key, sizes, run: {"seeds": sizes.seeds})
+    monkeypatch.setattr(sampling.mixture, "draw", lambda run, found: None)
     args = ["--parts", "mixture", "--data-dir", "missing", "--num-seeds", "2"]
     out = tmp_path / "out"
     assert command_line.run(sampling.main, sampling.Config, [*args, "--out", str(out)]) == 0

@@ -38,10 +38,10 @@ def folder(tmp_path_factory):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_rows_of_a_file_are_those_of_the_array(datasets, folder):
+def test_rows_of_a_file_are_those_of_the_array(data, folder):
     kinds = st.sampled_from([np.uint8, np.float32, np.dtype(">f8"), np.bool_, np.int16])
     shapes = st_numpy.array_shapes(min_dims=1, max_dims=4, max_side=6)
-    array = datasets.draw(st_numpy.arrays(datasets.draw(kinds), datasets.draw(shapes)))
+    array = data.draw(st_numpy.arrays(data.draw(kinds), data.draw(shapes)))
     np.save(folder / "x.npy", array)
     file, n = RowsFile(folder / "x.npy"), len(array)
     assert (file.shape, file.dtype, file.ndim, len(file)) == (
@@ -54,10 +54,10 @@ def test_rows_of_a_file_are_those_of_the_array(datasets, folder):
         np.int64, st_numpy.array_shapes(max_dims=2), elements=st.integers(0, n - 1)
     )
     for chosen in (
-        datasets.draw(rows),
-        datasets.draw(st.slices(n)),
+        data.draw(rows),
+        data.draw(st.slices(n)),
         np.arange(n),
-        datasets.draw(st.integers(0, n - 1)),
+        data.draw(st.integers(0, n - 1)),
     ):
         found = file[chosen]
         assert found.dtype == array.dtype

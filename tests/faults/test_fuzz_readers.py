@@ -336,16 +336,16 @@ def cached(folder):
 
 @fuzz
 @given(st.data())
-def test_cache(folder, entry, datasets):
+def test_cache(folder, entry, data):
     made, files = entry
-    name = datasets.draw(st.sampled_from(sorted(files)))
+    name = data.draw(st.sampled_from(sorted(files)))
     kinds = anything_like(files[name])
     if name == "index.json":
         nested = st.sampled_from([b"[" * 10**5, b'{"train": ' * 10**4])
         kinds |= nested | JSON.map(lambda value: json.dumps(value).encode())
     for other, content in files.items():
         (made / other).write_bytes(content)
-    (made / name).write_bytes(datasets.draw(kinds))
+    (made / name).write_bytes(data.draw(kinds))
     found = cached(folder)
     assert found.keys() == DECODED.keys()
     for split, (images, labels) in DECODED.items():
@@ -384,11 +384,11 @@ def put_back(files):
 
 @fuzz
 @given(st.data())
-def test_checkpoint(checkpoint, datasets):
+def test_checkpoint(checkpoint, data):
     place, files, arrays, _ = checkpoint
     put_back(files)
-    path = datasets.draw(st.sampled_from(list(files)))
-    content = datasets.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path = data.draw(st.sampled_from(list(files)))
+    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
     path.write_bytes(content)
     found = read_checkpoint(place)
     is_same = content == files[path] or (path.name == "manifest.json" and found is not None)
@@ -425,11 +425,11 @@ def exported(folder):
 
 @fuzz
 @given(st.data())
-def test_exported_model(exported, datasets):
+def test_exported_model(exported, data):
     place, files = exported
     put_back(files)
-    path = datasets.draw(st.sampled_from([place / "model.safetensors", place / "model.json"]))
-    content = datasets.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
+    path = data.draw(st.sampled_from([place / "model.safetensors", place / "model.json"]))
+    content = data.draw(anything_like(files[path]) | JSON.map(lambda v: json.dumps(v).encode()))
     path.write_bytes(content)
     with contextlib.suppress(InputError):  # and nothing else
         found = trained.load(place)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_trained import save
+from saved_checkpoints import save
 
 import jaxae
 from experiments import export, readme_tables

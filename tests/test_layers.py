@@ -91,6 +91,14 @@ def test_modules_import_in_one_direction(package):
     list(TopologicalSorter(graph).static_order())
 
 
+def test_matplotlib_is_imported_when_a_figure_is_drawn():
+    for path in EXPERIMENTS:
+        body = ast.Module(ast.parse(path.read_text()).body, [])
+        tops = [node for node in body.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [getattr(node, "module", None) or node.names[0].name for node in tops]
+        assert not any(name.startswith("matplotlib") for name in names), path
+
+
 def test_no_experiment_imports_another():
     """What two share is in ``experiments.common``; only the tables read from the experiments."""
     for name in MODULES:

@@ -1,4 +1,7 @@
-"""Figures: everything that is drawn, in one look. Only this package knows matplotlib."""
+"""Figures: everything that is drawn, in one look. Only this package knows matplotlib.
+
+It is imported when the first figure is drawn: that takes half a second, and a run draws last.
+"""
 
 from experiments.common.plots.fields import corruption_ring as corruption_ring
 from experiments.common.plots.fields import paths as paths

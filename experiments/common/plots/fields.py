@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import animation
-from matplotlib.patches import Circle
 
 from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, new_figure
 
@@ -70,6 +68,8 @@ def corruption_ring(
     """
     radius = float(np.linalg.norm(corrupted[0] - centre))
     with new_figure((5, 5), layout="constrained") as figure:
+        from matplotlib.patches import Circle
+
         ax = figure.subplots()
         ax.plot(
             *manifold.T, ".", color=INK, markersize=2 if len(manifold) > 50 else 8, label="data"
@@ -128,6 +128,8 @@ def paths(
 
         show_until(len(positions) - 1)
         figure.savefig(path.with_suffix(".png"))
+        from matplotlib import animation
+
         film = animation.FuncAnimation(figure, show_until, frames=len(positions))
         film.save(path.with_suffix(".gif"), writer=animation.PillowWriter(fps=8))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, Polygon
 
 from experiments.common.plots.style import ACCENT, SECOND, new_figure
 
@@ -119,6 +118,8 @@ def flow_chart(
       denoised: the reconstruction.
     """
     with new_figure((10, 2.6)) as figure:
+        from matplotlib.patches import FancyArrowPatch, Polygon
+
         canvas = figure.add_axes((0, 0, 1, 1))
         canvas.set(xlim=(0, 10), ylim=(0, 2.6))
         canvas.axis("off")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments.common.plots.style import MUTED, Look, new_figure
 
@@ -104,6 +103,8 @@ def _plain_ticks(axis: Any) -> None:
     """Labels a logarithmic axis of less than two decades with plain numbers."""
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 100:
+        from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_formatter(NullFormatter())

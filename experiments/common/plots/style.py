@@ -7,17 +7,12 @@ figure, so that a figure reads without its legend and in print without its colou
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
-try:
-    import matplotlib
-except Exception:  # for a backend or a matplotlibrc of the user's that does not work here
-    with mock.patch.dict(os.environ, {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}):
-        import matplotlib
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, ACCENT, SECOND, MUTED = "#222222", "#0072b2", "#d55e00", "#8a8a8a"
 
@@ -58,10 +53,20 @@ STYLE: Any = {
 }
 
 
+def import_matplotlib() -> ModuleType:
+    """Returns matplotlib, whatever settings of it the user has."""
+    try:
+        import matplotlib
+    except Exception:  # for a backend or a matplotlibrc of the user's that does not work here
+        with mock.patch.dict(os.environ, {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}):
+            import matplotlib
+    return matplotlib
+
+
 @contextmanager
 def new_figure(
     size: tuple[float, float], *, layout: Any = None, style: Mapping[str, Any] = {}
-) -> Iterator[Figure]:
+) -> Iterator["Figure"]:
     """Gives an empty figure, and our style to what is drawn in the block.
 
     It starts from matplotlib's own defaults and its Agg renderer. Neither a user's matplotlibrc
@@ -72,6 +77,10 @@ def new_figure(
       layout: as in ``matplotlib.figure.Figure``.
       style: settings beside those of ``STYLE``.
     """
+    matplotlib = import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | dict(style))

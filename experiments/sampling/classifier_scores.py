@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from sklearn.neighbors import NearestNeighbors
 
 import jaxae
 from experiments.common.run.experiment import Run
@@ -65,6 +64,8 @@ class Judge:
         self._probabilities = jax.jit(
             lambda x: jax.nn.softmax(jax.vmap(lambda x_i: classifier.logits(best.params, x_i))(x))
         )
+        from sklearn.neighbors import NearestNeighbors  # takes two seconds, and few come here
+
         self._near = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(split.train.x)
         unit = float(np.median(self._distances(split.test.x[:1000])))
         self._unit = unit or np.nan  # test images that are copies of training images tell nothing

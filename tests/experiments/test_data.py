@@ -51,7 +51,7 @@ def rows(images):
 # digits and user files
 
 
-def test_digits_are_the_real_ones():
+def test_digits_are_the_real_ones(monkeypatch):
     digits = datasets.load("digits")
     assert digits.train.shape == (1438, 8, 8, 1)
     assert digits.test.shape == (359, 8, 8, 1)
@@ -64,6 +64,11 @@ def test_digits_are_the_real_ones():
 
     stored = (load_digits().images / 16).astype(np.float32)
     assert rows(digits.train) | rows(digits.test) == rows(stored)
+    monkeypatch.setattr(datasets, "_DIGITS", "a file that is not there")
+    by_sklearn = datasets.load("digits")
+    assert by_sklearn.fingerprint() == digits.fingerprint()
+    np.testing.assert_array_equal(by_sklearn.test_labels, digits.test_labels)
+    assert by_sklearn.test_labels.dtype == digits.test_labels.dtype
     assert digits.test_labels[digits.one_of_each_class()].tolist() == list(range(10))
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
-from sklearn.neighbors import KNeighborsClassifier
 
 import jaxae
 from experiments.common.data.datasets import Dataset
@@ -191,6 +190,8 @@ class Classifier:
 
 def neighbours_error(layers: Layers, activation: Callable[[Array], Array], split: Split) -> float:
     """Returns the test error, in percent, of the nearest neighbours among the codes."""
+    from sklearn.neighbors import KNeighborsClassifier  # takes two seconds, and few come here
+
     vote = KNeighborsClassifier(min(NEIGHBOURS, len(split.train.x)))
     vote.fit(np.asarray(codes(layers, activation, split.train.x)), np.asarray(split.train.y))
     found = vote.predict(np.asarray(codes(layers, activation, split.test.x)))

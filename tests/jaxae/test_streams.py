@@ -116,7 +116,7 @@ def shuffle(n, epoch, model):
     return np.asarray(jaxae.shuffled_order(keys_of_epoch(key, epoch)[0], n))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     n=st.sampled_from([1, 2, 7, 40, 131]),
     size=st.integers(1, 40),

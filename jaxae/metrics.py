@@ -37,9 +37,6 @@ def mean_squared_error(
     Example:
       >>> float(mean_squared_error(jnp.array([1.0, 3.0]), jnp.zeros(2)))
       5.0
-
-    References:
-      None.
     """
     x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
     return _mean_square(x_hat, x, features).astype(jnp.result_type(x_hat, x))
@@ -151,9 +148,6 @@ def active_units(
     Example:
       >>> float(active_units(jnp.array([0.0, -2.0, 0.5])))
       2.0
-
-    References:
-      None.
     """
     code, threshold = _magnitudes(code, threshold)
     count = jnp.sum(code > threshold, axis=-1, dtype=jnp.result_type(float))
@@ -177,9 +171,6 @@ def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -
     Example:
       >>> dead_units(jnp.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
       [True, False]
-
-    References:
-      None.
     """
     code, threshold = _magnitudes(code, threshold)
     return ~jnp.any(code > threshold, axis=tuple(range(code.ndim - 1)))

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch, split_keys
+from jaxae import _checks
+from jaxae._batching import normal_like, one_example, over_batch, split_keys
 from jaxae._derivatives import jacobian
 
 
@@ -299,7 +299,7 @@ def contraction_curve(
     _checks.code_shape(encode, one_example(x, len(batch)), x.shape)
 
     def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
-        x_i, u = _checks.widen(x_i), _checks.widen(_draws.normal(key_i, x_i))
+        x_i, u = _checks.widen(x_i), _checks.widen(normal_like(key_i, x_i))
         u = u / jnp.linalg.norm(u.reshape(-1))
 
         def code_and_distance(r: Array) -> tuple[Array, Array]:

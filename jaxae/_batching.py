@@ -1,4 +1,4 @@
-"""From one example to a batch: nested ``jax.vmap`` over the leading axes."""
+"""From one example to a batch: nested ``jax.vmap`` over the leading axes, and its random draws."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
+
+from jaxae._checks import wide
 
 
 def over_batch(function: Callable[..., Any], batch_ndim: int) -> Callable[..., Any]:
@@ -48,6 +50,15 @@ def varying_as(x: Array, other: Array) -> Array:
 def split_keys(key: PRNGKeyArray, x: Array, batch_ndim: int) -> Array:
     """Returns an independent key for every example of ``x``, in the batch shape of ``x``."""
     return placed_as(jax.random.split(key, x.shape[:batch_ndim]), x, batch_ndim)
+
+
+def normal_like(key: PRNGKeyArray, x: Array) -> Array:
+    """Returns N(0, 1) draws of the shape and the dtype of ``x``.
+
+    They are drawn in float32 or wider: in half precision there are few different draws, and their
+    mean is not 0.
+    """
+    return jax.random.normal(key, x.shape, wide(x.dtype)).astype(x.dtype)
 
 
 def placed_as(value: Array, x: Array, batch_ndim: int) -> Array:

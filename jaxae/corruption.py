@@ -197,7 +197,9 @@ def salt_and_pepper_noise(
 
 
 def compose(*corruptions: Corruption) -> Corruption:
-    """Returns the corruption that applies the given ones in order, each with its own key.
+    r"""Returns the corruption that applies the given ones in order, each with its own key.
+
+    As a kernel it is the composition :math:`C_2(\cdot \mid C_1(\cdot \mid x))`.
 
     Args:
       *corruptions: functions ``corrupt(key, x)``; none of them gives the identity.
@@ -213,9 +215,6 @@ def compose(*corruptions: Corruption) -> Corruption:
       >>> both = compose(partial(masking_noise, rate=0.5), partial(gaussian_noise, stddev=0.1))
       >>> both(jax.random.key(0), jnp.ones(4)).shape
       (4,)
-
-    References:
-      None; composition of kernels C2(. | C1(. | x)).
     """
     for position, corruption in enumerate(corruptions):
         _checks.callable_(f"corruptions[{position}]", corruption)

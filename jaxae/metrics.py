@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch, split_keys
+from jaxae import _checks
+from jaxae._batching import normal_like, one_example, over_batch, split_keys
 from jaxae._derivatives import jacobian
 
 
@@ -37,9 +37,6 @@ def mean_squared_error(
     Example:
       >>> float(mean_squared_error(jnp.array([1.0, 3.0]), jnp.zeros(2)))
       5.0
-
-    References:
-      None.
     """
     x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
     return _mean_square(x_hat, x, features).astype(jnp.result_type(x_hat, x))
@@ -151,9 +148,6 @@ def active_units(
     Example:
       >>> float(active_units(jnp.array([0.0, -2.0, 0.5])))
       2.0
-
-    References:
-      None.
     """
     code, threshold = _magnitudes(code, threshold)
     count = jnp.sum(code > threshold, axis=-1, dtype=jnp.result_type(float))
@@ -177,9 +171,6 @@ def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -
     Example:
       >>> dead_units(jnp.array([[0.0, 1.0], [0.0, 0.0]])).tolist()
       [True, False]
-
-    References:
-      None.
     """
     code, threshold = _magnitudes(code, threshold)
     return ~jnp.any(code > threshold, axis=tuple(range(code.ndim - 1)))
@@ -308,7 +299,7 @@ def contraction_curve(
     _checks.code_shape(encode, one_example(x, len(batch)), x.shape)
 
     def ratios(key_i: PRNGKeyArray, x_i: Array) -> Array:
-        x_i, u = _checks.widen(x_i), _checks.widen(_draws.normal(key_i, x_i))
+        x_i, u = _checks.widen(x_i), _checks.widen(normal_like(key_i, x_i))
         u = u / jnp.linalg.norm(u.reshape(-1))
 
         def code_and_distance(r: Array) -> tuple[Array, Array]:

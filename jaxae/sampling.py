@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch, split_keys
+from jaxae import _checks
+from jaxae._batching import normal_like, one_example, over_batch, split_keys
 from jaxae._derivatives import pullback, times_jacobian
 
 Transition: TypeAlias = Callable[..., Array]
@@ -201,7 +201,7 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
         for stddev in level:
             size = size * _checks.number("each level of schedule", stddev, dtype) ** 2
         drift = 0.5 * size * _checks.widen(score(x_i, *level))
-        noise = jnp.sqrt(size) * _checks.widen(_draws.normal(key, x_i))
+        noise = jnp.sqrt(size) * _checks.widen(normal_like(key, x_i))
         return (_checks.widen(x_i) + drift + noise).astype(x_i.dtype)
 
     return transition
@@ -250,7 +250,7 @@ def tangent_transition(
 
     def transition(key: PRNGKeyArray, x_i: Array) -> Array:
         code, pull_back = pullback(encode, x_i)
-        along = pull_back(jnp.asarray(stddev, code.dtype) * _draws.normal(key, code))
+        along = pull_back(jnp.asarray(stddev, code.dtype) * normal_like(key, code))
         return decode(code + times_jacobian(encode, x_i, along))
 
     return transition

@@ -38,6 +38,7 @@ import tyro
 
 from experiments.benchmarks import contraction, in_torch, task
 from experiments.common.errors import InputError
+from experiments.common.results import atomic
 from experiments.common.run import command_line
 from jaxae._version import __version__
 
@@ -223,9 +224,7 @@ def gather(stages: Collection[str], out: Path, device: str) -> None:
 
 def write(path: Path, found: dict[str, Any]) -> None:
     """Writes a JSON file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    atomic.write_text(path, json.dumps(found, indent=2) + "\n")
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -196,8 +196,7 @@ def main(config: Config) -> dict[str, Any]:
         }
         for row, values in found["relative_errors"].items():
             print(row, ", ".join(f"{part} {value:.1e}" for part, value in values.items()))
-        results = {"benchmark": "agreement", "environment": common.environment(), **found}
-        record.write_json(f"agreement-{common.device_name()}.json", results)
+        results = common.write_results(record, "agreement", **found)
         record.publish()
         require_agreement(found)
     return results

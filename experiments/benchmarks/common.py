@@ -70,6 +70,25 @@ def record(benchmark: str, out: Path | None, *, measures_here: bool = True) -> r
     return records.RunRecord(out or Path("results") / "benchmarks" / benchmark)
 
 
+def write_results(
+    record: records.RunRecord, benchmark: str, *, rounds: int | None = None, **found: Any
+) -> dict[str, Any]:
+    """Writes the result file of a benchmark on this device, and returns what it holds.
+
+    Args:
+      record: what :func:`record` returned, opened.
+      benchmark: its name.
+      rounds: how often everything ran in turn, or None where nothing did.
+      **found: what was measured, by the name that it has in the file.
+    """
+    results: dict[str, Any] = {"benchmark": benchmark}
+    if rounds is not None:
+        results["rounds"] = rounds
+    results |= {"environment": environment(), **found}
+    record.write_json(f"{benchmark}-{device_name()}.json", results)
+    return results
+
+
 def environment() -> dict[str, Any]:
     """Returns the versions, the device and the CPU cores that the numbers were made with."""
     return records.environment() | {"cores": core_count()}

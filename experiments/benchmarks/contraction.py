@@ -230,15 +230,9 @@ def main(config: Config) -> dict[str, Any]:
             found[name] = measure(case, 3 if config.quick else config.rounds)
             record.log(case=name)
             print(f"{case.name}: {summary(found[name])}", flush=True)
-        results = {
-            "benchmark": "contraction",
-            "rounds": config.rounds,
-            "environment": common.environment(),
-            "torch": in_torch.version(),
-            "cases": found,
-        }
-        record.write_json(f"contraction-{common.device_name()}.json", results)
-    return results
+        return common.write_results(
+            record, "contraction", rounds=config.rounds, torch=in_torch.version(), cases=found
+        )
 
 
 def summary(measured: dict[str, Any]) -> str:

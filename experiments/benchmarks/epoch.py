@@ -211,15 +211,7 @@ def main(config: Config) -> dict[str, Any]:
             record.log(case=name)
             shares = ", ".join(f"{k} {v:.0%}" for k, v in found[name]["profile"].items())
             print(f"code of {name}: {shares}", flush=True)
-        results = {
-            "benchmark": "epoch",
-            "rounds": rounds,
-            "environment": common.environment(),
-            "kinds": KINDS,
-            "cases": found,
-        }
-        record.write_json(f"epoch-{common.device_name()}.json", results)
-    return results
+        return common.write_results(record, "epoch", rounds=rounds, kinds=KINDS, cases=found)
 
 
 if __name__ == "__main__":

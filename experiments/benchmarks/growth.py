@@ -224,15 +224,7 @@ def main(config: Config) -> dict[str, Any]:
                 + ", ".join(f"{k} {v['seconds']['median']:.3g} s" for k, v in swept[name].items()),
                 flush=True,
             )
-        results = {
-            "benchmark": "growth",
-            "rounds": rounds,
-            "environment": common.environment(),
-            "growth": grown,
-            "sweeps": swept,
-        }
-        record.write_json(f"growth-{common.device_name()}.json", results)
-    return results
+        return common.write_results(record, "growth", rounds=rounds, growth=grown, sweeps=swept)
 
 
 if __name__ == "__main__":

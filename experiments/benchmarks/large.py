@@ -129,16 +129,14 @@ def main(config: Config) -> dict[str, Any]:
         if numbers[0] != numbers[1]:
             raise RuntimeError(f"the runs have other numbers: {numbers}")
         require_different_memory(runs, size)
-        results = {
-            "benchmark": "large",
-            "environment": common.environment(),
-            "limit_bytes": limit,
-            "data_bytes": size,
-            "runs": runs,
-            "numbers_of_both": numbers[0],
-        }
-        record.write_json(f"large-{common.device_name()}.json", results)
-    return results
+        return common.write_results(
+            record,
+            "large",
+            limit_bytes=limit,
+            data_bytes=size,
+            runs=runs,
+            numbers_of_both=numbers[0],
+        )
 
 
 if __name__ == "__main__":

@@ -158,18 +158,16 @@ def main(config: Config) -> dict[str, Any]:
     with common.record("start", config.out, measures_here=False) as record:
         found = starts(task.CASES[CASE], config.rounds)
         record.log(contenders=list(found))
-        results = {
-            "benchmark": "start",
-            "rounds": config.rounds,
-            "environment": common.environment(),
-            "torch": records.version("torch"),
-            "keras": records.version("keras"),
-            "case": CASE,
-            "alone": found,
-            "denoising": of_a_script(config.rounds),
-        }
-        record.write_json(f"start-{common.device_name()}.json", results)
-    return results
+        return common.write_results(
+            record,
+            "start",
+            rounds=config.rounds,
+            torch=records.version("torch"),
+            keras=records.version("keras"),
+            case=CASE,
+            alone=found,
+            denoising=of_a_script(config.rounds),
+        )
 
 
 if __name__ == "__main__":

@@ -138,16 +138,14 @@ def main(config: Config) -> dict[str, Any]:
                 seconds, ratio = row["seconds"]["median"], row["times_the_first"]["median"]
                 print(f"{name:16s} {source:18s} {seconds:8.3f} s  {ratio:5.2f}", flush=True)
             record.log(case=name)
-        results = {
-            "benchmark": "streaming",
-            "rounds": config.rounds,
-            "environment": common.environment(),
-            "grain": records.version("grain"),
-            "epochs_per_call": EPOCHS,
-            "cases": found,
-        }
-        record.write_json(f"streaming-{common.device_name()}.json", results)
-    return results
+        return common.write_results(
+            record,
+            "streaming",
+            rounds=config.rounds,
+            grain=records.version("grain"),
+            epochs_per_call=EPOCHS,
+            cases=found,
+        )
 
 
 if __name__ == "__main__":

@@ -118,16 +118,14 @@ def main(config: Config) -> dict[str, Any]:
             found[name] = measure(case, rounds, config.rivals)
             record.log(case=name)
             print(f"code of {name}: {summary(found[name])}", flush=True)
-        results = {
-            "benchmark": "training",
-            "rounds": rounds,
-            "environment": common.environment(),
-            "torch": records.version("torch"),
-            "keras": records.version("keras"),
-            "cases": found,
-        }
-        record.write_json(f"training-{common.device_name()}.json", results)
-    return results
+        return common.write_results(
+            record,
+            "training",
+            rounds=rounds,
+            torch=records.version("torch"),
+            keras=records.version("keras"),
+            cases=found,
+        )
 
 
 def summary(measured: dict[str, Any]) -> str:

@@ -67,9 +67,6 @@ def explain_contraction(
       '‖D1 W1‖²'
       >>> explain_contraction(lambda x_i: x_i + jnp.tanh(x_i), jnp.ones((8, 4))).formula
       '‖D1‖²'
-
-    References:
-      None.
     """
     x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize

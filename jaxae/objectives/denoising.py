@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from jaxae import _checks, _draws
-from jaxae._batching import one_example, over_batch, placed_as, split_keys
+from jaxae import _checks
+from jaxae._batching import normal_like, one_example, over_batch, placed_as, split_keys
 from jaxae._checks import advice
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.objectives._parts import Decode, Encode, Reconstruction, decoded, inputs
@@ -285,7 +285,7 @@ def noise_conditional_loss(
     log_low, log_high = map(jnp.log, bounds)
     drawn = (
         jax.random.uniform(level_key, x.shape[:batch_ndim], dtype),
-        _checks.widen(_draws.normal(noise_key, x)),
+        _checks.widen(normal_like(noise_key, x)),
     )
     share, noise = (placed_as(draw, x, batch_ndim) for draw in drawn)
 

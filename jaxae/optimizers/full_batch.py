@@ -171,9 +171,6 @@ def minimize(
       >>> result = minimize(lambda w: (w - 3.0) ** 2, jnp.zeros(()), optax.sgd(0.5), steps=2)
       >>> float(result.params), result.values.tolist()
       (3.0, [9.0, 0.0])
-
-    References:
-      None.
     """
     _checks.callable_("loss", loss)
     steps = _checks.integer("steps", steps, low=1)

@@ -77,9 +77,6 @@ def make_epoch(
       >>> state, value = run_epoch(state, jax.random.key(0), 0, jnp.ones(5))
       >>> int(state.step)
       3
-
-    References:
-      None.
     """
     compiled = jax.jit(Epoch(loss, optimizer, batch_size))
 

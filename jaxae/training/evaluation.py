@@ -40,9 +40,6 @@ def evaluate(
     Example:
       >>> float(evaluate(lambda x_i: x_i.sum(), jnp.arange(5.0).reshape(5, 1), batch_size=2))
       2.0
-
-    References:
-      None.
     """
     _checks.callable_("metric", metric)
     size = _checks.integer("batch_size", batch_size, low=1)

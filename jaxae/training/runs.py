@@ -74,9 +74,6 @@ def make_run(
       >>> state, losses = jax.jit(run)(state, jax.random.key(0), 0, 3, jnp.ones(5))
       >>> losses[:3].tolist()
       [1.0, 0.25, 0.0625]
-
-    References:
-      None.
     """
     epochs_per_call = _checks.integer("epochs_per_call", epochs_per_call, low=1)
     epoch = Epoch(loss, optimizer, batch_size, mesh)
@@ -143,9 +140,6 @@ def fit(
       >>> state = jaxae.create_train_state(jnp.zeros(()), optimizer)
       >>> float(fit(run, state, jax.random.key(0), jnp.ones(5), epochs=2).params)
       1.0
-
-    References:
-      None.
     """
     x, span = _check(run, x, first_epoch, epochs)
     check_state("state", state)
@@ -216,9 +210,6 @@ def fit_many(
       >>> keys, targets = jax.random.split(jax.random.key(0)), jnp.array([1.0, 3.0])
       >>> fit_many(run, states, keys, jnp.ones(5), targets, epochs=2).params.tolist()
       [1.0, 3.0]
-
-    References:
-      None.
     """
     x, span = _check(run, x, first_epoch, epochs)
     check_state("states", states)
@@ -242,7 +233,8 @@ def fit_many(
 def sweep_method() -> str:
     """Returns how :func:`fit_many` trains several models, unless it is told.
 
-    The choice depends on the platform alone. It is not timed, so that results repeat.
+    The choice depends on the platform alone. It is not timed, so that results repeat;
+    ``experiments.benchmarks.growth`` measures both ways.
 
     Args:
       None.
@@ -256,9 +248,6 @@ def sweep_method() -> str:
     Example:
       >>> sweep_method() in ("threads", "vmap")
       True
-
-    References:
-      None; measured by ``experiments.benchmarks.growth``.
     """
     return "threads" if jax.default_backend() == "cpu" else "vmap"
 

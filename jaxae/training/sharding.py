@@ -37,9 +37,6 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
     Example:
       >>> data_mesh(devices=1).axis_names
       ('data',)
-
-    References:
-      None.
     """
     found = jax.devices()
     if isinstance(devices, Sequence) and not isinstance(devices, str):

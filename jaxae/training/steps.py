@@ -83,9 +83,6 @@ def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
       >>> import optax
       >>> int(create_train_state({"w": jnp.ones(2)}, optax.adam(1e-3)).step)
       0
-
-    References:
-      None.
     """
     params = _optax.as_params(params)
     opt_state = _optax.as_transformation(optimizer).init(params)

@@ -24,7 +24,7 @@ from jax_settings import as_on_the_command_line
 import jaxae
 from experiments import denoising
 from experiments.common.errors import InputError
-from experiments.common.results import checkpoints, records, trained
+from experiments.common.results import atomic, checkpoints, records, trained
 from experiments.common.run import command_line, interrupts
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +208,7 @@ def test_a_manifest_that_names_files_elsewhere_is_damage(out):
     body = json.loads(path.read_text())
     body["files"]["../../../../../etc/passwd"] = "0"
     body.pop("sha256")
-    path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+    path.write_text(json.dumps(body | {"sha256": atomic.json_digest(body)}))
     with pytest.raises(checkpoints.DamagedError):
         arrays(out)
 
@@ -247,7 +247,7 @@ def test_a_checkpoint_of_the_version_before_is_gone_on_from(out, finished):
         body = json.loads(path.read_text())
         del body["sha256"]
         body["format"], body["identity"]["settings"]["epochs"] = 1, body.pop("epochs")
-        path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+        path.write_text(json.dumps(body | {"sha256": atomic.json_digest(body)}))
     shutil.rmtree(newest(out))
     assert run(out, "--resume") == 0
     same(arrays(out), arrays(finished))
@@ -266,7 +266,7 @@ def test_another_version_of_jax_is_said_and_gone_on_from(out, capsys):
         body = json.loads(path.read_text())
         body["environment"]["jax"] = "0.0.1"
         body.pop("sha256")
-        path.write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+        path.write_text(json.dumps(body | {"sha256": atomic.json_digest(body)}))
     assert run(out, "--resume") == 0
     assert 'digits may change from here on: jax was "0.0.1"' in capsys.readouterr().out
 

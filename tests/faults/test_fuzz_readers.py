@@ -31,7 +31,7 @@ import jaxae
 from experiments.common.data import datasets
 from experiments.common.data.sources import array_file, decoded, idx, image_folder, tfrecord
 from experiments.common.errors import InputError
-from experiments.common.results import checkpoints, trained
+from experiments.common.results import atomic, checkpoints, trained
 
 EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parents[2]
@@ -403,7 +403,7 @@ def test_manifest_with_a_digest_that_fits(checkpoint, name, value):
     place, files, _, manifest = checkpoint
     put_back(files)
     body = manifest | {name: value}
-    whole = json.dumps(body | {"sha256": checkpoints._digest(body)})
+    whole = json.dumps(body | {"sha256": atomic.json_digest(body)})
     (place / "manifest.json").write_text(whole)
     found = read_checkpoint(place)
     assert found is None or name not in ("arrays", "files") or value in ({}, manifest[name])

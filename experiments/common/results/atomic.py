@@ -1,12 +1,33 @@
-"""Folders that appear with all of their files, or not at all, and the digests of their files."""
+"""Files and folders that appear whole or not at all, and the digests that prove it."""
 
 import contextlib
 import hashlib
 import itertools
+import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+_SMALL = 2**16  # bytes of a file that is read at once
+
+
+def write_text(place: Path, text: str, *, partial: Path | None = None) -> None:
+    """Writes a text file under another name and renames it; what is there is replaced.
+
+    Args:
+      place: the file that it shall be.
+      text: what it shall hold.
+      partial: where it is written first, on the same disk; by default beside ``place``.
+
+    Raises:
+      OSError: if it cannot be written; then ``place`` is what it was.
+    """
+    partial = partial or place.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, place)
 
 
 def write_folder(
@@ -65,4 +86,13 @@ def file_digest(path: Path) -> str:
       OSError: if it cannot be read.
     """
     with open(path, "rb") as file:
+        start = file.read(_SMALL)
+        if len(start) < _SMALL:  # images are many, and file_digest makes a buffer for each
+            return hashlib.sha256(start).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """Returns the SHA-256 of what JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -12,7 +12,6 @@ manifest names every file in them. Checkpoints of an earlier run that are in the
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import math
@@ -324,7 +323,7 @@ def write(
         shapes = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
         body = {"format": _FORMAT, **header, "arrays": shapes, "files": files}
         with open(staging / "manifest.json", "w", encoding="utf-8") as file:
-            json.dump(body | {"sha256": _digest(body)}, file, indent=1)
+            json.dump(body | {"sha256": atomic.json_digest(body)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
 
@@ -367,7 +366,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise DamagedError("manifest.json is too large")
         body = json.loads(text)
         digest = body.pop("sha256")
-        if digest != _digest(body):
+        if digest != atomic.json_digest(body):
             raise DamagedError("manifest.json is not what was written")
         if body["format"] == 1:  # there the number of epochs was one of the settings
             body |= {"format": _FORMAT, "epochs": body["identity"]["settings"].pop("epochs", None)}
@@ -532,10 +531,6 @@ def _is_complete(body: dict[str, Any]) -> bool:
 def _files(folder: Path) -> list[str]:
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(was: Any, now: Any, name: str = "") -> str:

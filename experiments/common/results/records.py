@@ -133,8 +133,8 @@ class RunRecord:
         self._is_published = True
 
     def _write_listing(self, files: dict[str, list[str]]) -> None:
-        self.path(_LISTING).write_text(json.dumps(files, indent=1, sort_keys=True) + "\n")
-        os.replace(self.path(_LISTING), self.folder / _LISTING)
+        text = json.dumps(files, indent=1, sort_keys=True) + "\n"
+        atomic.write_text(self.folder / _LISTING, text, partial=self.path(_LISTING))
 
     def _require_free(self, names: Sequence[str]) -> None:
         """Raises InputError if one of the files would replace what no run has written."""

@@ -1,6 +1,5 @@
 """Images in a file of NumPy: ``.npy`` with one array, or ``.npz`` with several."""
 
-import hashlib
 import shutil
 import warnings
 import zipfile
@@ -125,8 +124,7 @@ def _array_of(loaded: Any, name: str) -> np.ndarray:
 
 def _unpacked(archive: zipfile.ZipFile, path: Path, chosen: dict[str, _Names]) -> Splits:
     """Returns the arrays of an ``.npz`` file from the cache, unpacked where they are not yet."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    digest = atomic.file_digest(path)[:32]
     used = [name for names in chosen.values() for name in names if name is not None]
     with cache.turn() as folder:
         entry = folder / f"npz-{digest}"

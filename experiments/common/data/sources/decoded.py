@@ -20,7 +20,6 @@ from experiments.common.errors import InputError
 from experiments.common.results import atomic
 
 _CACHE_VERSION = "3"
-_SMALL = 2**16  # bytes of a file that is read at once
 # Images are an array, or what is indexed like one.
 Splits = dict[str, tuple[Any, np.ndarray | None]]
 
@@ -55,7 +54,7 @@ def load(files: Mapping[str, Sequence[Path]], decode: Decode, reading: str = "")
     """
     digest = hashlib.sha256(_CACHE_VERSION.encode() + os.fsencode(reading))
     for path in (path for paths in files.values() for path in paths):
-        digest.update(os.fsencode(path.name) + bytes.fromhex(_sha256(path)))
+        digest.update(os.fsencode(path.name) + bytes.fromhex(atomic.file_digest(path)))
     try:
         with cache.turn() as folder:
             entry = folder / digest.hexdigest()[:32]
@@ -86,7 +85,7 @@ def _read_entry(entry: Path, wanted: list[str]) -> Splits:
         arrays: dict[str, Any] = {}
         for part, digest in digests.items():
             path = entry / f"{split}_{part}.npy"
-            if _sha256(path) != digest:
+            if atomic.file_digest(path) != digest:
                 raise ValueError(f"{path} is damaged")
             arrays[part] = RowsFile(path) if part == "images" else np.load(path)
         splits[split] = arrays["images"], arrays.get("labels")
@@ -101,11 +100,11 @@ def _write_entry(staging: Path, splits: Sequence[str], decode: Decode) -> None:
         _require_examples(split, decoded)
         path = staging / f"{split}_images.npy"
         labels = _write_images(path, decoded)
-        index[split] = {"images": _sha256(path)}
+        index[split] = {"images": atomic.file_digest(path)}
         if decoded.has_labels:
             path = staging / f"{split}_labels.npy"
             np.save(path, labels, allow_pickle=False)
-            index[split]["labels"] = _sha256(path)
+            index[split]["labels"] = atomic.file_digest(path)
     (staging / "index.json").write_text(json.dumps(index))
 
 
@@ -127,12 +126,3 @@ def _write_images(path: Path, decoded: Decoded) -> np.ndarray:
 def _require_examples(split: str, decoded: Decoded) -> None:
     if not decoded.examples:
         raise InputError(f"--dataset has no examples in its split {split}")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(_SMALL)
-        if len(start) < _SMALL:  # images are many, and file_digest makes a buffer for each
-            return hashlib.sha256(start).hexdigest()
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()

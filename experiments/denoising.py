@@ -439,9 +439,9 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
 def network_bytes(plan: Plan) -> int:
     """Returns the bytes of the weights and Adam's moments that are in memory at a time."""
     d = plan.dataset.num_features
-    of_one = lambda k: 3 * 4 * (2 * d * k + d + k)
+    num_values = lambda k: 3 * 4 * (2 * d * k + d + k)
     jobs = lambda k: plan.num_seeds * (len(plan.levels) if k == plan.swept_dim else 1)
-    return sum(jobs(k) * of_one(k) for k in plan.dims[:2])  # the largest; two train at a time
+    return sum(jobs(k) * num_values(k) for k in plan.dims[:2])  # the largest; two train at a time
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -454,7 +454,7 @@ def main(config: Config) -> dict[str, Any]:
         rows = dict(zip(plan.dims, run.in_parallel(runner.rows, plan.dims), strict=True))
         for position, level in enumerate(plan.levels):
             base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
-            for row in (row for of_dim in rows.values() for row in of_dim):
+            for row in (row for dim_rows in rows.values() for row in dim_rows):
                 if row["noise_level"] == level:
                     row["corrupted"] = base["corrupted"]
                     row["linear"] = base["linear"][row["code_dim"]]

@@ -292,8 +292,8 @@ def main(config: Config) -> dict[str, Any]:
     sizes = experiment.defaults(config, digits=100, others=15)
     epochs, seeds = sizes["epochs"], sizes["num_seeds"]
     has_labels = dataset.train_labels is not None and dataset.test_labels is not None
-    of_probe = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0
-    total = len(settings_of(config)) * seeds * (epochs + of_probe)
+    probe_epochs = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0
+    total = len(settings_of(config)) * seeds * (epochs + probe_epochs)
     with Run("filters", config, dataset, total=total) as run:
         x = jnp.asarray(dataset.flat()[0])
         trainer = make_trainer(config, x.shape[1], epochs)

@@ -199,12 +199,12 @@ def critical_points(
     Bengio 2014), so its zeros are maxima, saddles and minima, told apart by its Jacobian.
     """
     exact = partial(exact_field, density)
-    of_learned = zeros(learned, starts)
+    learned_zeros = zeros(learned, starts)
     rows = []
     for point in zeros(exact, starts):
         curvature = np.linalg.eigvals(np.asarray(jax.jacfwd(exact)(jnp.asarray(point)))).real
         kind = ("maximum", "saddle", "minimum")[int((curvature > 0).sum())]
-        distances = np.linalg.norm(of_learned - point, axis=1)
+        distances = np.linalg.norm(learned_zeros - point, axis=1)
         nearest = float(distances.min()) if len(distances) else None
         rows.append({"kind": kind, "at": point.tolist(), "distance_to_learned_zero": nearest})
     return sorted(rows, key=lambda row: (row["kind"], row["at"]))

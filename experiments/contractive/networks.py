@@ -72,7 +72,7 @@ def seed_keys(config: CommonConfig, seed: int) -> tuple[Array, Array]:
 def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
     """Returns the means over examples that every network gets."""
 
-    def of_example(x_i: Array) -> dict[str, Array]:
+    def score_example(x_i: Array) -> dict[str, Array]:
         code = encode(x_i)
         logits = decode(code)
         return {
@@ -82,7 +82,7 @@ def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
             "saturated_share": jaxae.saturated_share(code),
         }
 
-    return jaxae.evaluate(of_example, x, batch_size=100)
+    return jaxae.evaluate(score_example, x, batch_size=100)
 
 
 def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Any, Array], dict[str, Array]]:
@@ -159,7 +159,7 @@ class Fitter:
 
     def _scored(self, kind: str, params: list[Any]) -> Trained:
         """Returns the scores over the seeds of one network."""
-        rows = [self._scores[kind](of_seed, self._test) for of_seed in params]
+        rows = [self._scores[kind](seed_params, self._test) for seed_params in params]
         return Trained(params, rows_over_seeds(rows, UNITS))
 
 

@@ -14,7 +14,7 @@ from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
 from experiments.common.training.sweep import Sweep, Tag
 
-UNITS = 64
+CODE_DIM = 64
 WEIGHTS = (0.05, 0.15, 0.5, 1.5)  # lambda of the CAE
 WEIGHT = 0.15  # where there is only one
 
@@ -61,7 +61,7 @@ class Networks(NamedTuple):
 
 def model(d: int) -> jaxae.DenseAutoencoder:
     """Returns the network that all share."""
-    return jaxae.DenseAutoencoder((d,), UNITS, tied=True, code_activation=nn.sigmoid)
+    return jaxae.DenseAutoencoder((d,), CODE_DIM, tied=True, code_activation=nn.sigmoid)
 
 
 def corrupt(level: Any) -> Callable[[Array, Array], Array]:
@@ -100,5 +100,5 @@ def train(
     sweep = Sweep(run, range(sizes["num_seeds"]), key, tag)
     found = sweep.fit(denoising, x, {"AE": (0.0,), "DAE": (noise,)})
     found |= sweep.fit(contractive, x, {label: (weight,) for label, weight in weights.items()})
-    of_weight = {weight: found[label] for label, weight in weights.items()}
-    return Networks(jaxae.as_functions(network), found["AE"], found["DAE"], of_weight)
+    cae = {weight: found[label] for label, weight in weights.items()}
+    return Networks(jaxae.as_functions(network), found["AE"], found["DAE"], cae)

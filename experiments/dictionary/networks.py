@@ -115,8 +115,8 @@ class Family(Trainer):
         adam = optax.adam(optax.cosine_decay_schedule(schedule.learning_rate, steps))
         atoms = jaxae.unit_norm(adam) if kind.has_unit_norm else adam
         groups = {"atoms": atoms, "carried": optax.sgd(1.0), "free": adam}
-        of_name = {"atoms": "atoms", "firing": "carried", "steps": "carried"}
-        label = lambda params: {name: of_name.get(name, "free") for name in params}
+        group_names = {"atoms": "atoms", "firing": "carried", "steps": "carried"}
+        label = lambda params: {name: group_names.get(name, "free") for name in params}
         super().__init__(
             partial(initial, inputs=inputs, units=schedule.units),
             self._loss,

@@ -90,7 +90,7 @@ class Pool:
         return self._known[kind, rate, is_frozen]
 
 
-class Workshop:
+class MethodTrainer:
     """Trains what one row of the table needs; programs are compiled once.
 
     Args:
@@ -116,7 +116,7 @@ class Workshop:
         if self.method.loss is not None:
             found |= self.probes(choice.strength, encoders)
         if self.method.loss is not None and self.name != "k-sparse":
-            found |= self.of_the_code(encoders)
+            found |= self.measure_codes(encoders)
         if self.method.is_stacked:
             found |= self.stacked(choice.strength, encoders, choice.rate)
         numbers = {name: over_seeds(v, UNITS[name]) for name, v in found.items()}
@@ -221,7 +221,7 @@ class Workshop:
         near = [classifiers.neighbours_error(one, self._activation, split) for one in encoders]
         return {"probe_error": [o.test_error for o in outcomes], "neighbours_error": near}
 
-    def of_the_code(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
+    def measure_codes(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns Jacobian norms and saturation of the pretrained codes on the test images."""
         test = self._plan.split.test.x
         found = [_code_means(layers, self._activation, test) for layers in encoders]
@@ -254,14 +254,14 @@ def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) 
     """Returns the means over examples of what every sigmoid code is measured by."""
     code = functools.partial(classifiers.encode, layers, activation)
 
-    def of_example(x_i: Array) -> dict[str, Array]:
+    def measure_example(x_i: Array) -> dict[str, Array]:
         return {
             "jacobian_norm": jaxae.contractive_penalty(code, x_i),
             "saturated": 100 * jaxae.saturated_share(code(x_i)),
         }
 
     with jax.default_matmul_precision("highest"):
-        return jaxae.evaluate(of_example, x, batch_size=500)
+        return jaxae.evaluate(measure_example, x, batch_size=500)
 
 
 def epochs_of(name: str, plan: Plan) -> int:

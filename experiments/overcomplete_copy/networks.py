@@ -80,11 +80,11 @@ def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
 def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
     """Returns the encoder with an activation that has this slope below 0."""
 
-    def of_example(x_i: Array) -> Array:
+    def encode_with_slope(x_i: Array) -> Array:
         before = encode(x_i)
         return jnp.where(before > 0, before, slope * before)
 
-    return of_example
+    return encode_with_slope
 
 
 def plain_loss(
@@ -111,8 +111,8 @@ def contractive_loss(
     )
 
 
-class Networks:
-    """What is compiled for all networks.
+class VariantTrainer:
+    """Trains and measures all networks, with programs that they share.
 
     Args:
       images: the data.
@@ -222,7 +222,7 @@ def train_all(
     run: Run,
 ) -> dict[str, Results]:
     """Trains both architectures for every method and seed, and measures them."""
-    networks = Networks(images, config, sizes)
+    trainer = VariantTrainer(images, config, sizes)
     measured: dict[Variant, list[dict[str, Any]]] = {}
     regularised = {}
     for variant in (Variant(kind, method) for kind in SLOPES for method in strengths):
@@ -230,15 +230,15 @@ def train_all(
             regularised[variant] = strengths[variant.method]
             continue
         measured[variant] = []
-        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True)):
-            params, trace = networks.trace(variant, seed, of_seed.train, probed.inputs, run)
-            numbers = networks.measures(variant, params, probed)
+        for seed, (seed_keys, seed_probes) in enumerate(zip(keys, probes, strict=True)):
+            params, trace = trainer.trace(variant, seed, seed_keys.train, seed_probes.inputs, run)
+            numbers = trainer.measures(variant, params, seed_probes)
             measured[variant].append({**numbers, "trace": trace})
     sweep = Sweep(run, range(len(keys)), lambda seed: keys[seed].train, tag)
-    for variant, trained in networks.train(regularised, sweep).items():
+    for variant, trained in trainer.train(regularised, sweep).items():
         measured[variant] = [
-            {**networks.measures(variant, params, probed), "trace": {}}
-            for params, probed in zip(trained, probes, strict=True)
+            {**trainer.measures(variant, params, seed_probes), "trace": {}}
+            for params, seed_probes in zip(trained, probes, strict=True)
         ]
     results = {}
     for kind in SLOPES:

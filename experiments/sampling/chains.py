@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
     """How much is trained and sampled."""
 
     epochs: int
-    judge_epochs: int  # of the classifier that looks at the samples
+    classifier_epochs: int  # of the classifier that looks at the samples
     batch_size: int
     learning_rate: float
     code_dim: int
@@ -143,8 +143,8 @@ class Programs:
 
     def _denoised(self, params: Any, key: Array, x: Array) -> Array:
         noisy = jaxae.gaussian_noise(key, x, stddev=LEVELS.low)
-        of_level = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
-        return jax.vmap(of_level)(noisy)
+        reconstruct = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+        return jax.vmap(reconstruct)(noisy)
 
     def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
         encode, logits = self._shallow.bound(params)
@@ -197,8 +197,8 @@ class Samplers(NamedTuple):
 def samplers_of(found: Networks) -> list[Samplers]:
     """Returns the chains of every seed."""
     programs, names = Programs(found), list(found.params)
-    of_seeds = zip(*found.params.values(), strict=True)
-    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in of_seeds]
+    per_seed = zip(*found.params.values(), strict=True)
+    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in per_seed]
 
 
 def upper_half(shape: tuple[int, ...]) -> Array:

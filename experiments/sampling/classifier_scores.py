@@ -23,10 +23,10 @@ UNITS = {
     "completed": "percent of the test images that have their class after completion",
     "half": "percent of the test images that have their class with one half black",
 }
-UNITS_OF_CLASSIFIER, RATE = 1000, 3e-3
+CLASSIFIER_WIDTH, RATE = 1000, 3e-3
 
 
-class Judge:
+class ClassifierScores:
     """A classifier with one hidden layer, and the training images.
 
     Args:
@@ -53,7 +53,7 @@ class Judge:
         )
 
         tag = Tag("classifier", "classifier", {"part": "classifier"})
-        model = jaxae.DenseAutoencoder((split.train.x.shape[1],), UNITS_OF_CLASSIFIER, tied=True)
+        model = jaxae.DenseAutoencoder((split.train.x.shape[1],), CLASSIFIER_WIDTH, tied=True)
         init_key, train_key = jax.random.split(key)
         params = jaxae.as_functions(model).init(init_key)
         layers = ((params["encoder_kernel_0"], params["encoder_bias_0"]),)

@@ -106,8 +106,8 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
         fresh = truth.ratio(DENSITY.sample(fresh_key, sizes.samples))
         rows: dict[str, Any] = {
             "true samples": fresh,
-            "learned": of_functions(chain_key, *learned, truth, sizes),
-            "exact": of_functions(chain_key, *exact, truth, sizes),
+            "learned": measure_samplers(chain_key, *learned, truth, sizes),
+            "exact": measure_samplers(chain_key, *exact, truth, sizes),
         }
         found.append(rows)
         best = rows["learned"]["annealed Langevin"][f"{sizes.lengths[-1]}"]
@@ -117,7 +117,7 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
     return nested_over_seeds(found)
 
 
-def of_functions(
+def measure_samplers(
     key: Array, reconstruct: Any, score: Any, truth: Truth, sizes: Sizes
 ) -> dict[str, dict[str, float]]:
     """Returns the ratios of every sampler, by its name and by length or noise level."""
@@ -149,8 +149,8 @@ def of_functions(
 
 def langevin(reconstruct: Any, score: Any, level: Array) -> Step:
     """Returns a step of Langevin dynamics at one noise level."""
-    of_level = lambda x_i: score(x_i, level)
-    return jaxae.langevin_transition(of_level, step_size=STEP_SIZE * level**2)
+    score_at_level = lambda x_i: score(x_i, level)
+    return jaxae.langevin_transition(score_at_level, step_size=STEP_SIZE * level**2)
 
 
 def chain(reconstruct: Any, score: Any, level: Array) -> Step:

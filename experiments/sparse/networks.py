@@ -20,7 +20,7 @@ from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sparse import units
 
-KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
+KL_CODE_DIM, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
 KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
 
 
@@ -90,7 +90,7 @@ class Family(Trainer):
       threshold: above which a unit counts as active.
       data: train and test images.
       plan: how they are trained.
-      of_setting: the description from which the network with a setting can be loaded.
+      describe: the description from which the network with a setting can be loaded.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Family(Trainer):
         threshold: float,
         data: tuple[Array, Array],
         plan: Plan,
-        of_setting: Callable[[Setting], Any],
+        describe: Callable[[Setting], Any],
     ) -> None:
         steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
-        self._data, self._plan, self._of_setting = data, plan, of_setting
+        self._data, self._plan, self._describe = data, plan, describe
 
         def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
             return partial(encode, params, setting), partial(decode, params, setting)
@@ -135,15 +135,15 @@ class Family(Trainer):
 
         sweep = Sweep(run, range(self._plan.num_seeds), self._plan.key, tag)
         settings = {member: member.setting for member in members}
-        models = {member: self._of_setting(member.setting) for member in members}
+        models = {member: self._describe(member.setting) for member in members}
         trained = sweep.fit(self, self._data[0], settings, models=models)
         return [self._row(member, trained[member], run) for member in members]
 
     def _row(self, member: Member, params: list[Any], run: Run) -> Trained:
         """Returns the numbers of one network, and the first seed's code and filters."""
         found, kept = [], []
-        for of_seed in params:
-            measured = self._measure(of_seed, member.setting, self._data[1])
+        for seed_params in params:
+            measured = self._measure(seed_params, member.setting, self._data[1])
             measured = jax.tree.map(np.asarray, measured)
             kept.append({name: measured.pop(name) for name in ("code", "filters")})
             numbers = {key: float(value) for key, value in measured.items()}
@@ -187,7 +187,7 @@ def relu_family(plan: Plan) -> Family:
 
     inputs = plan.centred[0].shape[1]
 
-    def of_setting(setting: Setting) -> Network:
+    def describe(setting: Setting) -> Network:
         arguments: dict[str, Any] = {"inputs": inputs, "code_dim": plan.code_dim}
         arguments["top_k"] = plan.top_k[setting.keep - 1] if setting.keep else None
         arguments["is_free"] = bool(setting.is_free)
@@ -195,7 +195,7 @@ def relu_family(plan: Plan) -> Family:
         return Network(autoencoder, arguments, (inputs,), takes)
 
     penalty = jaxae.l1_penalty
-    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, of_setting)
+    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, describe)
 
 
 @makes_network
@@ -225,7 +225,7 @@ def sigmoid_family(plan: Plan) -> Family:
     """Returns the lecture's network; a unit of it counts as active above one half."""
     model = jaxae.DenseAutoencoder(
         plan.raw[0].shape[1:],
-        KL_UNITS,
+        KL_CODE_DIM,
         code_activation=nn.sigmoid,
         output_activation=nn.sigmoid,
     )

@@ -144,7 +144,7 @@ VALIDATION = {  # by strength and step size, of two seeds
 }
 
 
-class Tabled(search.Workshop):
+class Tabled(search.MethodTrainer):
     """Trains nothing; its validation errors stand in a table."""
 
     def pretrain(self):

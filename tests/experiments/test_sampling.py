@@ -66,7 +66,7 @@ def exact_ratios():
     with as_on_the_command_line():
         truth = mixture.Truth(jax.random.key(1), sizes.samples)
         functions = mixture.DENSITY.posterior_mean, mixture.exact_score
-        return mixture.of_functions(jax.random.key(2), *functions, truth, sizes)
+        return mixture.measure_samplers(jax.random.key(2), *functions, truth, sizes)
 
 
 def test_exact_chains_are_as_near_as_true_samples(exact_ratios):

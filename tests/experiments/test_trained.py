@@ -305,13 +305,13 @@ def of_levels(network):
 def of_copying():
     """Returns the model of a relu code, whose slope below 0 is a setting while it is trained."""
     images = SimpleNamespace(train=jnp.ones((4, 12)), axes=np.eye(12))
-    networks = copying.Networks(images, copying.CommonConfig(), {"epochs": 1, "code_dim": 5})
+    trainer = copying.VariantTrainer(images, copying.CommonConfig(), {"epochs": 1, "code_dim": 5})
 
     def functions(params):
-        encode, decode = networks._plain.bound(params)
+        encode, decode = trainer._plain.bound(params)
         return copying.activated(encode, copying.SLOPES["relu"]), decode
 
-    return networks._models["relu"], functions
+    return trainer._models["relu"], functions
 
 
 def of_layer():

@@ -94,7 +94,7 @@ class Trainer:
                 with interrupts.deferred():
                     state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
             before = epoch
-            yield epoch, jax.tree.map(of_one_device, state.params)
+            yield epoch, jax.tree.map(to_first_device, state.params)
 
 
 class AutoencoderTrainer(Trainer):
@@ -175,14 +175,14 @@ def mesh_of(devices: int) -> Mesh | None:
     return None if devices == 1 else jaxae.data_mesh(devices=devices)
 
 
-def of_one_device(leaf: Array) -> Array:
+def to_first_device(leaf: Array) -> Array:
     """Returns an array as it is on the first device, where all measuring is done."""
     return leaf if len(leaf.devices()) == 1 else jnp.asarray(np.asarray(leaf))
 
 
 def unstacked(params: Any, models: int) -> list[Any]:
     """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
-    leaves, tree = jax.tree.flatten(jax.tree.map(of_one_device, params))
+    leaves, tree = jax.tree.flatten(jax.tree.map(to_first_device, params))
     return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
 
 
@@ -246,11 +246,11 @@ def make_scores(
 
     @jax.jit
     def scores(params: Any, x_noisy: Array, x: Array) -> dict[str, Array]:
-        def of_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
+        def score_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
             x_hat_i = reconstruct(params, x_noisy_i)
             return {"mse": jaxae.mean_squared_error(x_hat_i, x_i), "psnr": jaxae.psnr(x_hat_i, x_i)}
 
         with jax.default_matmul_precision("highest"):
-            return jaxae.evaluate(of_example, x_noisy, x, batch_size=1000)
+            return jaxae.evaluate(score_example, x_noisy, x, batch_size=1000)
 
     return scores

@@ -86,7 +86,7 @@ class Sweep(Generic[Setting]):
         tags = self._tags(encoders)
         outcomes = classifier.fit_many(
             [self.key(seed) for _, seed in self._pairs(encoders)],
-            [layers for of_setting in encoders.values() for layers in of_setting],
+            [layers for own in encoders.values() for layers in own],
             on_epoch=self._make_log(tags),
             checkpoints=self.run.checkpoints(tag.checkpoint for tag in tags),
         )

@@ -46,6 +46,7 @@ from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.sweep import Sweep, Tag
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Runner:
         def loss(key: Array, encode: Any, decode: Any, x: Array, level: Array) -> Array:
             return jaxae.denoising_loss(key, encode, decode, x, corrupt=plan.corrupt_at(level))
 
-        trainer = fitting.Trainer(
+        trainer = fitting.AutoencoderTrainer(
             jaxae.DenseAutoencoder((d,), dim, output_activation=nn.sigmoid),
             loss,
             learning_rate=plan.config.learning_rate,
@@ -150,31 +151,28 @@ class Runner:
             devices=plan.config.devices,
         )
         levels = plan.levels if dim == plan.swept_dim else plan.levels[:1]
-        jobs = [(level, seed) for level in levels for seed in range(plan.num_seeds)]
-        started = time.perf_counter()
-        trained = trainer.fit_many(
-            [seed_keys(plan, seed)[0] for _, seed in jobs],
-            self.to_train_on,
-            [level for level, _ in jobs],
-            on_epoch=lambda job, epoch, loss: self._log_epoch(dim, *jobs[job], epoch, loss),
-            checkpoints=self.run.checkpoints(
-                (f"dim-{dim}_noise-{level:g}_seed-{seed}" for level, seed in jobs),
-                trainer.model,
-                any_length=trainer.any_length,
-            ),
-        )
-        seconds = (time.perf_counter() - started) / len(jobs)
-        by_job = dict(zip(jobs, trained, strict=True))
-        rows = []
-        for level in levels:
-            row = self._row(
-                trainer, dim, level, [p for (at, _), p in by_job.items() if at == level]
+
+        def tag(level: float, seed: int) -> Tag:
+            return Tag(
+                f"dim-{dim}_noise-{level:g}_seed-{seed}",
+                f"dim {dim}, noise {level:g}, seed {seed}",
+                {"code_dim": dim, "noise_level": level, "seed": seed},
             )
-            rows.append(row | {"seconds_per_run": round(seconds, 2)})
-        return rows
+
+        def key(seed: int) -> Array:
+            return seed_keys(plan, seed)[0]
+
+        sweep = Sweep(self.run, range(plan.num_seeds), key, tag)
+        started = time.perf_counter()
+        trained = sweep.fit(trainer, self.to_train_on, {level: (level,) for level in levels})
+        seconds = (time.perf_counter() - started) / (len(levels) * plan.num_seeds)
+        return [
+            self._row(trainer, dim, level, params) | {"seconds_per_run": round(seconds, 2)}
+            for level, params in trained.items()
+        ]
 
     def _row(
-        self, trainer: fitting.Trainer, dim: int, level: float, trained: list[Any]
+        self, trainer: fitting.AutoencoderTrainer, dim: int, level: float, trained: list[Any]
     ) -> dict[str, Any]:
         """Returns the scores of the seeds' networks, and pictures of the first one."""
         scores, pictures = [], {}
@@ -192,13 +190,8 @@ class Runner:
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
         return row | {"pictures": pictures}
 
-    def _log_epoch(self, dim: int, level: float, seed: int, epoch: int, loss: float) -> None:
-        doing = f"dim {dim}, noise {level:g}, seed {seed}"
-        entry = {"code_dim": dim, "noise_level": level, "seed": seed, "epoch": epoch}
-        self.run.log(doing, **entry, train_loss=loss)
-
     def _pictures(
-        self, trainer: fitting.Trainer, params: Any, x_noisy: Array, x: Array
+        self, trainer: fitting.AutoencoderTrainer, params: Any, x_noisy: Array, x: Array
     ) -> dict[str, np.ndarray]:
         """Returns examples of the test set: clean, noisy and denoised, and the first code."""
         as_images = lambda rows: np.asarray(rows).reshape(-1, *self.plan.dataset.example_shape)
@@ -446,9 +439,9 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
 def network_bytes(plan: Plan) -> int:
     """Returns the bytes of the weights and Adam's moments that are in memory at a time."""
     d = plan.dataset.num_features
-    of_one = lambda k: 3 * 4 * (2 * d * k + d + k)
+    num_values = lambda k: 3 * 4 * (2 * d * k + d + k)
     jobs = lambda k: plan.num_seeds * (len(plan.levels) if k == plan.swept_dim else 1)
-    return sum(jobs(k) * of_one(k) for k in plan.dims[:2])  # the largest; two train at a time
+    return sum(jobs(k) * num_values(k) for k in plan.dims[:2])  # the largest; two train at a time
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -461,7 +454,7 @@ def main(config: Config) -> dict[str, Any]:
         rows = dict(zip(plan.dims, run.in_parallel(runner.rows, plan.dims), strict=True))
         for position, level in enumerate(plan.levels):
             base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
-            for row in (row for of_dim in rows.values() for row in of_dim):
+            for row in (row for dim_rows in rows.values() for row in dim_rows):
                 if row["noise_level"] == level:
                     row["corrupted"] = base["corrupted"]
                     row["linear"] = base["linear"][row["code_dim"]]

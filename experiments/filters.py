@@ -29,6 +29,7 @@ if not __package__:  # started as a file, where Python does not find the other p
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -46,6 +47,7 @@ from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
 from experiments.common.training.classifiers import Classifier, Layers, labelled, split_of
+from experiments.common.training.sweep import Sweep, Tag
 
 UNITS = {
     "roughness": "squared difference of neighbouring pixels over twice their variance, mean",
@@ -130,7 +132,7 @@ def extent(filters: np.ndarray) -> float:
     return float(np.median(effective))
 
 
-def make_trainer(config: Config, inputs: int, epochs: int) -> fitting.Trainer:
+def make_trainer(config: Config, inputs: int, epochs: int) -> fitting.AutoencoderTrainer:
     """Returns the trainer of all networks; noise and emphasis are traced."""
     at_level = noises.BY_NAME[config.corruption].at_level
 
@@ -148,7 +150,7 @@ def make_trainer(config: Config, inputs: int, epochs: int) -> fitting.Trainer:
     model = jaxae.DenseAutoencoder(
         (inputs,), config.code_dim, code_activation=nn.sigmoid, tied=True
     )
-    return fitting.Trainer(
+    return fitting.AutoencoderTrainer(
         model,
         loss,
         learning_rate=config.learning_rate,
@@ -159,23 +161,20 @@ def make_trainer(config: Config, inputs: int, epochs: int) -> fitting.Trainer:
 
 
 def train(
-    config: Config, trainer: fitting.Trainer, x: Array, num_seeds: int, run: Run
+    config: Config, trainer: fitting.AutoencoderTrainer, x: Array, num_seeds: int, run: Run
 ) -> dict[Setting, list[Any]]:
     """Returns the parameters of every setting, one for each seed; a seed starts all alike."""
-    settings = settings_of(config)
-    jobs = [(setting, seed) for setting in settings for seed in range(num_seeds)]
 
-    def on_epoch(job: int, epoch: int, loss: float) -> None:
-        setting, seed = jobs[job]
-        about = {**setting._asdict(), "seed": seed, "epoch": epoch}
-        run.log(f"noise {setting.level:g}, beta {setting.beta:g}", **about, train_loss=loss)
+    def tag(setting: Setting, seed: int) -> Tag:
+        return Tag(
+            f"noise-{setting.level:g}_beta-{setting.beta:g}_seed-{seed}",
+            f"noise {setting.level:g}, beta {setting.beta:g}",
+            {**setting._asdict(), "seed": seed},
+        )
 
-    keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
-    names = [f"noise-{s.level:g}_beta-{s.beta:g}_seed-{seed}" for s, seed in jobs]
-    traced = [[setting.level for setting, _ in jobs], [setting.beta for setting, _ in jobs]]
-    checkpoints = run.checkpoints(names, trainer.model, any_length=trainer.any_length)
-    trained = iter(trainer.fit_many(keys, x, *traced, on_epoch=on_epoch, checkpoints=checkpoints))
-    return {setting: [next(trained) for _ in range(num_seeds)] for setting in settings}
+    key = partial(jax.random.fold_in, jax.random.key(config.seed))
+    sweep = Sweep(run, range(num_seeds), key, tag)
+    return sweep.fit(trainer, x, {setting: setting for setting in settings_of(config)})
 
 
 def filters_of(params: Any, shape: Sequence[int]) -> np.ndarray:
@@ -189,7 +188,6 @@ def probe_errors(
     """Returns the error of a softmax on the frozen codes, if there are labels."""
     if dataset.train_labels is None or dataset.test_labels is None:
         return {}
-    jobs = [(setting, seed) for setting, own in trained.items() for seed in range(len(own))]
     split = split_of(dataset)
     classifier = Classifier(
         nn.sigmoid,
@@ -202,26 +200,29 @@ def probe_errors(
         devices=config.devices,
     )
 
-    def on_epoch(job: int, epoch: int, loss: float) -> None:
-        setting, seed = jobs[job]
-        about = {**setting._asdict(), "seed": seed, "epoch": epoch}
-        run.log("softmax on the codes", training="probe", **about, train_loss=loss)
+    def tag(setting: Setting, seed: int) -> Tag:
+        return Tag(
+            f"probe_noise-{setting.level:g}_beta-{setting.beta:g}_seed-{seed}",
+            "softmax on the codes",
+            {"training": "probe", **setting._asdict(), "seed": seed},
+        )
 
-    layer = lambda params: ((params["encoder_kernel_0"], params["encoder_bias_0"]),)
-    encoders: list[Layers] = [layer(trained[setting][seed]) for setting, seed in jobs]
-    names = [f"probe_noise-{s.level:g}_beta-{s.beta:g}_seed-{seed}" for s, seed in jobs]
-    root = jax.random.key(config.seed)
-    keys = [jax.random.fold_in(jax.random.fold_in(root, seed), 1) for _, seed in jobs]
-    checkpoints = run.checkpoints(names)
-    outcomes = classifier.fit_many(keys, encoders, on_epoch=on_epoch, checkpoints=checkpoints)
-    found: dict[Setting, list[float]] = {}
-    for (setting, _), outcome in zip(jobs, outcomes, strict=True):
-        found.setdefault(setting, []).append(outcome.test_error)
-    return found
+    def key(seed: int) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), seed), 1)
+
+    def layers(params: Any) -> Layers:
+        return ((params["encoder_kernel_0"], params["encoder_bias_0"]),)
+
+    encoders = {setting: [layers(params) for params in own] for setting, own in trained.items()}
+    seeds = range(len(next(iter(trained.values()))))
+    outcomes = Sweep(run, seeds, key, tag).fit_classifiers(classifier, encoders)
+    return {setting: [outcome.test_error for outcome in own] for setting, own in outcomes.items()}
 
 
 def measure(
-    trainer: fitting.Trainer, trained: Mapping[Setting, Sequence[Any]], dataset: datasets.Dataset
+    trainer: fitting.AutoencoderTrainer,
+    trained: Mapping[Setting, Sequence[Any]],
+    dataset: datasets.Dataset,
 ) -> dict[Setting, dict[str, list[float]]]:
     """Returns the numbers of every setting, one for each seed, without those of the softmax."""
     test = jnp.asarray(dataset.flat()[1])
@@ -291,8 +292,8 @@ def main(config: Config) -> dict[str, Any]:
     sizes = experiment.defaults(config, digits=100, others=15)
     epochs, seeds = sizes["epochs"], sizes["num_seeds"]
     has_labels = dataset.train_labels is not None and dataset.test_labels is not None
-    of_probe = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0
-    total = len(settings_of(config)) * seeds * (epochs + of_probe)
+    probe_epochs = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0
+    total = len(settings_of(config)) * seeds * (epochs + probe_epochs)
     with Run("filters", config, dataset, total=total) as run:
         x = jnp.asarray(dataset.flat()[0])
         trainer = make_trainer(config, x.shape[1], epochs)

@@ -46,6 +46,7 @@ from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.sweep import Sweep, Tag
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
 HALF_WIDTH = 1.7  # of the square that is drawn and measured
@@ -98,7 +99,7 @@ def wide_first_layer(key: Array, shape: tuple[int, int], dtype: Any = jnp.float3
     return initializer(key, shape, dtype) * (3 if shape[0] == 2 else 1)
 
 
-def make_trainer(density: Density, config: Config, epochs: int) -> fitting.Trainer:
+def make_trainer(density: Density, config: Config, epochs: int) -> fitting.AutoencoderTrainer:
     """Returns a trainer that draws its points from the density; the data only say how many."""
     corrupt = partial(jaxae.gaussian_noise, stddev=NOISE[density.name])
 
@@ -117,7 +118,7 @@ def make_trainer(density: Density, config: Config, epochs: int) -> fitting.Train
         kernel_init=wide_first_layer,
         bias_init=nn.initializers.normal(1.0),
     )
-    return fitting.Trainer(
+    return fitting.AutoencoderTrainer(
         model,
         loss,
         learning_rate=optax.cosine_decay_schedule(config.learning_rate, steps),
@@ -198,12 +199,12 @@ def critical_points(
     Bengio 2014), so its zeros are maxima, saddles and minima, told apart by its Jacobian.
     """
     exact = partial(exact_field, density)
-    of_learned = zeros(learned, starts)
+    learned_zeros = zeros(learned, starts)
     rows = []
     for point in zeros(exact, starts):
         curvature = np.linalg.eigvals(np.asarray(jax.jacfwd(exact)(jnp.asarray(point)))).real
         kind = ("maximum", "saddle", "minimum")[int((curvature > 0).sum())]
-        distances = np.linalg.norm(of_learned - point, axis=1)
+        distances = np.linalg.norm(learned_zeros - point, axis=1)
         nearest = float(distances.min()) if len(distances) else None
         rows.append({"kind": kind, "at": point.tolist(), "distance_to_learned_zero": nearest})
     return sorted(rows, key=lambda row: (row["kind"], row["at"]))
@@ -266,15 +267,14 @@ def run_density(
     counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
     found: dict[str, list[float]] = {"error_near": [], "error_far": []}
 
-    def on_epoch(seed: int, epoch: int, loss: float) -> None:
-        entry = {"density": density.name, "seed": seed, "epoch": epoch}
-        run.log(f"{density.name}, seed {seed}", **entry, train_loss=loss)
+    def tag(name: str, seed: int) -> Tag:
+        return Tag(f"{name}_seed-{seed}", f"{name}, seed {seed}", {"density": name, "seed": seed})
 
-    keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for seed in range(num_seeds)]
-    names = (f"{density.name}_seed-{seed}" for seed in range(num_seeds))
-    checkpoints = run.checkpoints(names, trainer.model)
-    trained = trainer.fit_many(keys, counted, on_epoch=on_epoch, checkpoints=checkpoints)
-    for key, params in zip(keys, trained, strict=True):
+    seed_key = partial(jax.random.fold_in, jax.random.key(config.seed))
+    sweep = Sweep(run, range(num_seeds), seed_key, tag)
+    trained = sweep.fit(trainer, counted, {density.name: ()})[density.name]
+    for seed, params in enumerate(trained):
+        key = seed_key(seed)
         encode, decode = trainer.bound(params)
         learned = partial(jaxae.reconstruction_field, encode, decode)
         fields = on_grid(density, learned)

@@ -116,7 +116,7 @@ def measure(nets: networks.Networks, config: Config, dataset: datasets.Dataset) 
                 method: {name: number for part in parts for name, number in part[method].items()}
                 for method in networks.METHODS
             },
-            "principal_components": tangents.of_principal_components(train, probe),
+            "principal_components": tangents.measure_principal_components(train, probe),
             "rescaled": scale_collapse.measure(nets, train, test),
         }
 

@@ -15,6 +15,7 @@ from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
 from experiments.common.training.losses import contractive, denoising
+from experiments.common.training.sweep import Sweep, Tag
 
 METHODS = ("AE", "DAE", "CAE")
 UNITS = {
@@ -71,7 +72,7 @@ def seed_keys(config: CommonConfig, seed: int) -> tuple[Array, Array]:
 def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
     """Returns the means over examples that every network gets."""
 
-    def of_example(x_i: Array) -> dict[str, Array]:
+    def score_example(x_i: Array) -> dict[str, Array]:
         code = encode(x_i)
         logits = decode(code)
         return {
@@ -81,10 +82,10 @@ def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
             "saturated_share": jaxae.saturated_share(code),
         }
 
-    return jaxae.evaluate(of_example, x, batch_size=100)
+    return jaxae.evaluate(score_example, x, batch_size=100)
 
 
-def make_scores(trainer: fitting.Trainer) -> Callable[[Any, Array], dict[str, Array]]:
+def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Any, Array], dict[str, Array]]:
     """Returns the compiled ``scores(params, x)`` of the networks of one trainer."""
 
     @jax.jit
@@ -120,8 +121,8 @@ class Fitter:
         self._config, self._run, self._seeds = config, run, range(sizes["num_seeds"])
         self._train, self._test = data
 
-        def trainer(loss: Any, tied: bool) -> fitting.Trainer:
-            return fitting.Trainer(
+        def trainer(loss: Any, tied: bool) -> fitting.AutoencoderTrainer:
+            return fitting.AutoencoderTrainer(
                 model(self._train.shape[1], code_dim, tied=tied),
                 loss,
                 learning_rate=config.learning_rate,
@@ -140,26 +141,25 @@ class Fitter:
 
     def fit(self, kind: str, settings: Sequence[float]) -> list[Trained]:
         """Returns the network of each setting, trained once for each seed."""
-        jobs = [(setting, seed) for setting in settings for seed in self._seeds]
 
-        def on_epoch(job: int, epoch: int, loss: float) -> None:
-            setting, seed = jobs[job]
-            entry = {"model": kind, "setting": setting, "seed": seed}
-            doing = f"{kind} {setting:g}, seed {seed}"
-            self._run.log(doing, **entry, epoch=epoch, train_loss=loss)
+        def tag(setting: float, seed: int) -> Tag:
+            return Tag(
+                f"{kind}_{setting:g}_seed-{seed}",
+                f"{kind} {setting:g}, seed {seed}",
+                {"model": kind, "setting": setting, "seed": seed},
+            )
 
-        keys = [seed_keys(self._config, seed)[0] for _, seed in jobs]
-        strengths = [setting for setting, _ in jobs]
-        names = (f"{kind}_{setting:g}_seed-{seed}" for setting, seed in jobs)
-        trainer = self._trainers[kind]
-        checkpoints = self._run.checkpoints(names, trainer.model, any_length=trainer.any_length)
-        options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
-        of_job = iter(trainer.fit_many(keys, self._train, strengths, **options))
-        return [self._scored(kind, [next(of_job) for _ in self._seeds]) for _ in settings]
+        def key(seed: int) -> Array:
+            return seed_keys(self._config, seed)[0]
+
+        sweep = Sweep(self._run, self._seeds, key, tag)
+        values = {setting: (setting,) for setting in settings}
+        trained = sweep.fit(self._trainers[kind], self._train, values)
+        return [self._scored(kind, trained[setting]) for setting in settings]
 
     def _scored(self, kind: str, params: list[Any]) -> Trained:
         """Returns the scores over the seeds of one network."""
-        rows = [self._scores[kind](of_seed, self._test) for of_seed in params]
+        rows = [self._scores[kind](seed_params, self._test) for seed_params in params]
         return Trained(params, rows_over_seeds(rows, UNITS))
 
 

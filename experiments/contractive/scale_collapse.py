@@ -38,10 +38,10 @@ def rescaled(params: Any, train: np.ndarray, test: np.ndarray) -> list[dict[str,
 
 def measure(networks: Networks, train: np.ndarray, test: np.ndarray) -> list[dict[str, Any]]:
     """Returns the costs of the CAE's encoder * epsilon over the seeds, for every epsilon."""
-    of_seeds = [rescaled(params, train, test) for params in networks.methods["CAE"].params]
+    per_seed = [rescaled(params, train, test) for params in networks.methods["CAE"].params]
     return [
         {"scale": scale, **rows_over_seeds(rows, UNITS)}
-        for scale, rows in zip(SCALES, zip(*of_seeds, strict=True), strict=True)
+        for scale, rows in zip(SCALES, zip(*per_seed, strict=True), strict=True)
     ]
 
 

@@ -45,11 +45,11 @@ def decompose(networks: Networks, x: Array) -> dict[str, list[Decomposition]]:
 
     @jax.jit
     def one(params: Any, x: Array) -> Decomposition:
-        def of_example(x_i: Array) -> Decomposition:
+        def decompose_example(x_i: Array) -> Decomposition:
             values, vectors = jacobian_svd(networks.encoder(params), x_i)
             return Decomposition(values, vectors[:LEADING])
 
-        return jax.lax.map(of_example, x, batch_size=50)
+        return jax.lax.map(decompose_example, x, batch_size=50)
 
     return {
         method: [one(params, x) for params in trained.params]
@@ -58,10 +58,10 @@ def decompose(networks: Networks, x: Array) -> dict[str, list[Decomposition]]:
 
 
 @jax.jit
-def of_values(values: Array) -> dict[str, Array]:
+def summarise_spectra(values: Array) -> dict[str, Array]:
     """Returns the means over examples of what singular values ``(s, r)`` say."""
 
-    def of_example(values: Array) -> dict[str, Array]:
+    def summarise_spectrum(values: Array) -> dict[str, Array]:
         power = jnp.cumsum(jnp.square(values)) / jnp.sum(jnp.square(values))
         return {
             "singular_values": values,
@@ -69,14 +69,16 @@ def of_values(values: Array) -> dict[str, Array]:
             "values_for_90_percent": 1 + jnp.sum(power < 0.9).astype(values.dtype),
         }
 
-    return jax.tree.map(lambda each: jnp.mean(each, axis=0), jax.vmap(of_example)(values))
+    return jax.tree.map(lambda each: jnp.mean(each, axis=0), jax.vmap(summarise_spectrum)(values))
 
 
 def measure(jacobians: Mapping[str, list[Decomposition]]) -> dict[str, Any]:
     """Returns the spectrum of each method."""
     return {
-        method: rows_over_seeds([of_values(of_seed.values) for of_seed in of_seeds], UNITS)
-        for method, of_seeds in jacobians.items()
+        method: rows_over_seeds(
+            [summarise_spectra(decomposition.values) for decomposition in per_seed], UNITS
+        )
+        for method, per_seed in jacobians.items()
     }
 
 
@@ -102,9 +104,9 @@ def claims(found: Mapping[str, Any]) -> list[Claim]:
     """Holds if fewer than half of the CAE's singular values exceed 1, but some do."""
     methods = found["methods"]
     ae, cae = methods["AE"], methods["CAE"]
-    above, of_ae = (values_over_seeds([row], "values_above_1") for row in (cae, ae))
+    above, above_of_ae = (values_over_seeds([row], "values_above_1") for row in (cae, ae))
     count = len(cae["singular_values"])
-    holds = bool(((above > 0) & (above < count / 2) & (above < of_ae)).all())
+    holds = bool(((above > 0) & (above < count / 2) & (above < above_of_ae)).all())
     counts, most, norms = (
         {method: row[name] for method, row in methods.items()}
         for name in ("values_above_1", "values_for_90_percent", "jacobian_norm")

@@ -44,12 +44,14 @@ def shares(bases: Array, probes: Probes) -> dict[str, Array]:
 def measure(jacobians: Mapping[str, list[Decomposition]], probes: Probes) -> dict[str, Any]:
     """Returns the shares in the leading span of each method."""
     return {
-        method: rows_over_seeds([shares(of_seed.vectors, probes) for of_seed in of_seeds], UNITS)
-        for method, of_seeds in jacobians.items()
+        method: rows_over_seeds(
+            [shares(decomposition.vectors, probes) for decomposition in per_seed], UNITS
+        )
+        for method, per_seed in jacobians.items()
     }
 
 
-def of_principal_components(train: np.ndarray, probes: Probes) -> dict[str, Any]:
+def measure_principal_components(train: np.ndarray, probes: Probes) -> dict[str, Any]:
     """Returns the shares in the span of the leading principal components, the same everywhere."""
     basis = np.linalg.svd(train - train.mean(0), full_matrices=False)[2][:LEADING]
     bases = jnp.broadcast_to(jnp.asarray(basis), (len(probes.sample), *basis.shape))

@@ -101,4 +101,4 @@ def main(config: Config) -> dict[str, Any]:
         for claim in claims(found):
             run.say(f"{claim.verdict}: {claim.finding}")
         resolved = sizes | {"race_seeds": seeds, "full_batch": len(batch)}
-        return run.finish(resolved | {"code_dim": networks.UNITS}, **found)
+        return run.finish(resolved | {"code_dim": networks.CODE_DIM}, **found)

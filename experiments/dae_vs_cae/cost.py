@@ -24,13 +24,13 @@ def measure(networks: Networks, x: Array, noise: float) -> dict[str, Any]:
         return float(analysis["flops"])
 
     plain = count(lambda encode, decode: jaxae.reconstruction_loss(encode, decode, batch))
-    of_dae = count(
+    dae_flops = count(
         lambda encode, decode: jaxae.denoising_loss(
             jax.random.key(0), encode, decode, batch, corrupt=corrupt(noise)
         )
     )
 
-    def of_cae(method: str) -> float:
+    def cae_flops(method: str) -> float:
         options: Any = {"weight": WEIGHT, "method": method}
         return count(
             lambda encode, decode: jaxae.contractive_loss(encode, decode, batch, **options)
@@ -39,9 +39,9 @@ def measure(networks: Networks, x: Array, noise: float) -> dict[str, Any]:
     unit = "operations of a gradient over the plain autoencoder's, as counted by the compiler"
     return {
         "AE": over_seeds([1.0], unit),
-        "DAE": over_seeds([of_dae / plain], unit),
-        "CAE": over_seeds([of_cae("jacfwd") / plain], unit),
-        "CAE, no Jacobian": over_seeds([of_cae("auto") / plain], unit),
+        "DAE": over_seeds([dae_flops / plain], unit),
+        "CAE": over_seeds([cae_flops("jacfwd") / plain], unit),
+        "CAE, no Jacobian": over_seeds([cae_flops("auto") / plain], unit),
     }
 
 

@@ -75,9 +75,9 @@ def measure(networks: Networks, x: Array, noise: float, key: Array) -> dict[str,
     }
     found: dict[str, list[float]] = {}
     for seed, params in enumerate(networks.ae):
-        of_seed = jax.random.fold_in(key, seed)
+        seed_key = jax.random.fold_in(key, seed)
         for (name, (sample, count)), one in zip(
-            samplers.items(), jax.random.split(of_seed, len(samplers)), strict=True
+            samplers.items(), jax.random.split(seed_key, len(samplers)), strict=True
         ):
             gradients = sample(params, one, x, count)
             # m corruptions of every example give the mean of m draws

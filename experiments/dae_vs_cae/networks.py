@@ -1,6 +1,6 @@
 """The networks that are compared: one architecture, trained three ways."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import jaxae
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.sweep import Sweep, Tag
 
-UNITS = 64
+CODE_DIM = 64
 WEIGHTS = (0.05, 0.15, 0.5, 1.5)  # lambda of the CAE
 WEIGHT = 0.15  # where there is only one
 
@@ -60,7 +61,7 @@ class Networks(NamedTuple):
 
 def model(d: int) -> jaxae.DenseAutoencoder:
     """Returns the network that all share."""
-    return jaxae.DenseAutoencoder((d,), UNITS, tied=True, code_activation=nn.sigmoid)
+    return jaxae.DenseAutoencoder((d,), CODE_DIM, tied=True, code_activation=nn.sigmoid)
 
 
 def corrupt(level: Any) -> Callable[[Array, Array], Array]:
@@ -79,27 +80,12 @@ def train(
     def cae_loss(key: Array, encode: Any, decode: Any, x: Array, weight: Array) -> Array:
         return jaxae.contractive_loss(encode, decode, x, weight=weight)
 
-    seeds = range(sizes["num_seeds"])
+    weights = {f"CAE {weight:g}": weight for weight in WEIGHTS}
+    strengths = {"AE": 0.0, "DAE": noise, **weights}
 
-    def fit(trainer: fitting.Trainer, settings: Mapping[str, float]) -> list[list[Any]]:
-        """Returns the networks of each setting, one per seed."""
-        jobs = [(label, seed) for label in settings for seed in seeds]
-
-        def on_epoch(job: int, epoch: int, loss: float) -> None:
-            label, seed = jobs[job]
-            about = {"network": label.split()[0], "setting": settings[label], "seed": seed}
-            run.log(f"{label}, seed {seed}", **about, epoch=epoch, train_loss=loss)
-
-        keys = [jax.random.fold_in(jax.random.key(config.seed), seed) for _, seed in jobs]
-        strengths = [settings[label] for label, _ in jobs]
-        checkpoints = run.checkpoints(
-            (f"{label}_seed-{seed}" for label, seed in jobs),
-            trainer.model,
-            any_length=trainer.any_length,
-        )
-        options: dict[str, Any] = {"on_epoch": on_epoch, "checkpoints": checkpoints}
-        trained = iter(trainer.fit_many(keys, x, strengths, **options))
-        return [[next(trained) for _ in seeds] for _ in settings]
+    def tag(label: str, seed: int) -> Tag:
+        entry = {"network": label.split()[0], "setting": strengths[label], "seed": seed}
+        return Tag(f"{label}_seed-{seed}", f"{label}, seed {seed}", entry)
 
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
@@ -108,9 +94,11 @@ def train(
         "devices": config.devices,
     }
     network = model(x.shape[1])
-    denoising = fitting.Trainer(network, dae_loss, **options)
-    contractive = fitting.Trainer(network, cae_loss, **options)
-    plain, noisy = fit(denoising, {"AE": 0.0, "DAE": noise})
-    contracted = fit(contractive, {f"CAE {weight:g}": weight for weight in WEIGHTS})
-    of_weight = dict(zip(WEIGHTS, contracted, strict=True))
-    return Networks(jaxae.as_functions(network), plain, noisy, of_weight)
+    denoising = fitting.AutoencoderTrainer(network, dae_loss, **options)
+    contractive = fitting.AutoencoderTrainer(network, cae_loss, **options)
+    key = partial(jax.random.fold_in, jax.random.key(config.seed))
+    sweep = Sweep(run, range(sizes["num_seeds"]), key, tag)
+    found = sweep.fit(denoising, x, {"AE": (0.0,), "DAE": (noise,)})
+    found |= sweep.fit(contractive, x, {label: (weight,) for label, weight in weights.items()})
+    cae = {weight: found[label] for label, weight in weights.items()}
+    return Networks(jaxae.as_functions(network), found["AE"], found["DAE"], cae)

@@ -48,8 +48,8 @@ class Racer:
 
         @jax.jit
         def some_steps(state: jaxae.TrainState, *data: Any) -> jaxae.Minimum:
-            of_params = lambda params: loss(params, *data)
-            return jaxae.minimize(of_params, state.params, optimizer, steps=_CHUNK, state=state)
+            objective = lambda params: loss(params, *data)
+            return jaxae.minimize(objective, state.params, optimizer, steps=_CHUNK, state=state)
 
         self._some_steps = some_steps
         self._is_compiled = False

@@ -42,18 +42,18 @@ def measure(networks: Networks, x: Array) -> dict[str, Any]:
         return {"encoder": rms(encode), "reconstruction": rms(reconstruct), "clean_mse": clean}
 
     rows = networks.by_name() | {f"CAE {w:g}": networks.cae[w] for w in WEIGHTS}
-    measured = {name: [curves(p) for p in of_seeds] for name, of_seeds in rows.items()}
+    measured = {name: [curves(p) for p in per_seed] for name, per_seed in rows.items()}
     result: dict[str, Any] = {"radii": list(RADII)}
-    for name, of_seeds in measured.items():
+    for name, per_seed in measured.items():
         result[name] = {
             part: [
-                over_seeds([float(m[part][i]) for m in of_seeds], "output per input unit")
+                over_seeds([float(m[part][i]) for m in per_seed], "output per input unit")
                 for i in range(len(RADII))
             ]
             for part in ("encoder", "reconstruction")
         }
         result[name]["clean_mse"] = over_seeds(
-            [float(m["clean_mse"]) for m in of_seeds], fitting.UNITS["mse"]
+            [float(m["clean_mse"]) for m in per_seed], fitting.UNITS["mse"]
         )
     return result | {"at_equal_clean_error": at_equal_error(measured)}
 
@@ -75,8 +75,8 @@ def at_equal_error(measured: dict[str, list[Any]]) -> dict[str, Any]:
             return {}
         pair = slice(around[-1], around[-1] + 2)
         for part, values in ratios.items():
-            of_cae = np.log([float(m[part][0]) for m in sweep[pair]])
-            interpolated = np.interp(np.log(error), np.log(errors[pair]), of_cae)
+            cae_sensitivity = np.log([float(m[part][0]) for m in sweep[pair]])
+            interpolated = np.interp(np.log(error), np.log(errors[pair]), cae_sensitivity)
             values.append(float(np.exp(interpolated)) / float(dae[part][0]))
     unit = "CAE's sensitivity over DAE's, distance 0.01, at the DAE's clean error"
     return {part: over_seeds(values, unit) for part, values in ratios.items()}

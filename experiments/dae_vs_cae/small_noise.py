@@ -68,7 +68,7 @@ def expand(
       pairs: draws +e, -e for each example.
     """
 
-    def of_example(inputs: tuple[Array, Array]) -> Expansion:
+    def expand_example(inputs: tuple[Array, Array]) -> Expansion:
         key_i, x_i = inputs
         basis = jnp.eye(x_i.size, dtype=x_i.dtype)
         columns, curvatures = jax.vmap(lambda e: second_derivative(reconstruct, x_i, e))(basis)
@@ -88,7 +88,7 @@ def expand(
         )
 
     keys = jax.random.split(key, len(x))
-    each = jax.lax.map(of_example, (keys, x), batch_size=8)
+    each = jax.lax.map(expand_example, (keys, x), batch_size=8)
     return jax.tree.map(lambda values: values.mean(0), each)
 
 

@@ -88,8 +88,8 @@ def main(config: Config) -> dict[str, Any]:
     )
     units = config.units or 4 * patches.train.shape[1]
     common = (config.learning_rate, config.batch_size)
-    of_sums = config.epochs or (2 if config.quick else 40)
-    on_sums = Schedule(recovery.ATOMS, *common, of_sums, config.devices)
+    sum_epochs = config.epochs or (2 if config.quick else 40)
+    on_sums = Schedule(recovery.ATOMS, *common, sum_epochs, config.devices)
     on_patches = Schedule(units, *common, sizes["epochs"], config.devices)
     total = recovery.epochs(on_sums, seeds) + frontier.epochs(on_patches, seeds)
     with Run("dictionary", config, dataset, total=total) as run:
@@ -99,7 +99,7 @@ def main(config: Config) -> dict[str, Any]:
         recovery.draw(run, recovered)
         frontier.draw(run, found)
         resolved = {
-            "epochs": {"sums of atoms": of_sums, "patches": sizes["epochs"]},
+            "epochs": {"sums of atoms": sum_epochs, "patches": sizes["epochs"]},
             "num_seeds": seeds,
             "units": units,
             "patch_shape": patches.shape,

@@ -1,5 +1,6 @@
 """Patches of images: what a dictionary explains, against how many units it takes."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ from experiments.common import plots
 from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import unit_rows
-from experiments.dictionary.networks import KINDS, Family, Schedule
+from experiments.common.training.sweep import Sweep, Tag
+from experiments.dictionary.networks import KINDS, Family, Schedule, tag
 
 FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
 TOP_K = (4, 8, 16, 32)
@@ -37,11 +39,12 @@ class Found(NamedTuple):
     atoms: dict[str, np.ndarray]  # of the first seed, by kind
 
 
-def settings_of(name: str, rms: float, most: int) -> list[tuple[float, float]]:
-    """Returns labels and settings: weights of the L1 norm, or numbers of units and positions."""
+def settings_of(name: str, rms: float, most: int) -> dict[float, float]:
+    """Returns settings by labels: weights of the L1 norm, or positions by numbers of units."""
     if KINDS[name].is_top_k:
-        return [(float(k), float(i)) for i, k in enumerate(ks(most))]
-    return [(weight, weight) for weight in (float(f"{f * rms:.2g}") for f in FRACTIONS)]
+        return {float(k): float(position) for position, k in enumerate(ks(most))}
+    weights = [float(f"{fraction * rms:.2g}") for fraction in FRACTIONS]
+    return {weight: weight for weight in weights}
 
 
 def ks(most: int) -> list[int]:
@@ -64,24 +67,28 @@ def measure(key: Array, data: Patches, schedule: Schedule, num_seeds: int, run: 
         inputs = data.train.shape[1]
         family = Family(kind, inputs, ks(schedule.units), schedule, len(data.train))
         settings = settings_of(name, rms, schedule.units)
-        jobs = [(label, value, seed) for label, value in settings for seed in range(num_seeds)]
-        names = [f"{name}_patches-{label:g}_seed-{seed}" for label, _, seed in jobs]
-        keys = [jax.random.fold_in(key, seed) for _, _, seed in jobs]
-        trained = family.train(keys, data.train, [value for _, value, _ in jobs], names, run)
-        scores = [
-            family.measure(params, value, data.test)
-            for params, (_, value, _) in zip(trained, jobs, strict=True)
-        ]
-        for at, (label, _) in enumerate(settings):
-            own = scores[at * num_seeds : (at + 1) * num_seeds]
+        sweep = Sweep(run, range(num_seeds), partial(jax.random.fold_in, key), partial(_tag, name))
+        trained = sweep.fit(
+            family,
+            data.train,
+            {label: (value,) for label, value in settings.items()},
+            models={label: family.network(value) for label, value in settings.items()},
+        )
+        for label, value in settings.items():
+            scores = [family.measure(params, value, data.test) for params in trained[label]]
             numbers = {
-                key: over_seeds([one[key] for one in own], unit) for key, unit in UNITS.items()
+                quantity: over_seeds([one[quantity] for one in scores], unit)
+                for quantity, unit in UNITS.items()
             }
             rows.append({"method": name, "setting": label, **numbers})
-        shown = trained[len(settings) // 2 * num_seeds]
-        atoms[name] = _most_used(family, shown, settings[len(settings) // 2][1], data)
-        run.say(f"patches, {name}: {len(jobs)} networks")
+        shown = list(settings)[len(settings) // 2]
+        atoms[name] = _most_used(family, trained[shown][0], settings[shown], data)
+        run.say(f"patches, {name}: {len(settings) * num_seeds} networks")
     return Found(rows, atoms)
+
+
+def _tag(name: str, label: float, seed: int) -> Tag:
+    return tag(f"{name}_patches-{label:g}_seed-{seed}")
 
 
 def _most_used(family: Family, params: Any, setting: float, data: Patches) -> np.ndarray:

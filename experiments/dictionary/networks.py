@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
 from experiments.common.results.trained import Network, makes_network
-from experiments.common.run import interrupts
-from experiments.common.run.experiment import Run
-from experiments.common.training import fitting
 from experiments.common.training.arrays import unit_rows
+from experiments.common.training.fitting import Trainer
+from experiments.common.training.sweep import Tag
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches
@@ -64,6 +62,11 @@ class Schedule(NamedTuple):
     devices: int
 
 
+def tag(name: str) -> Tag:
+    """Returns what a network is called, in the log as among the checkpoints."""
+    return Tag(name, name, {"network": name})
+
+
 def initial(key: Array, inputs: int, units: int) -> dict[str, Array]:
     """Returns the parameters at the start: random atoms of norm 1, the encoder their transpose."""
     atoms = unit_rows(jax.random.normal(key, (units, inputs)))
@@ -88,7 +91,7 @@ def carried(now: Array, following: Array) -> Array:
     return half - jax.lax.stop_gradient(half)
 
 
-class Family:
+class Family(Trainer):
     """Networks of one kind that share one program.
 
     Args:
@@ -112,12 +115,15 @@ class Family:
         adam = optax.adam(optax.cosine_decay_schedule(schedule.learning_rate, steps))
         atoms = jaxae.unit_norm(adam) if kind.has_unit_norm else adam
         groups = {"atoms": atoms, "carried": optax.sgd(1.0), "free": adam}
-        of_name = {"atoms": "atoms", "firing": "carried", "steps": "carried"}
-        label = lambda params: {name: of_name.get(name, "free") for name in params}
-        self._optimizer = optax.partition(groups, label)
-        mesh = fitting.mesh_of(schedule.devices)
-        self._run = jaxae.make_run(
-            self._loss, self._optimizer, batch_size=schedule.batch_size, mesh=mesh
+        group_names = {"atoms": "atoms", "firing": "carried", "steps": "carried"}
+        label = lambda params: {name: group_names.get(name, "free") for name in params}
+        super().__init__(
+            partial(initial, inputs=inputs, units=schedule.units),
+            self._loss,
+            optax.partition(groups, label),
+            batch_size=schedule.batch_size,
+            epochs=schedule.epochs,
+            devices=schedule.devices,
         )
 
     def code(self, params: Any, setting: Array, x_i: Array) -> Array:
@@ -159,30 +165,7 @@ class Family:
             return jaxae.l1_penalty(code)
         return jaxae.decoder_weighted_l1_penalty(code, atoms)
 
-    def train(
-        self,
-        keys: Sequence[Array],
-        x: Array,
-        settings: Sequence[float],
-        names: Sequence[str],
-        run: Run,
-    ) -> list[Any]:
-        """Returns the parameters of one network for each key and setting."""
-
-        def on_epoch(job: int, epoch: int, loss: float) -> None:
-            run.log(names[job], network=names[job], epoch=epoch, train_loss=loss)
-
-        init = partial(initial, inputs=self._inputs, units=self._schedule.units)
-        start = jax.jit(jax.vmap(partial(fitting.fresh, init, self._optimizer)))
-        states, train_keys = start(jnp.stack(list(keys)))
-        options: Any = {"epochs": self._schedule.epochs, "on_epoch": on_epoch}
-        options["checkpoints"] = run.checkpoints(names, [self._network(one) for one in settings])
-        values = jnp.asarray(np.asarray(settings, np.float32))
-        with interrupts.deferred():
-            trained = jaxae.fit_many(self._run, states, train_keys, x, values, **options)
-        return fitting.unstacked(trained.params, len(keys))
-
-    def _network(self, setting: float) -> Network:
+    def network(self, setting: float) -> Network:
         """Returns the description from which a network with a setting can be loaded."""
         arguments: dict[str, Any] = {"inputs": self._inputs, "units": self._schedule.units}
         arguments["top_k"] = self._top_k[int(setting)] if self.kind.is_top_k else None

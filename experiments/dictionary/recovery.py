@@ -11,7 +11,7 @@ from experiments.common import plots
 from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dictionary import examples
-from experiments.dictionary.networks import KINDS, Family, Schedule
+from experiments.dictionary.networks import KINDS, Family, Schedule, tag
 
 ATOMS, INPUTS, EXAMPLES = 256, 64, 50_000
 ACTIVE = (3, 4, 5)  # atoms of each example
@@ -46,7 +46,7 @@ def measure(
                     keys[0], atoms=ATOMS, inputs=INPUTS, active=active, count=count
                 )
                 named = f"{name}_atoms-{active}_seed-{seed}"
-                found.append(_trained(family, keys[1], data, position, named, run))
+                found.append(train_and_measure(family, keys[1], data, position, named, run))
             numbers = {
                 quantity: over_seeds([one[quantity] for one in found], unit)
                 for quantity, unit in UNITS.items()
@@ -57,13 +57,20 @@ def measure(
     return rows
 
 
-def _trained(
+def train_and_measure(
     family: Family, key: jax.Array, data: examples.Sums, position: int, named: str, run: Run
 ) -> dict[str, float]:
     """Returns the numbers of one network, trained on its own sums of its own atoms."""
     norm = float(jnp.sqrt(jnp.mean(jnp.sum(data.train**2, axis=1))))
     setting = float(position) if family.kind.is_top_k else L1_WEIGHT * norm
-    (params,) = family.train([key], data.train, [setting], [named], run)
+    log = tag(named).log
+    (params,) = family.fit_many(
+        [key],
+        data.train,
+        [setting],
+        on_epoch=lambda _, epoch, loss: log(run, epoch, loss),
+        checkpoints=run.checkpoints([named], family.network(setting)),
+    )
     cosines = jaxae.best_cosines(params["atoms"], data.atoms)
     return {
         "mean_max_cosine": float(cosines.mean()),

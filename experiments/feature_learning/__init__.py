@@ -97,7 +97,7 @@ def main(config: Config) -> dict[str, Any]:
     with Run("feature_learning", config, dataset, total=total) as run:
         pool = search.Pool(plan)
         papers = methods.papers(dataset.name, len(plan.split.train.x), plan.code_dim)
-        rows = {name: search.Workshop(name, plan, run, pool).row() for name in config.methods}
+        rows = {name: search.MethodTrainer(name, plan, run, pool).row() for name in config.methods}
         found = {
             "units": plan.code_dim,
             "images": {

@@ -1,7 +1,7 @@
 """Layers trained without labels, classifiers on top of them, and the search over both."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from experiments.common.results.numbers import over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import classifiers, fitting
 from experiments.common.training.classifiers import Classifier, Layers, Outcome, Split
+from experiments.common.training.sweep import Sweep, Tag
 from experiments.feature_learning import methods
 from experiments.feature_learning.methods import METHODS, activation
 
@@ -89,7 +90,7 @@ class Pool:
         return self._known[kind, rate, is_frozen]
 
 
-class Workshop:
+class MethodTrainer:
     """Trains what one row of the table needs; programs are compiled once.
 
     Args:
@@ -101,24 +102,23 @@ class Workshop:
 
     def __init__(self, name: str, plan: Plan, run: Run, pool: Pool) -> None:
         self.name, self.method = name, METHODS[name]
-        self._plan, self._run = plan, run
+        self._plan, self._run, self._seeds = plan, run, range(plan.num_seeds)
         self._activation = activation(name, plan.k)
         self._pool = pool
-        self._trainers: dict[int, fitting.Trainer] = {}
+        self._trainers: dict[int, fitting.AutoencoderTrainer] = {}
 
     def row(self) -> dict[str, Any]:
         """Returns everything that the table says of the method."""
         choice, encoders, outcomes = self.search()
-        jobs = [(seed, choice.strength) for seed in range(self._plan.num_seeds)]
         found: dict[str, list[float]] = {
             name: [getattr(outcome, name) for outcome in outcomes] for name in Outcome._fields
         }
         if self.method.loss is not None:
-            found |= self.probes(jobs, encoders)
+            found |= self.probes(choice.strength, encoders)
         if self.method.loss is not None and self.name != "k-sparse":
-            found |= self.of_the_code(encoders)
+            found |= self.measure_codes(encoders)
         if self.method.is_stacked:
-            found |= self.stacked(jobs, encoders, choice.rate)
+            found |= self.stacked(choice.strength, encoders, choice.rate)
         numbers = {name: over_seeds(v, UNITS[name]) for name, v in found.items()}
         self._say(choice, numbers)
         return {
@@ -139,51 +139,62 @@ class Workshop:
         The least mean validation error over the seeds chooses: between two step sizes that of one
         seed changes by more than their difference.
         """
-        seeds, strengths = range(self._plan.num_seeds), self.method.strengths
-        jobs = [(seed, strength) for strength in strengths for seed in seeds]
-        encoders = self.pretrain(jobs, 1)
+        encoders = self.pretrain()
         tried: list[dict[str, Any]] = []
         found = []
         for rate in self._plan.fine_tuning_rates:
-            outcomes = self.fine_tune(jobs, encoders, rate)
-            for i, strength in enumerate(strengths):
-                part = slice(i * len(seeds), (i + 1) * len(seeds))
-                errors = [outcome.validation_error for outcome in outcomes[part]]
+            for strength, outcomes in self.fine_tune(encoders, rate).items():
+                errors = [outcome.validation_error for outcome in outcomes]
                 error = over_seeds(errors, UNITS["validation_error"])
                 tried.append({"strength": strength, "rate": rate, "validation_error": error})
-                found.append((encoders[part], outcomes[part]))
+                found.append((encoders[strength], outcomes))
         best = min(range(len(tried)), key=lambda i: tried[i]["validation_error"]["mean"])
         choice = Choice(tried[best]["strength"], tried[best]["rate"], tried)
         return choice, *found[best]
 
-    def pretrain(self, jobs: Sequence[tuple[int, float]], depth: int) -> list[Layers]:
-        """Returns one layer on the images for each seed and strength."""
-        return self._layers(jobs, self._plan.split.train.x, depth)
+    def pretrain(self) -> dict[float, list[Layers]]:
+        """Returns one layer on the images for each strength and seed."""
+        return self._train_layers(self.method.strengths, self._seeds, self._plan.split.train.x, 1)
 
-    def _layers(self, jobs: Sequence[tuple[int, float]], x: Array, depth: int) -> list[Layers]:
-        keys = [self._plan.key(seed, depth) for seed, _ in jobs]
+    def _train_layers(
+        self, strengths: Sequence[float], seeds: Sequence[int], x: Array, depth: int
+    ) -> dict[float, list[Layers]]:
         trainer = self._trainer(x.shape[1])
+        sweep = self._sweep(f"layer {depth}", f"layer-{depth}", seeds, depth)
         if self.method.loss is None:
             init = jaxae.as_functions(trainer.model).init
-            trained = [init(key) for key in keys]
+            trained = {
+                strength: [init(sweep.key(seed)) for seed in seeds] for strength in strengths
+            }
         else:
-            names = [self._named(f"layer-{depth}", *job) for job in jobs]
-            options = self._options(names, f"layer {depth}", jobs, trainer.model)
-            trained = trainer.fit_many(keys, x, [strength for _, strength in jobs], **options)
-        return [((p["encoder_kernel_0"], p["encoder_bias_0"]),) for p in trained]
+            trained = sweep.fit(trainer, x, {strength: (strength,) for strength in strengths})
+        return {
+            strength: [((params["encoder_kernel_0"], params["encoder_bias_0"]),) for params in own]
+            for strength, own in trained.items()
+        }
 
-    def _trainer(self, inputs: int) -> fitting.Trainer:
+    def _sweep(self, training: str, named: str, seeds: Sequence[int], use: int) -> Sweep[float]:
+        """Returns the sweep over strengths for one use of the keys of some seeds."""
+
+        def tag(strength: float, seed: int) -> Tag:
+            entry = {"method": self.name, "strength": strength, "seed": seed, "training": training}
+            checkpoint = f"{self.name}-{strength:g}_{named}_seed-{seed}"
+            return Tag(checkpoint, f"{self.name}, {training}", entry)
+
+        return Sweep(self._run, seeds, functools.partial(self._plan.key, use=use), tag)
+
+    def _trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
         if inputs not in self._trainers:
             self._trainers[inputs] = self._made_trainer(inputs)
         return self._trainers[inputs]
 
-    def _made_trainer(self, inputs: int) -> fitting.Trainer:
+    def _made_trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
         plan = self._plan
         steps = plan.epochs * -(-len(plan.split.train.x) // plan.batch_size)
         model = jaxae.DenseAutoencoder(
             (inputs,), plan.code_dim, code_activation=self._activation, tied=True
         )
-        return fitting.Trainer(
+        return fitting.AutoencoderTrainer(
             model,
             self.method.loss or methods.plain,
             learning_rate=optax.cosine_decay_schedule(plan.learning_rate, steps),
@@ -193,32 +204,24 @@ class Workshop:
         )
 
     def fine_tune(
-        self,
-        jobs: Sequence[tuple[int, float]],
-        encoders: Sequence[Layers],
-        rate: float,
-        *,
-        is_frozen: bool = False,
-    ) -> list[Outcome]:
+        self, encoders: Mapping[float, Sequence[Layers]], rate: float, *, is_frozen: bool = False
+    ) -> dict[float, list[Outcome]]:
         """Returns what a classifier reached on each encoder, which is trained too unless frozen."""
-        depth = len(encoders[0])
-        what = f"{'probe' if is_frozen else 'fine-tuning'} {depth}"
-        names = [self._named(f"{what.replace(' ', '-')}-{rate:g}", *job) for job in jobs]
-        keys = [self._plan.key(seed, 10 * depth + is_frozen) for seed, _ in jobs]
-        classifier = self._pool.get(self.name, rate, is_frozen)
-        return classifier.fit_many(keys, encoders, **self._options(names, what, jobs))
+        depth = len(next(iter(encoders.values()))[0])
+        training = f"{'probe' if is_frozen else 'fine-tuning'} {depth}"
+        named = f"{training.replace(' ', '-')}-{rate:g}"
+        sweep = self._sweep(training, named, self._seeds, 10 * depth + is_frozen)
+        return sweep.fit_classifiers(self._pool.get(self.name, rate, is_frozen), encoders)
 
-    def probes(
-        self, jobs: Sequence[tuple[int, float]], encoders: Sequence[Layers]
-    ) -> dict[str, list[float]]:
+    def probes(self, strength: float, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns the errors of a softmax and of nearest neighbours on the frozen codes."""
         rate = max(self._plan.fine_tuning_rates)
-        outcomes = self.fine_tune(jobs, encoders, rate, is_frozen=True)
+        outcomes = self.fine_tune({strength: encoders}, rate, is_frozen=True)[strength]
         split = self._plan.split
         near = [classifiers.neighbours_error(one, self._activation, split) for one in encoders]
         return {"probe_error": [o.test_error for o in outcomes], "neighbours_error": near}
 
-    def of_the_code(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
+    def measure_codes(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns Jacobian norms and saturation of the pretrained codes on the test images."""
         test = self._plan.split.test.x
         found = [_code_means(layers, self._activation, test) for layers in encoders]
@@ -231,35 +234,19 @@ class Workshop:
         }
 
     def stacked(
-        self, jobs: Sequence[tuple[int, float]], encoders: Sequence[Layers], rate: float
+        self, strength: float, encoders: Sequence[Layers], rate: float
     ) -> dict[str, list[float]]:
         """Returns the errors with a second layer, trained greedily on the clean codes."""
         deep = []
-        for job, layers in zip(jobs, encoders, strict=True):
+        for seed, layers in zip(self._seeds, encoders, strict=True):
             x = classifiers.codes(layers, self._activation, self._plan.split.train.x)
-            deep.append((*layers, *self._layers([job], x, 2)[0]))
-        outcomes = self.fine_tune(jobs, deep, rate)
+            (second,) = self._train_layers([strength], [seed], x, 2)[strength]
+            deep.append((*layers, *second))
+        outcomes = self.fine_tune({strength: deep}, rate)[strength]
         return {
             "stacked_test_error": [outcome.test_error for outcome in outcomes],
             "stacked_validation_error": [outcome.validation_error for outcome in outcomes],
         }
-
-    def _named(self, what: str, seed: int, strength: float) -> str:
-        return f"{self.name}-{strength:g}_{what}_seed-{seed}"
-
-    def _options(
-        self,
-        names: Sequence[str],
-        what: str,
-        jobs: Sequence[tuple[int, float]],
-        model: Any = None,
-    ) -> dict[str, Any]:
-        def on_epoch(job: int, epoch: int, loss: float) -> None:
-            seed, strength = jobs[job]
-            about = {"method": self.name, "strength": strength, "seed": seed, "training": what}
-            self._run.log(f"{self.name}, {what}", **about, epoch=epoch, train_loss=loss)
-
-        return {"on_epoch": on_epoch, "checkpoints": self._run.checkpoints(names, model)}
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -267,14 +254,14 @@ def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) 
     """Returns the means over examples of what every sigmoid code is measured by."""
     code = functools.partial(classifiers.encode, layers, activation)
 
-    def of_example(x_i: Array) -> dict[str, Array]:
+    def measure_example(x_i: Array) -> dict[str, Array]:
         return {
             "jacobian_norm": jaxae.contractive_penalty(code, x_i),
             "saturated": 100 * jaxae.saturated_share(code(x_i)),
         }
 
     with jax.default_matmul_precision("highest"):
-        return jaxae.evaluate(of_example, x, batch_size=500)
+        return jaxae.evaluate(measure_example, x, batch_size=500)
 
 
 def epochs_of(name: str, plan: Plan) -> int:

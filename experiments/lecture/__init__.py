@@ -250,7 +250,7 @@ def run_parts(
         ]
         errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())
     return [
-        page.Part(
+        page.Section(
             name,
             PARTS[name].title,
             job.command,

@@ -21,7 +21,7 @@ from jaxae._version import __version__
 SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
 
 
-class Part(NamedTuple):
+class Section(NamedTuple):
     """One experiment on the page.
 
     Attributes:
@@ -41,9 +41,9 @@ class Part(NamedTuple):
     error: str = ""
 
 
-def describe(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Returns the parts as the template needs them, read from their result folders."""
-    return [_shown_part(part) for part in parts]
+def describe(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Returns the sections as the template needs them, read from their result folders."""
+    return [_describe_section(section) for section in sections]
 
 
 def outcome(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,23 +73,27 @@ def render(parts: Sequence[dict[str, Any]], *, title: str, command: str, is_quic
     return "\n".join(visible(line) for line in html.split("\n"))
 
 
-def _shown_part(part: Part) -> dict[str, Any]:
-    """Returns what the template needs; results that cannot be read are an error of the part."""
-    result: dict[str, Any] = {"name": part.name, "title": part.title, "command": part.command}
-    result |= {"claims": [], "facts": "", "settings": "", "error": part.error}
-    if part.folder is None:
+def _describe_section(section: Section) -> dict[str, Any]:
+    """Returns what the template needs; results that cannot be read are an error of the section."""
+    result: dict[str, Any] = {
+        "name": section.name,
+        "title": section.title,
+        "command": section.command,
+    }
+    result |= {"claims": [], "facts": "", "settings": "", "error": section.error}
+    if section.folder is None:
         return result
     try:
-        metrics = json.loads((part.folder / "metrics.json").read_text(encoding="utf-8"))
-        config = json.loads((part.folder / "config.json").read_text(encoding="utf-8"))
+        metrics = json.loads((section.folder / "metrics.json").read_text(encoding="utf-8"))
+        config = json.loads((section.folder / "config.json").read_text(encoding="utf-8"))
         rows = [
-            _shown_claim(f"{part.name}-{number}", claim, part.folder)
-            for number, claim in enumerate(part.claims(metrics), start=1)
+            _shown_claim(f"{section.name}-{number}", claim, section.folder)
+            for number, claim in enumerate(section.claims(metrics), start=1)
         ]
         facts = _facts(metrics, config)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
-        return result | {"error": f"the results in {part.folder.name} cannot be read: {reason}"}
+        return result | {"error": f"the results in {section.folder.name} cannot be read: {reason}"}
     return result | {"claims": rows, "facts": facts, "settings": json.dumps(config, indent=2)}
 
 

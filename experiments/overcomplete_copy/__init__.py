@@ -103,7 +103,7 @@ def main(config: Config) -> dict[str, Any]:
     total = sizes["epochs"] * sizes["num_seeds"] * len(networks.SLOPES) * len(strengths)
     with Run("overcomplete_copy", config, dataset, total=total) as run:
         keys = inputs.make_keys(config.seed, sizes["num_seeds"])
-        probes = [inputs.make_probes(images, of_seed, config.noise_stddev) for of_seed in keys]
+        probes = [inputs.make_probes(images, seed_keys, config.noise_stddev) for seed_keys in keys]
         results = networks.train_all(images, config, sizes, strengths, keys, probes, run)
         exact = regularised.exact_gains(images.variances, strengths)
         linear = results["linear"].methods
@@ -114,7 +114,7 @@ def main(config: Config) -> dict[str, Any]:
             "variances": images.variances.tolist(),
             "networks": {kind: result.methods for kind, result in results.items()},
             "training": {kind: result.training for kind, result in results.items()},
-            "pca": undercomplete.measure(images, [of_seed.pca for of_seed in keys]),
+            "pca": undercomplete.measure(images, [seed_keys.pca for seed_keys in keys]),
             **regularised.measure(images, probes, exact, linear),
         }
         linear_copying.draw(run, found)

@@ -4,7 +4,7 @@ A linear and a relu code differ by one number, the slope of the activation below
 value, so both networks, all methods but the CAE and all seeds share one compiled program.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from experiments.common.results.numbers import over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.sweep import Sweep, Tag
 from experiments.overcomplete_copy.inputs import INPUTS, Images, Keys, Probes
 
 SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
@@ -36,15 +37,18 @@ class Strengths(NamedTuple):
     contraction: float = 0.0
 
 
-class Job(NamedTuple):
-    """One network to be trained."""
+class Variant(NamedTuple):
+    """One network, which is trained once for each seed."""
 
-    kind: str
+    kind: str  # of its code
     method: str
-    seed: int
-    strengths: Strengths
-    key: Array
-    probes: Probes
+
+
+def tag(variant: Variant, seed: int) -> Tag:
+    """Returns what the network of a seed is called."""
+    kind, method = variant
+    entry = {"network": kind, "method": method, "seed": seed}
+    return Tag(f"{kind}_{method}_seed-{seed}", f"{kind} {method}, seed {seed}", entry)
 
 
 def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
@@ -76,11 +80,11 @@ def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
 def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
     """Returns the encoder with an activation that has this slope below 0."""
 
-    def of_example(x_i: Array) -> Array:
+    def encode_with_slope(x_i: Array) -> Array:
         before = encode(x_i)
         return jnp.where(before > 0, before, slope * before)
 
-    return of_example
+    return encode_with_slope
 
 
 def plain_loss(
@@ -107,8 +111,8 @@ def contractive_loss(
     )
 
 
-class Networks:
-    """What is compiled for all networks.
+class VariantTrainer:
+    """Trains and measures all networks, with programs that they share.
 
     Args:
       images: the data.
@@ -130,41 +134,47 @@ class Networks:
             (d,), sizes["code_dim"], tied=True, code_activation=nn.relu
         )
         self._models = {"linear": model, "relu": rectified}  # what is loaded from a checkpoint
-        self._plain = fitting.Trainer(model, plain_loss, **options)
-        self._contractive = fitting.Trainer(model, contractive_loss, **options)
+        self._plain = fitting.AutoencoderTrainer(model, plain_loss, **options)
+        self._contractive = fitting.AutoencoderTrainer(model, contractive_loss, **options)
         self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
         self._kept_epochs = sorted({0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()})
         self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
 
-    def trace(self, job: Job, run: Run) -> tuple[Any, Trace]:
+    def trace(
+        self, variant: Variant, seed: int, key: Array, inputs: dict[str, Array], run: Run
+    ) -> tuple[Any, Trace]:
         """Returns a plain autoencoder, and its errors at some epochs of its training."""
-        slope, trace = SLOPES[job.kind], {}
-        plain = job.key, self._x, slope, 0.0, 0.0
-        until = lambda epoch: run.checkpoints(
-            [f"{_name(job)}_until-{epoch}"], self._models[job.kind]
-        )
-        options: Any = {"on_epoch": partial(_log_epoch, run, [job], 0), "checkpoints": until}
+        slope, trace, named = SLOPES[variant.kind], {}, tag(variant, seed)
+
+        def checkpoints(epoch: int) -> jaxae.Checkpoints:
+            return run.checkpoints(
+                [f"{named.checkpoint}_until-{epoch}"], self._models[variant.kind]
+            )
+
+        options: Any = {"on_epoch": partial(named.log, run), "checkpoints": checkpoints}
+        plain = key, self._x, slope, 0.0, 0.0
         for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
-            trace[epoch] = self._errors(params, slope, job.probes.inputs)
+            trace[epoch] = self._errors(params, slope, inputs)
         return params, trace
 
-    def train(self, jobs: Sequence[Job], run: Run) -> list[Any]:
-        """Returns trained networks, with a contractive penalty or all without one."""
-        options: Any = {"on_epoch": partial(_log_epoch, run, jobs)}
-        models = [self._models[job.kind] for job in jobs]
-        options["checkpoints"] = run.checkpoints(map(_name, jobs), models)
-        keys = [job.key for job in jobs]
-        slopes = [SLOPES[job.kind] for job in jobs]
-        noise, sparsity, contraction = zip(*[job.strengths for job in jobs], strict=True)
-        if any(contraction):
-            settings: tuple[Any, ...] = (slopes, contraction)
-            return self._contractive.fit_many(keys, self._x, *settings, **options)
-        settings = (slopes, noise, sparsity)
-        return self._plain.fit_many(keys, self._x, *settings, **options)
+    def train(
+        self, strengths: Mapping[Variant, Strengths], sweep: Sweep[Variant]
+    ) -> dict[Variant, list[Any]]:
+        """Returns the parameters of regularised autoencoders, one for each seed."""
+        plain, contractive = {}, {}
+        for variant, strength in strengths.items():
+            slope = SLOPES[variant.kind]
+            if strength.contraction:
+                contractive[variant] = slope, strength.contraction
+            else:
+                plain[variant] = slope, strength.noise, strength.sparsity
+        models = {variant: self._models[variant.kind] for variant in strengths}
+        trained = sweep.fit(self._plain, self._x, plain, models=models)
+        return trained | sweep.fit(self._contractive, self._x, contractive, models=models)
 
-    def measures(self, job: Job, params: Any) -> dict[str, Any]:
+    def measures(self, variant: Variant, params: Any, probes: Probes) -> dict[str, Any]:
         """Returns all that is measured of a trained network, and its pictures."""
-        return self._measures(params, SLOPES[job.kind], job.probes)
+        return self._measures(params, SLOPES[variant.kind], probes)
 
     def _parts(self, params: Any, slope: Array) -> tuple[Reconstruct, Reconstruct]:
         """Returns encoder and reconstruction."""
@@ -212,31 +222,27 @@ def train_all(
     run: Run,
 ) -> dict[str, Results]:
     """Trains both architectures for every method and seed, and measures them."""
-    networks = Networks(images, config, sizes)
-    jobs = [
-        Job(kind, method, seed, strength, of_seed.train, probed)
-        for kind in SLOPES
-        for seed, (of_seed, probed) in enumerate(zip(keys, probes, strict=True))
-        for method, strength in strengths.items()
-    ]
-    groups: dict[str, list[Job]] = {"traced": [], "plain": [], "contractive": []}
-    for job in jobs:
-        is_plain = "plain" if any(job.strengths) else "traced"
-        groups["contractive" if job.strengths.contraction else is_plain].append(job)
-    measured: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for job in groups.pop("traced"):
-        params, trace = networks.trace(job, run)
-        measured[job[:3]] = {**networks.measures(job, params), "trace": trace}
-    for group in filter(None, groups.values()):
-        trained = networks.train(group, run)
-        for job, params in zip(group, trained, strict=True):
-            measured[job[:3]] = {**networks.measures(job, params), "trace": {}}
+    trainer = VariantTrainer(images, config, sizes)
+    measured: dict[Variant, list[dict[str, Any]]] = {}
+    regularised = {}
+    for variant in (Variant(kind, method) for kind in SLOPES for method in strengths):
+        if any(strengths[variant.method]):
+            regularised[variant] = strengths[variant.method]
+            continue
+        measured[variant] = []
+        for seed, (seed_keys, seed_probes) in enumerate(zip(keys, probes, strict=True)):
+            params, trace = trainer.trace(variant, seed, seed_keys.train, seed_probes.inputs, run)
+            numbers = trainer.measures(variant, params, seed_probes)
+            measured[variant].append({**numbers, "trace": trace})
+    sweep = Sweep(run, range(len(keys)), lambda seed: keys[seed].train, tag)
+    for variant, trained in trainer.train(regularised, sweep).items():
+        measured[variant] = [
+            {**trainer.measures(variant, params, seed_probes), "trace": {}}
+            for params, seed_probes in zip(trained, probes, strict=True)
+        ]
     results = {}
     for kind in SLOPES:
-        found = {
-            method: [measured[kind, method, seed] for seed in range(len(keys))]
-            for method in strengths
-        }
+        found = {method: measured[Variant(kind, method)] for method in strengths}
         results[kind] = _results(kind, found)
         for method, row in results[kind].methods.items():
             left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
@@ -253,17 +259,6 @@ def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
     pictures = {f"{kind} {method}": per_seed[0]["pictures"] for method, per_seed in found.items()}
     methods = {method: _summary(per_seed) for method, per_seed in found.items()}
     return Results(methods, training, pictures)
-
-
-def _name(job: Job) -> str:
-    return f"{job.kind}_{job.method}_seed-{job.seed}"
-
-
-def _log_epoch(run: Run, jobs: Sequence[Job], number: int, epoch: int, loss: float) -> None:
-    """Counts an epoch."""
-    kind, method, seed, *_ = jobs[number]
-    entry = {"network": kind, "method": method, "seed": seed, "epoch": epoch}
-    run.log(f"{kind} {method}, seed {seed}", **entry, train_loss=loss)
 
 
 def over_inputs(per_seed: list[dict[str, Any]]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def measure(
         measured = np.array([g["values"] for g in linear[method]["gains"][: images.in_span]])
         worst = np.abs(measured - gain[: images.in_span, None]).max(0)
         gaps[method] = over_seeds(worst.tolist(), "largest distance of a gain")
-    best_passes = [ratios(images.test, of_seed.noise) for of_seed in probes]
+    best_passes = [ratios(images.test, seed_probes.noise) for seed_probes in probes]
     return {"best_linear": over_noise(best_passes), "closed_form_gap": gaps}
 
 

@@ -83,7 +83,7 @@ class Config(command_line.CommonConfig):
             command_line.require_rising(option, steps)
 
 
-def plane_sizes(config: Config, seeds: int) -> mixture.Sizes:
+def make_mixture_sizes(config: Config, seeds: int) -> mixture.Sizes:
     """Returns how much is done on the mixture."""
     return mixture.Sizes(
         epochs=config.mixture_epochs or (2 if config.quick else 1000),
@@ -95,11 +95,11 @@ def plane_sizes(config: Config, seeds: int) -> mixture.Sizes:
     )
 
 
-def image_sizes(config: Config, count: int, epochs: int, num_seeds: int) -> chains.Sizes:
+def make_image_sizes(config: Config, count: int, epochs: int, num_seeds: int) -> chains.Sizes:
     """Returns how much is done on the images."""
     return chains.Sizes(
         epochs=epochs,
-        judge_epochs=2 if config.quick else 60 if config.dataset == "digits" else 15,
+        classifier_epochs=2 if config.quick else 60 if config.dataset == "digits" else 15,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         code_dim=config.code_dim,
@@ -119,16 +119,19 @@ def main(config: Config) -> dict[str, Any]:
     seeds = resolved["num_seeds"]
     split = None if dataset is None else split_of(dataset)
     count = 0 if split is None else len(split.test.x)
-    of_plane, of_images = plane_sizes(config, seeds), image_sizes(config, count, **resolved)
-    total = of_plane.epochs * seeds if "mixture" in config.parts else 0
-    total += images.epochs_of(of_images) if has_images else 0
+    mixture_sizes, image_sizes = (
+        make_mixture_sizes(config, seeds),
+        make_image_sizes(config, count, **resolved),
+    )
+    total = mixture_sizes.epochs * seeds if "mixture" in config.parts else 0
+    total += images.epochs_of(image_sizes) if has_images else 0
     with Run("sampling", config, dataset, total=total) as run:
         key, found = jax.random.key(config.seed), dict[str, Any]()
         if "mixture" in config.parts:
-            found["mixture"] = mixture.measure(key, of_plane, run)
+            found["mixture"] = mixture.measure(key, mixture_sizes, run)
             mixture.draw(run, found["mixture"])
         if dataset is not None and split is not None:
             shape = dataset.example_shape
-            found["images"] = images.measure(key, split, shape, of_images, run)
-        resolved |= {"mixture_epochs": of_plane.epochs, "samples": of_plane.samples}
-        return run.finish(resolved | {"pictures": of_images.pictures}, **found)
+            found["images"] = images.measure(key, split, shape, image_sizes, run)
+        resolved |= {"mixture_epochs": mixture_sizes.epochs, "samples": mixture_sizes.samples}
+        return run.finish(resolved | {"pictures": image_sizes.pictures}, **found)

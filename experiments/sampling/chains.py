@@ -17,6 +17,7 @@ import jaxae
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
 from experiments.common.training.losses import contractive
+from experiments.common.training.sweep import Sweep, Tag
 from experiments.sampling.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
 
 LEVELS = Levels(low=0.3, high=3.0)
@@ -33,7 +34,7 @@ class Sizes(NamedTuple):
     """How much is trained and sampled."""
 
     epochs: int
-    judge_epochs: int  # of the classifier that looks at the samples
+    classifier_epochs: int  # of the classifier that looks at the samples
     batch_size: int
     learning_rate: float
     code_dim: int
@@ -48,7 +49,7 @@ class Networks(NamedTuple):
     """The trainers and, by seed, the parameters of the four autoencoders."""
 
     denoiser: Denoiser
-    shallow: fitting.Trainer  # the functions of the three others
+    shallow: fitting.AutoencoderTrainer  # the functions of the three others
     params: dict[str, list[Any]]
 
 
@@ -81,11 +82,12 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
         learning_rate=sizes.learning_rate,
         steps=sizes.epochs * -(-len(x) // sizes.batch_size),
         batch_size=sizes.batch_size,
+        epochs=sizes.epochs,
         devices=sizes.devices,
     )
 
-    def shallow(loss: Any) -> fitting.Trainer:
-        return fitting.Trainer(
+    def shallow(loss: Any) -> fitting.AutoencoderTrainer:
+        return fitting.AutoencoderTrainer(
             jaxae.DenseAutoencoder(
                 (inputs,), sizes.code_dim, code_activation=jax.nn.sigmoid, tied=True
             ),
@@ -96,19 +98,15 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
             devices=sizes.devices,
         )
 
-    keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
+    def tag(name: str, seed: int) -> Tag:
+        return Tag(
+            f"{name.replace(' ', '-')}_seed-{seed}",
+            f"{name}, seed {seed}",
+            {"part": "images", "model": name, "seed": seed},
+        )
 
-    def options(name: str, model: Any, any_length: int | None = None) -> dict[str, Any]:
-        def on_epoch(seed: int, epoch: int, loss: float) -> None:
-            about = {"part": "images", "model": name, "seed": seed}
-            run.log(f"{name}, seed {seed}", **about, epoch=epoch, train_loss=loss)
-
-        names = [f"{name.replace(' ', '-')}_seed-{seed}" for seed in range(sizes.seeds)]
-        checkpoints = run.checkpoints(names, model, any_length=any_length)
-        return {"on_epoch": on_epoch, "checkpoints": checkpoints}
-
-    annealed = options("annealed", denoiser.model)
-    params = {"annealed": denoiser.fit_many(keys, x, epochs=sizes.epochs, **annealed)}
+    sweep = Sweep(run, range(sizes.seeds), partial(jax.random.fold_in, key), tag)
+    params = sweep.fit(denoiser, x, {"annealed": ()})
     losses = {
         "denoising chain": partial(walked, steps=1),
         "walkback": partial(walked, steps=WALK),
@@ -116,7 +114,7 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
     }
     for name, loss in losses.items():
         trainer = shallow(loss)
-        params[name] = trainer.fit_many(keys, x, **options(name, trainer.model, trainer.any_length))
+        params |= sweep.fit(trainer, x, {name: ()})
     return Networks(denoiser, trainer, params)
 
 
@@ -145,8 +143,8 @@ class Programs:
 
     def _denoised(self, params: Any, key: Array, x: Array) -> Array:
         noisy = jaxae.gaussian_noise(key, x, stddev=LEVELS.low)
-        of_level = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
-        return jax.vmap(of_level)(noisy)
+        reconstruct = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+        return jax.vmap(reconstruct)(noisy)
 
     def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
         encode, logits = self._shallow.bound(params)
@@ -199,8 +197,8 @@ class Samplers(NamedTuple):
 def samplers_of(found: Networks) -> list[Samplers]:
     """Returns the chains of every seed."""
     programs, names = Programs(found), list(found.params)
-    of_seeds = zip(*found.params.values(), strict=True)
-    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in of_seeds]
+    per_seed = zip(*found.params.values(), strict=True)
+    return [Samplers(programs, dict(zip(names, own, strict=True))) for own in per_seed]
 
 
 def upper_half(shape: tuple[int, ...]) -> Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.run.experiment import Run
 from experiments.common.training.classifiers import Classifier, Split, labelled
+from experiments.common.training.sweep import Tag
 
 UNITS = {
     "confidence": "percent, probability of the likeliest class, mean over pictures",
@@ -21,10 +22,10 @@ UNITS = {
     "completed": "percent of the test images that have their class after completion",
     "half": "percent of the test images that have their class with one half black",
 }
-UNITS_OF_CLASSIFIER, RATE = 1000, 3e-3
+CLASSIFIER_WIDTH, RATE = 1000, 3e-3
 
 
-class Judge:
+class ClassifierScores:
     """A classifier with one hidden layer, and the training images.
 
     Args:
@@ -50,15 +51,17 @@ class Judge:
             devices=devices,
         )
 
-        def on_epoch(_: int, epoch: int, loss: float) -> None:
-            run.log("classifier", part="classifier", epoch=epoch, train_loss=loss)
-
-        model = jaxae.DenseAutoencoder((split.train.x.shape[1],), UNITS_OF_CLASSIFIER, tied=True)
+        tag = Tag("classifier", "classifier", {"part": "classifier"})
+        model = jaxae.DenseAutoencoder((split.train.x.shape[1],), CLASSIFIER_WIDTH, tied=True)
         init_key, train_key = jax.random.split(key)
         params = jaxae.as_functions(model).init(init_key)
         layers = ((params["encoder_kernel_0"], params["encoder_bias_0"]),)
-        options: Any = {"on_epoch": on_epoch, "checkpoints": run.checkpoints(["classifier"])}
-        (best,) = classifier.best_of_many([train_key], [layers], **options)
+        (best,) = classifier.best_of_many(
+            [train_key],
+            [layers],
+            on_epoch=lambda _, epoch, loss: tag.log(run, epoch, loss),
+            checkpoints=run.checkpoints([tag.checkpoint]),
+        )
         self.test_error = classifier.outcome(best).test_error
         run.say(f"classifier: test error {self.test_error:.2f} %")
         self._probabilities = jax.jit(

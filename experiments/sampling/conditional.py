@@ -21,8 +21,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.trained import Network, makes_network
-from experiments.common.run import interrupts
-from experiments.common.training import fitting
+from experiments.common.training.fitting import Trainer
 
 
 class Levels(NamedTuple):
@@ -136,7 +135,7 @@ POINTS = Kind(jaxae.squared_error, lambda output: output, None)
 PIXELS = Kind(jaxae.bernoulli_nll, nn.sigmoid, jnp.ones_like)
 
 
-class Denoiser:
+class Denoiser(Trainer):
     """Trains such a network, and makes its reconstruction and its score.
 
     Args:
@@ -146,6 +145,7 @@ class Denoiser:
       learning_rate: step size of Adam at the start; it falls to 0 along a cosine.
       steps: of the whole training, for the cosine.
       batch_size: examples per step.
+      epochs: passes over the data.
       draw: makes the batch of a step from its key and the rows of the data; by default the rows.
       devices: devices over which a batch is divided.
     """
@@ -159,11 +159,15 @@ class Denoiser:
         learning_rate: float,
         steps: int,
         batch_size: int,
+        epochs: int,
         draw: Any = None,
         devices: int = 1,
     ) -> None:
         self._network, self._mean = network, kind.mean
-        self._optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        self.model = _description(network)
+
+        def init(key: Array) -> Any:
+            return network.init(key, jnp.zeros(network.outputs), jnp.ones(()))["params"]
 
         def loss(params: Any, key: Array, x: Array) -> Array:
             draw_key, noise_key = jax.random.split(key)
@@ -173,16 +177,10 @@ class Denoiser:
             options |= levels._asdict()
             return jaxae.noise_conditional_loss(noise_key, *functions, x, **options)
 
-        mesh = fitting.mesh_of(devices)
-        self._run = jaxae.make_run(loss, self._optimizer, batch_size=batch_size, mesh=mesh)
-
-    @property
-    def model(self) -> Network:
-        """The description from which the network can be loaded."""
-        network = self._network
-        arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
-        arguments |= {"outputs": network.outputs, "of_data": network.of_data}
-        return Network(told_autoencoder, arguments, (network.outputs,))
+        optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+        super().__init__(
+            init, loss, optimizer, batch_size=batch_size, epochs=epochs, devices=devices
+        )
 
     def bound(self, params: Any) -> tuple[Any, Any]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""
@@ -200,18 +198,12 @@ class Denoiser:
         estimate = lambda code: self._mean(decode(code))
         return jaxae.score_estimate(encode, estimate, x_i, stddev=stddev)
 
-    def fit_many(
-        self, keys: Sequence[Array], x: Array, *, epochs: int, on_epoch: Any, checkpoints: Any
-    ) -> list[Any]:
-        """Returns the parameters of one network for each key."""
-        example = jnp.zeros(self._network.outputs), jnp.ones(())
-        init = lambda key: self._network.init(key, *example)["params"]
-        start = jax.jit(jax.vmap(partial(fitting.fresh, init, self._optimizer)))
-        states, train_keys = start(jnp.stack(list(keys)))
-        options: Any = {"epochs": epochs, "on_epoch": on_epoch, "checkpoints": checkpoints}
-        with interrupts.deferred():
-            trained = jaxae.fit_many(self._run, states, train_keys, x, **options)
-        return fitting.unstacked(trained.params, len(keys))
+
+def _description(network: Scaled | OfPixels) -> Network:
+    """Returns the description from which a network can be loaded."""
+    arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
+    arguments |= {"outputs": network.outputs, "of_data": network.of_data}
+    return Network(told_autoencoder, arguments, (network.outputs,))
 
 
 def _told(function: Any, stddev: Array, value: Array) -> Array:

@@ -15,21 +15,23 @@ from experiments.sampling.chains import LEVELS, Samplers, Sizes
 
 def epochs_of(sizes: Sizes) -> int:
     """Returns how many epochs are trained in all, for the progress bar."""
-    return chains.KINDS * sizes.seeds * sizes.epochs + sizes.judge_epochs
+    return chains.KINDS * sizes.seeds * sizes.epochs + sizes.classifier_epochs
 
 
 def measure(
     key: Array, split: Split, shape: tuple[int, ...], sizes: Sizes, run: Run
 ) -> dict[str, Any]:
     """Returns all numbers of the images of a shape; draws the pictures of the first seed."""
-    judge_key, train_key, chain_key = jax.random.split(jax.random.fold_in(key, 1000), 3)
+    classifier_key, train_key, chain_key = jax.random.split(jax.random.fold_in(key, 1000), 3)
     options: Any = {"batch_size": sizes.batch_size, "devices": sizes.devices}
-    viewer = classifier_scores.Judge(judge_key, split, run, epochs=sizes.judge_epochs, **options)
+    viewer = classifier_scores.ClassifierScores(
+        classifier_key, split, run, epochs=sizes.classifier_epochs, **options
+    )
     found = chains.train(train_key, split.train.x, sizes, run)
     rows = []
     for seed, samplers in enumerate(chains.samplers_of(found)):
         own = jax.random.fold_in(chain_key, seed)
-        row, samples = of_seed(own, samplers, viewer, split, shape, sizes)
+        row, samples = measure_seed(own, samplers, viewer, split, shape, sizes)
         rows.append(row)
         if seed == 0:
             gallery.draw(run, jax.random.fold_in(own, 1), samplers, samples, split, shape)
@@ -50,10 +52,10 @@ def annealed_name(steps: int) -> str:
     return f"annealed Langevin, {steps} steps"
 
 
-def of_seed(
+def measure_seed(
     key: Array,
     samplers: Samplers,
-    viewer: classifier_scores.Judge,
+    viewer: classifier_scores.ClassifierScores,
     split: Split,
     shape: tuple[int, ...],
     sizes: Sizes,

@@ -19,6 +19,7 @@ from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.results import numbers
 from experiments.common.run.experiment import Run
+from experiments.common.training.sweep import Sweep, Tag
 from experiments.sampling.conditional import POINTS, Denoiser, Levels, Scaled, anneal
 from experiments.sampling.distances import sliced_wasserstein
 
@@ -55,6 +56,7 @@ def denoiser(sizes: Sizes) -> Denoiser:
         learning_rate=LEARNING_RATE,
         steps=sizes.epochs * STEPS_PER_EPOCH,
         batch_size=sizes.batch_size,
+        epochs=sizes.epochs,
         draw=lambda key, rows: DENSITY.sample(key, rows.shape[0]),
         devices=sizes.devices,
     )
@@ -86,26 +88,26 @@ class Truth:
 def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
     """Returns all numbers of the plane; draws the samples of the first seed."""
     trainer = denoiser(sizes)
-    names = [f"plane_seed-{seed}" for seed in range(sizes.seeds)]
-
-    def on_epoch(seed: int, epoch: int, loss: float) -> None:
-        run.log(f"mixture, seed {seed}", part="mixture", seed=seed, epoch=epoch, train_loss=loss)
-
-    keys = [jax.random.fold_in(key, seed) for seed in range(sizes.seeds)]
     counted = jnp.zeros((STEPS_PER_EPOCH * sizes.batch_size, 1))
-    options: Any = {"on_epoch": on_epoch, "checkpoints": run.checkpoints(names, trainer.model)}
-    trained = trainer.fit_many(keys, counted, epochs=sizes.epochs, **options)
+
+    def tag(name: str, seed: int) -> Tag:
+        entry = {"part": name, "seed": seed}
+        return Tag(f"plane_seed-{seed}", f"{name}, seed {seed}", entry)
+
+    sweep = Sweep(run, range(sizes.seeds), partial(jax.random.fold_in, key), tag)
+    trained = sweep.fit(trainer, counted, {"mixture": ()})["mixture"]
     found: list[dict[str, Any]] = []
-    for seed, (seed_key, params) in enumerate(zip(keys, trained, strict=True)):
-        truth_key, fresh_key, chain_key = jax.random.split(jax.random.fold_in(seed_key, 2), 3)
+    for seed, params in enumerate(trained):
+        sample_key = jax.random.fold_in(jax.random.fold_in(key, seed), 2)
+        truth_key, fresh_key, chain_key = jax.random.split(sample_key, 3)
         truth = Truth(truth_key, sizes.samples)
         learned = partial(trainer.reconstruct, params), partial(trainer.score, params)
         exact = DENSITY.posterior_mean, exact_score
         fresh = truth.ratio(DENSITY.sample(fresh_key, sizes.samples))
         rows: dict[str, Any] = {
             "true samples": fresh,
-            "learned": of_functions(chain_key, *learned, truth, sizes),
-            "exact": of_functions(chain_key, *exact, truth, sizes),
+            "learned": measure_samplers(chain_key, *learned, truth, sizes),
+            "exact": measure_samplers(chain_key, *exact, truth, sizes),
         }
         found.append(rows)
         best = rows["learned"]["annealed Langevin"][f"{sizes.lengths[-1]}"]
@@ -115,7 +117,7 @@ def measure(key: Array, sizes: Sizes, run: Run) -> dict[str, Any]:
     return nested_over_seeds(found)
 
 
-def of_functions(
+def measure_samplers(
     key: Array, reconstruct: Any, score: Any, truth: Truth, sizes: Sizes
 ) -> dict[str, dict[str, float]]:
     """Returns the ratios of every sampler, by its name and by length or noise level."""
@@ -147,8 +149,8 @@ def of_functions(
 
 def langevin(reconstruct: Any, score: Any, level: Array) -> Step:
     """Returns a step of Langevin dynamics at one noise level."""
-    of_level = lambda x_i: score(x_i, level)
-    return jaxae.langevin_transition(of_level, step_size=STEP_SIZE * level**2)
+    score_at_level = lambda x_i: score(x_i, level)
+    return jaxae.langevin_transition(score_at_level, step_size=STEP_SIZE * level**2)
 
 
 def chain(reconstruct: Any, score: Any, level: Array) -> Step:

@@ -14,13 +14,13 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.results.numbers import over_seeds
 from experiments.common.results.trained import Network, makes_network
-from experiments.common.run import interrupts
 from experiments.common.run.experiment import Run
-from experiments.common.training import fitting
 from experiments.common.training.arrays import unit_rows
+from experiments.common.training.fitting import Trainer
+from experiments.common.training.sweep import Sweep, Tag
 from experiments.sparse import units
 
-KL_UNITS, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
+KL_CODE_DIM, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
 KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
 
 
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What tells apart the networks of one program; all of it is traced."""
+    """What tells apart the networks of one program; all of it is traced, as numbers."""
 
     weight: Any  # of the penalty
     keep: Any = np.int32(0)  # 0 keeps all units, i the top_k[i - 1] largest
@@ -79,7 +79,7 @@ class Trained(NamedTuple):
     kept: dict[str, np.ndarray]  # the first seed's code and filters
 
 
-class Family:
+class Family(Trainer):
     """Networks that share one program for training and one for measuring.
 
     Args:
@@ -90,7 +90,7 @@ class Family:
       threshold: above which a unit counts as active.
       data: train and test images.
       plan: how they are trained.
-      of_setting: the description from which the network with a setting can be loaded.
+      describe: the description from which the network with a setting can be loaded.
     """
 
     def __init__(
@@ -102,17 +102,16 @@ class Family:
         threshold: float,
         data: tuple[Array, Array],
         plan: Plan,
-        of_setting: Callable[[Setting], Any],
+        describe: Callable[[Setting], Any],
     ) -> None:
         steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
-        self._optimizer = optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps))
-        self._data, self._plan, self._of_setting = data, plan, of_setting
-        self._init = jaxae.as_functions(model).init
+        self._data, self._plan, self._describe = data, plan, describe
 
         def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
             return partial(encode, params, setting), partial(decode, params, setting)
 
-        def loss(params: Any, key: Array, x: Array, setting: Setting) -> Array:
+        def loss(params: Any, key: Array, x: Array, *values: Array) -> Array:
+            setting = Setting(*values)
             functions = bound(params, setting)
             return jaxae.sparse_loss(*functions, x, weight=setting.weight, penalty=penalty)
 
@@ -121,41 +120,30 @@ class Family:
             return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
 
         self._measure = jax.jit(measure)
-        mesh = fitting.mesh_of(plan.devices)
-        self._run = jaxae.make_run(loss, self._optimizer, batch_size=plan.batch_size, mesh=mesh)
+        super().__init__(
+            jaxae.as_functions(model).init,
+            loss,
+            optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps)),
+            batch_size=plan.batch_size,
+            epochs=plan.epochs,
+            devices=plan.devices,
+            hash_keys=False,  # as when the committed results were made
+        )
 
     def train(self, members: Sequence[Member], run: Run) -> list[Trained]:
         """Returns the numbers of each network over the seeds; all are trained together."""
-        plan, x = self._plan, self._data[0]
-        jobs = [(member, seed) for member in members for seed in range(plan.num_seeds)]
 
-        def on_epoch(job: int, epoch: int, loss: float) -> None:
-            member, seed = jobs[job]
-            setting = [] if member.label is None else [member.label]
-            about = {"method": member.method, "setting": setting, "seed": seed}
-            doing = f"{member.method} {setting}, seed {seed}"
-            run.log(doing, **about, epoch=epoch, train_loss=loss)
-
-        pairs = [jax.random.split(plan.key(seed)) for _, seed in jobs]
-        start = lambda key: jaxae.create_train_state(self._init(key), self._optimizer)
-        states = jax.jit(jax.vmap(start))(jnp.stack([init_key for init_key, _ in pairs]))
-        settings = jax.tree.map(lambda *values: np.stack(values), *[m.setting for m, _ in jobs])
-        keys = jnp.stack([train_key for _, train_key in pairs])
-        label = lambda member: "" if member.label is None else f"_{member.label:g}"
-        names = (f"{member.method}{label(member)}_seed-{seed}" for member, seed in jobs)
-        options: Any = {"epochs": plan.epochs, "on_epoch": on_epoch}
-        models = [self._of_setting(member.setting) for member, _ in jobs]
-        options["checkpoints"] = run.checkpoints(names, models)
-        with interrupts.deferred():
-            trained = jaxae.fit_many(self._run, states, keys, x, settings, **options)
-        params = iter(fitting.unstacked(trained.params, len(jobs)))
-        return [self._row(m, [next(params) for _ in range(plan.num_seeds)], run) for m in members]
+        sweep = Sweep(run, range(self._plan.num_seeds), self._plan.key, tag)
+        settings = {member: member.setting for member in members}
+        models = {member: self._describe(member.setting) for member in members}
+        trained = sweep.fit(self, self._data[0], settings, models=models)
+        return [self._row(member, trained[member], run) for member in members]
 
     def _row(self, member: Member, params: list[Any], run: Run) -> Trained:
         """Returns the numbers of one network, and the first seed's code and filters."""
         found, kept = [], []
-        for of_seed in params:
-            measured = self._measure(of_seed, member.setting, self._data[1])
+        for seed_params in params:
+            measured = self._measure(seed_params, member.setting, self._data[1])
             measured = jax.tree.map(np.asarray, measured)
             kept.append({name: measured.pop(name) for name in ("code", "filters")})
             numbers = {key: float(value) for key, value in measured.items()}
@@ -171,6 +159,15 @@ class Family:
         return Trained({"weight": member.label, **row}, kept[0])
 
 
+def tag(member: Member, seed: int) -> Tag:
+    """Returns what the network of a seed is called."""
+    method, label = member.method, member.label
+    setting = [] if label is None else [label]
+    name = method if label is None else f"{method}_{label:g}"
+    entry = {"method": method, "setting": setting, "seed": seed}
+    return Tag(f"{name}_seed-{seed}", f"{method} {setting}, seed {seed}", entry)
+
+
 def relu_family(plan: Plan) -> Family:
     """Returns the networks with one relu layer: L1, free filters and top-k, in one program."""
     model = jaxae.DenseAutoencoder(
@@ -182,14 +179,15 @@ def relu_family(plan: Plan) -> Family:
 
     def encode(params: Any, setting: Setting, x_i: Array) -> Array:
         code = functions.encode(params, x_i)
-        kept = jax.lax.switch(setting.keep, keepers, jax.lax.stop_gradient(code))
+        keep = jnp.int32(setting.keep)
+        kept = jax.lax.switch(keep, keepers, jax.lax.stop_gradient(code))
         return jnp.where(
             kept > 0, code, 0
         )  # no gradient through the choice, which need not be compiled
 
     inputs = plan.centred[0].shape[1]
 
-    def of_setting(setting: Setting) -> Network:
+    def describe(setting: Setting) -> Network:
         arguments: dict[str, Any] = {"inputs": inputs, "code_dim": plan.code_dim}
         arguments["top_k"] = plan.top_k[setting.keep - 1] if setting.keep else None
         arguments["is_free"] = bool(setting.is_free)
@@ -197,7 +195,7 @@ def relu_family(plan: Plan) -> Family:
         return Network(autoencoder, arguments, (inputs,), takes)
 
     penalty = jaxae.l1_penalty
-    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, of_setting)
+    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, describe)
 
 
 @makes_network
@@ -219,7 +217,7 @@ def autoencoder(
 def add_filters(params: Any, setting: Setting, code: Array) -> Array:
     """Returns the sum of the filters, of unit norm unless they are free, times the code."""
     kernel = params["decoder_kernel_0"]
-    filters = jnp.where(setting.is_free, kernel, unit_rows(kernel))
+    filters = jnp.where(setting.is_free > 0, kernel, unit_rows(kernel))
     return code @ filters + params["decoder_bias_0"]
 
 
@@ -227,7 +225,7 @@ def sigmoid_family(plan: Plan) -> Family:
     """Returns the lecture's network; a unit of it counts as active above one half."""
     model = jaxae.DenseAutoencoder(
         plan.raw[0].shape[1:],
-        KL_UNITS,
+        KL_CODE_DIM,
         code_activation=nn.sigmoid,
         output_activation=nn.sigmoid,
     )

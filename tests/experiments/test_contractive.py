@@ -102,7 +102,7 @@ def test_a_linear_encoder_contracts_everywhere_alike(key):
 
 
 def test_spectrum_counts_each_example_and_takes_the_mean():
-    numbers = spectrum.of_values(jnp.array([[3.0, 1.1, 0.5, 0.0], [0.4, 0.0, 0.0, 0.0]]))
+    numbers = spectrum.summarise_spectra(jnp.array([[3.0, 1.1, 0.5, 0.0], [0.4, 0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(numbers["singular_values"], [1.7, 0.55, 0.25, 0], rtol=1e-6)
     assert (numbers["values_above_1"], numbers["values_for_90_percent"]) == (1, 1.5)
 

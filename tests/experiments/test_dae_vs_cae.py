@@ -139,7 +139,7 @@ def short_run(tmp_path_factory):
     args = ["--dataset", "digits", "--quick", "--epochs", "1", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(dae_vs_cae, "FULL_BATCH", {True: 32})
-        patch.setattr(dae_vs_cae.networks, "UNITS", 4)
+        patch.setattr(dae_vs_cae.networks, "CODE_DIM", 4)
         patch.setattr(dae_vs_cae.optimisers, "BUDGET", 30)
         patch.setattr(dae_vs_cae.optimisers, "ADAM_RATES", (0.03,))
         patch.setattr(dae_vs_cae.resampled_noise, "BUDGET", 40)

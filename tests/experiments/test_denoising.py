@@ -323,7 +323,7 @@ def test_divergence_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys
     def diverges(*_, **__):
         raise jaxae.NonFiniteLossError("the training loss is nan", 3)
 
-    monkeypatch.setattr(denoising.fitting.Trainer, "fit_many", diverges)
+    monkeypatch.setattr(denoising.fitting.AutoencoderTrainer, "fit_many", diverges)
     args = ["--dataset", "digits", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -390,7 +390,7 @@ def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, caps
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(denoising.fitting.Trainer, "fit_many", interrupted)
+    monkeypatch.setattr(denoising.fitting.AutoencoderTrainer, "fit_many", interrupted)
     args = ["--dataset", "digits", "--quick", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 130
     assert "interrupted" in capsys.readouterr().err

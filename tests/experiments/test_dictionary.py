@@ -30,7 +30,7 @@ class Log:
     def log(self, doing, **entry):
         self.lines.append(entry)
 
-    def checkpoints(self, names, models):
+    def checkpoints(self, names, model):
         return None
 
 
@@ -80,7 +80,9 @@ def small(name, active, epochs=1, count=600):
 def test_what_a_step_remembers_is_right(name):
     family, data = small(name, 2)
     log = Log()
-    (params,) = family.train([jax.random.key(2)], data.train, [0.0], ["one"], log)
+    on_epoch = lambda _, epoch, loss: networks.tag("one").log(log, epoch, loss)
+    keys, options = [jax.random.key(2)], {"on_epoch": on_epoch, "checkpoints": None}
+    (params,) = family.fit_many(keys, data.train, [0.0], **options)
     assert float(params["steps"]) == 6
     assert [line["epoch"] for line in log.lines] == [1]
     # after t batches the running mean is (1 - m)^t + m * sum of shares: between these bounds
@@ -115,7 +117,7 @@ def test_the_weight_rises_from_zero_over_the_first_tenth():
 def test_known_atoms_are_found(name):
     family, data = small(name, 2, epochs=40, count=3000)
     kind = networks.KINDS[name]
-    run = recovery._trained(family, jax.random.key(3), data, 0, "one", Log())
+    run = recovery.train_and_measure(family, jax.random.key(3), data, 0, "one", Log())
     assert run["recovered_share"] >= 0.9, kind
     assert run["explained_variance"] > 0.8
     assert run["active_units"] <= (2 if kind.is_top_k else 8)

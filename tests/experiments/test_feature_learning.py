@@ -144,23 +144,30 @@ VALIDATION = {  # by strength and step size, of two seeds
 }
 
 
-class Tabled(search.Workshop):
+class Tabled(search.MethodTrainer):
     """Trains nothing; its validation errors stand in a table."""
 
-    def pretrain(self, jobs, depth):
-        return [f"layers of {job}" for job in jobs]
+    def pretrain(self):
+        names = {strength: f"layers of strength {strength}" for strength, _ in VALIDATION}
+        return {
+            strength: [f"{name}, seed {seed}" for seed in (0, 1)]
+            for strength, name in names.items()
+        }
 
-    def fine_tune(self, jobs, encoders, rate):
-        assert encoders == self.pretrain(jobs, 1)
-        found = [VALIDATION[strength, rate][seed] for seed, strength in jobs]
-        return [classifiers.Outcome(error, 10 * error, 1.0) for error in found]
+    def fine_tune(self, encoders, rate):
+        assert encoders == self.pretrain()
+        outcome = lambda error: classifiers.Outcome(error, 10 * error, 1.0)
+        return {
+            strength: [outcome(error) for error in VALIDATION[strength, rate]]
+            for strength in encoders
+        }
 
 
 def test_the_least_mean_over_the_seeds_chooses():
     plan = search.Plan(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
     choice, encoders, outcomes = Tabled("CAE", plan, None, None).search()
     assert (choice.strength, choice.rate) == (0.6, 0.02)
-    assert encoders == ["layers of (0, 0.6)", "layers of (1, 0.6)"]
+    assert encoders == ["layers of strength 0.6, seed 0", "layers of strength 0.6, seed 1"]
     assert [outcome.test_error for outcome in outcomes] == [25.0, 23.0]
     assert len(choice.tried) == 6
     for tried in choice.tried:

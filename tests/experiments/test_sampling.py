@@ -36,7 +36,7 @@ def test_sliced_distance_of_shifted_and_of_scaled_points():
 def test_an_untrained_denoiser_is_that_of_gaussian_data(key):
     levels = conditional.Levels(0.1, 2.0)
     network = conditional.Scaled(hidden=(8, 8), outputs=3, of_data=0.5)
-    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5}
+    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5, "epochs": 1}
     denoiser = conditional.Denoiser(network, conditional.POINTS, levels, **options)
     params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]
     x_i = jnp.array([1.0, -2.0, 0.5])
@@ -66,7 +66,7 @@ def exact_ratios():
     with as_on_the_command_line():
         truth = mixture.Truth(jax.random.key(1), sizes.samples)
         functions = mixture.DENSITY.posterior_mean, mixture.exact_score
-        return mixture.of_functions(jax.random.key(2), *functions, truth, sizes)
+        return mixture.measure_samplers(jax.random.key(2), *functions, truth, sizes)
 
 
 def test_exact_chains_are_as_near_as_true_samples(exact_ratios):
@@ -109,7 +109,7 @@ def test_completion_keeps_what_is_known_and_shows_it_with_noise(key):
 
 def test_pixels_are_between_0_and_1_and_every_level_counts_the_same(key):
     network = conditional.OfPixels(hidden=(8, 8), outputs=3, of_data=0.3)
-    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5}
+    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5, "epochs": 1}
     levels = conditional.Levels(0.1, 2.0)
     denoiser = conditional.Denoiser(network, conditional.PIXELS, levels, **options)
     params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]

@@ -292,12 +292,12 @@ def of_dictionary(kind, setting):
     decode = lambda params, code: code @ params["atoms"] + params["decoder_bias"]
     value = jnp.float32(setting)
     functions = lambda p: (lambda x_i: family.code(p, value, x_i), lambda z: decode(p, z))
-    return family._network(setting), functions
+    return family.network(setting), functions
 
 
 def of_levels(network):
     kind, levels = conditional.POINTS, conditional.Levels(0.1, 1.0)
-    options = {"learning_rate": 0.1, "steps": 1, "batch_size": 2}
+    options = {"learning_rate": 0.1, "steps": 1, "batch_size": 2, "epochs": 1}
     denoiser = conditional.Denoiser(network, kind, levels, **options)
     return denoiser.model, denoiser.bound
 
@@ -305,13 +305,13 @@ def of_levels(network):
 def of_copying():
     """Returns the model of a relu code, whose slope below 0 is a setting while it is trained."""
     images = SimpleNamespace(train=jnp.ones((4, 12)), axes=np.eye(12))
-    networks = copying.Networks(images, copying.CommonConfig(), {"epochs": 1, "code_dim": 5})
+    trainer = copying.VariantTrainer(images, copying.CommonConfig(), {"epochs": 1, "code_dim": 5})
 
     def functions(params):
-        encode, decode = networks._plain.bound(params)
+        encode, decode = trainer._plain.bound(params)
         return copying.activated(encode, copying.SLOPES["relu"]), decode
 
-    return networks._models["relu"], functions
+    return trainer._models["relu"], functions
 
 
 def of_layer():
@@ -380,4 +380,4 @@ def test_every_network_but_a_classifier_says_what_it_can_be_built_from():
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             if is_call and node.func.attr == "checkpoints" and len(node.args) < 2:
                 without.append(path.name)
-    assert sorted(without) == ["classifier_scores.py", "filters.py"]  # both train classifiers
+    assert sorted(without) == ["classifier_scores.py", "sweep.py"]  # both train classifiers

@@ -241,7 +241,7 @@ def hostile_part(folder):
         source=evil,
         more={"field_spiral.png": evil},
     )
-    return page.Part("evil", evil, evil, folder, lambda metrics: [claim])
+    return page.Section("evil", evil, evil, folder, lambda metrics: [claim])
 
 
 def test_options_of_the_machine_reach_every_part():

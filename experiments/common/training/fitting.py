@@ -1,4 +1,4 @@
-"""Training and scoring one autoencoder again and again, compiled once."""
+"""Training and scoring one network again and again, compiled once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -21,40 +21,39 @@ UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "d
 
 
 class Trainer:
-    """Trains a model with Adam; seeds and settings (a noise level) share one program.
+    """Trains networks of one architecture; seeds and settings (a noise level) share one program.
 
     Args:
-      model: any autoencoder of ``jaxae.models``.
-      loss: ``loss(key, encode, decode, x, *settings) -> (batch,)``.
-      learning_rate: step size of Adam, a number or a schedule of ``optax``.
+      init: ``init(key)``, the parameters at the start.
+      loss: ``loss(params, key, x, *settings) -> (batch,)``.
+      optimizer: makes the steps.
       batch_size: examples per step.
       epochs: passes over the data.
       devices: devices over which a batch is divided.
+      hash_keys: whether the keys of training are of the cheap generator; others are slower.
+
+    Attributes:
+      model: from what the networks can be loaded, see ``Run.checkpoints``.
+      any_length: the epochs, if a longer training begins with the very steps of a shorter one.
     """
+
+    model: Any = None
+    any_length: int | None = None
 
     def __init__(
         self,
-        model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
+        init: Callable[[Array], Any],
         loss: Callable[..., Array],
+        optimizer: optax.GradientTransformation,
         *,
-        learning_rate: optax.ScalarOrSchedule,
         batch_size: int,
         epochs: int,
         devices: int = 1,
+        hash_keys: bool = True,
     ) -> None:
-        self.model, self._functions = model, jaxae.as_functions(model)
-        self._optimizer = optax.adam(learning_rate)
         self._epochs = epochs
-        self.any_length = None if callable(learning_rate) else epochs  # of Run.checkpoints
-
-        def of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
-            return loss(key, *self.bound(params), x, *settings)
-
-        self.scores = make_scores(self.reconstruct)
-        self._run = jaxae.make_run(
-            of_params, self._optimizer, batch_size=batch_size, mesh=mesh_of(devices)
-        )
-        self._start = jax.jit(partial(fresh, self._functions.init, self._optimizer))
+        self._run = jaxae.make_run(loss, optimizer, batch_size=batch_size, mesh=mesh_of(devices))
+        self._start = jax.jit(partial(start, init, optimizer, hash_keys))
 
     def fit_many(
         self,
@@ -95,7 +94,46 @@ class Trainer:
                 with interrupts.deferred():
                     state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
             before = epoch
-            yield epoch, jax.tree.map(of_one_device, state.params)
+            yield epoch, jax.tree.map(to_first_device, state.params)
+
+
+class AutoencoderTrainer(Trainer):
+    """Trains a model of ``jaxae.models`` with Adam.
+
+    Args:
+      model: any autoencoder of ``jaxae.models``.
+      loss: ``loss(key, encode, decode, x, *settings) -> (batch,)``.
+      learning_rate: step size of Adam, a number or a schedule of ``optax``.
+      batch_size: examples per step.
+      epochs: passes over the data.
+      devices: devices over which a batch is divided.
+    """
+
+    def __init__(
+        self,
+        model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
+        loss: Callable[..., Array],
+        *,
+        learning_rate: optax.ScalarOrSchedule,
+        batch_size: int,
+        epochs: int,
+        devices: int = 1,
+    ) -> None:
+        self.model, self._functions = model, jaxae.as_functions(model)
+        self.any_length = None if callable(learning_rate) else epochs
+        self.scores = make_scores(self.reconstruct)
+
+        def loss_of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
+            return loss(key, *self.bound(params), x, *settings)
+
+        super().__init__(
+            self._functions.init,
+            loss_of_params,
+            optax.adam(learning_rate),
+            batch_size=batch_size,
+            epochs=epochs,
+            devices=devices,
+        )
 
     def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Returns encoder and decoder with these parameters."""
@@ -107,13 +145,16 @@ class Trainer:
         return decode(encode(x_i))
 
 
-def fresh(
-    init: Callable[[Array], Any], optimizer: optax.GradientTransformation, key: Array
+def start(
+    init: Callable[[Array], Any],
+    optimizer: optax.GradientTransformation,
+    hash_keys: bool,
+    key: Array,
 ) -> tuple[jaxae.TrainState, Array]:
-    """Returns a fresh state and the key of its training, of the cheap generator."""
+    """Returns the state before the first step, and the key of the training."""
     init_key, train_key = jax.random.split(key)
     state = jaxae.create_train_state(init(init_key), optimizer)
-    return state, jaxae.hash_key(train_key)
+    return state, jaxae.hash_key(train_key) if hash_keys else train_key
 
 
 def mesh_of(devices: int) -> Mesh | None:
@@ -134,14 +175,14 @@ def mesh_of(devices: int) -> Mesh | None:
     return None if devices == 1 else jaxae.data_mesh(devices=devices)
 
 
-def of_one_device(leaf: Array) -> Array:
+def to_first_device(leaf: Array) -> Array:
     """Returns an array as it is on the first device, where all measuring is done."""
     return leaf if len(leaf.devices()) == 1 else jnp.asarray(np.asarray(leaf))
 
 
 def unstacked(params: Any, models: int) -> list[Any]:
     """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
-    leaves, tree = jax.tree.flatten(jax.tree.map(of_one_device, params))
+    leaves, tree = jax.tree.flatten(jax.tree.map(to_first_device, params))
     return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
 
 
@@ -205,11 +246,11 @@ def make_scores(
 
     @jax.jit
     def scores(params: Any, x_noisy: Array, x: Array) -> dict[str, Array]:
-        def of_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
+        def score_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
             x_hat_i = reconstruct(params, x_noisy_i)
             return {"mse": jaxae.mean_squared_error(x_hat_i, x_i), "psnr": jaxae.psnr(x_hat_i, x_i)}
 
         with jax.default_matmul_precision("highest"):
-            return jaxae.evaluate(of_example, x_noisy, x, batch_size=1000)
+            return jaxae.evaluate(score_example, x_noisy, x, batch_size=1000)
 
     return scores

@@ -1,6 +1,6 @@
-"""What an encoder is read into: values, directions, and the factors of its Jacobian."""
+"""The types that an encoder is read into: values, directions, and the factors of its Jacobian."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,9 +10,10 @@ from jaxae.contraction._products import Linear, identity
 
 
 class NotAChain(Exception):
-    """The Jacobian is not a product of constant matrices and diagonals; says why."""
+    """The Jacobian is not a product of constant matrices and diagonals; the message says why."""
 
 
+# Compared by identity: the same object is the same value, also when two arrays happen to be equal.
 @dataclass(frozen=True, eq=False)
 class Known:
     """A value that does not depend on the example: computed once, outside ``jax.vmap``."""
@@ -23,7 +24,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Varying:
-    """A value that depends on the example: the output of a recorded step."""
+    """A value that depends on the example: an output of a recorded step, found by its index."""
 
     index: int
     is_zero: bool = False
@@ -35,38 +36,53 @@ Equation: TypeAlias = Any
 
 
 class Factor(NamedTuple):
-    """One factor ``diag(rows) linear`` of the Jacobian; no diagonal is one of ones."""
+    """One factor D W of the Jacobian: a diagonal times a constant matrix."""
 
     linear: Linear
+    """The constant matrix W, as a linear map."""
     rows: Value | None
+    """The diagonal D; None where it is the identity."""
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A value that is linear in the direction t: ``diagonal * move(linear(factors(t)))``."""
+    """A value that is linear in the direction t: ``diagonal * selection(linear(factors(t)))``.
+
+    The last map, the selection and the diagonal are kept apart, because they may still change: the
+    next operation may select other entries or scale them. The next constant map ends that, and
+    the three become a factor.
+    """
 
     factors: tuple[Factor, ...]
+    """The factors that are finished, the first one first."""
     linear: Linear
     """The last constant map. Directions are added only if they share this very object."""
-    move: Linear
-    """A selection of its outputs (reshape, slice, transpose, ...), and the ``path`` to it."""
-    path: tuple[Any, ...]
+    selection: Linear
+    """The entries of its output that were selected (by reshape, slice, transpose, ...)."""
+    # Two functions cannot be compared, two paths can: equal paths from one map select the same.
+    path: tuple[Hashable, ...]
+    """The operations that make the selection, in a form that can be compared."""
     diagonal: Value | None
 
-    def closed(self) -> tuple[tuple[Factor, ...], Linear]:
-        """Returns the finished factors, and the selection that is still to be applied."""
-        whole = self.linear.then(self.move)
+    def factors_and_rest(self) -> tuple[tuple[Factor, ...], Linear]:
+        """Returns the finished factors, and the selection that is still to be applied after them.
+
+        A last map without a diagonal that only selects is no factor yet: the next map takes it in.
+        """
+        whole = self.linear.then(self.selection)
         if self.diagonal is None and whole.selects:
             return self.factors, whole
         return (*self.factors, Factor(whole, self.diagonal)), identity(whole.outputs)
 
 
 class Chain(NamedTuple):
-    """An encoder read: its steps, its code, and the factors of its Jacobian, the first first."""
+    """What is known of an encoder whose Jacobian is a product of factors."""
 
     steps: list["Step"]
+    """The operations that compute the code and the diagonals of one example, in order."""
     code: Value
     factors: tuple[Factor, ...]
+    """D_1 W_1 first, which acts on the input; their product is the Jacobian."""
 
 
 class Step(NamedTuple):
@@ -75,6 +91,7 @@ class Step(NamedTuple):
     run: Callable[..., Sequence[Array]]
     operands: tuple[Value, ...]
     outputs: tuple[int, ...]
+    """The index of each :class:`Varying` that it computes."""
 
 
 class Recorder:
@@ -84,7 +101,7 @@ class Recorder:
         self.steps: list[Step] = []
         self.count = 0
 
-    def varying(self, *, is_zero: bool = False) -> Varying:
+    def new_varying(self, *, is_zero: bool = False) -> Varying:
         """Returns a new value that depends on the example."""
         self.count += 1
         return Varying(self.count - 1, is_zero)
@@ -95,17 +112,17 @@ class Recorder:
 
     def record(
         self, run: Callable[..., Sequence[Array]], operands: Sequence[Value], zeros: Sequence[bool]
-    ) -> list[Any]:
+    ) -> list[Value]:
         """Returns the outputs of ``run``, computed now if all operands are known, else as a step.
 
         Args:
           run: function of arrays to a sequence of arrays.
-          operands: what it is called with.
+          operands: the values that it is called with.
           zeros: for each output, whether it is known to be zero.
         """
-        if all(isinstance(value, Known) for value in operands):
-            arrays = run(*(value.array for value in operands))  # type: ignore[union-attr]
-            return [Known(a, zero) for a, zero in zip(arrays, zeros, strict=True)]
-        outputs = [self.varying(is_zero=zero) for zero in zeros]
+        known = [value.array for value in operands if isinstance(value, Known)]
+        if len(known) == len(operands):
+            return [Known(a, zero) for a, zero in zip(run(*known), zeros, strict=True)]
+        outputs = [self.new_varying(is_zero=zero) for zero in zeros]
         self.steps.append(Step(run, tuple(operands), tuple(v.index for v in outputs)))
-        return outputs
+        return list(outputs)

@@ -1,4 +1,4 @@
-"""The way to the penalty of an encoder: by its structure, or by a full Jacobian."""
+"""Chooses how the penalty of an encoder is computed: by its structure, or by a full Jacobian."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,13 +12,13 @@ from jaxae._derivatives import choose_method, failure
 from jaxae.contraction._chain import NotAChain
 from jaxae.contraction._evaluate import Plan, plan_for
 from jaxae.contraction._full import FullJacobian, full_jacobians
-from jaxae.contraction._trace import read
+from jaxae.contraction._trace import read_chain
 
 # Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
 Way: TypeAlias = Plan | FullJacobian
 
 
-def checked_inputs(
+def check_inputs(
     encode: Callable[[Array], Array], x: Any, chunk_size: int | None, example_ndim: int
 ) -> tuple[Array, tuple[int, ...], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Returns ``x``, its batch shape, and what one example and one code look like."""
@@ -31,27 +31,40 @@ def checked_inputs(
     return x, batch, example, code
 
 
-def working_jacobians(
-    encode: Callable[[Array], Array], example: Any, *sizes: Any
+def available_jacobians(
+    encode: Callable[[Array], Array],
+    example: jax.ShapeDtypeStruct,
+    code: jax.ShapeDtypeStruct,
+    size: int,
+    chunk_size: int | None,
 ) -> list[FullJacobian]:
     """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
-    full = full_jacobians(encode, example, *sizes)
+    full = full_jacobians(encode, example, code, size, chunk_size)
     return [f for f in full if not failure(f.method, encode, example)]
 
 
 def choose(
-    encode: Callable[[Array], Array], example: Any, code: Any, size: int, chunk_size: int | None
+    encode: Callable[[Array], Array],
+    example: jax.ShapeDtypeStruct,
+    code: jax.ShapeDtypeStruct,
+    size: int,
+    chunk_size: int | None,
 ) -> tuple[Way, str]:
-    """Returns the way for a batch of ``size`` examples, and why it does not use the structure."""
+    """Returns the way for a batch of ``size`` examples, and why it does not use the structure.
+
+    The second is empty where the structure is used.
+    """
     dtype = _checks.wide(example.dtype, code.dtype)
+    # ``chunk_size`` rows of every example are the memory of this many whole Jacobians.
     group = chunk_size and max(1, size * chunk_size // max(1, code.size))
     try:
-        plan = plan_for(read(encode, example), size, dtype, group)
+        plan = plan_for(read_chain(encode, example), size, dtype, group)
     except NotAChain as error:
         reason = str(error)
     else:
         if not plan.is_reverse:
             return plan, ""
         reason = "a map without a matrix is applied to rows, as reverse derivatives do"
+    # The cheaper one first: the second is taken if the encoder lacks the derivatives of the first.
     full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
     return full[choose_method(encode, example, list(full))], reason

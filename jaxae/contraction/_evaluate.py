@@ -3,31 +3,42 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 from jaxae._batching import replicated
 from jaxae.contraction._chain import Chain, Known, Value, Varying
-from jaxae.contraction._products import CANCELLATION, PRODUCT, Scaled, dense
+from jaxae.contraction._products import CANCELLATION, PRODUCT, Linear, ScaledMatrix, dense_matrix
 from jaxae.contraction._search import Node, Order, Search, any_varies
 
-# Bytes of per-example matrices for which examples are taken in groups, and of all that is kept
-# for the gradient before it is computed again instead.
-_GROUP = {"cpu": 2**21}
-_GROUP_ELSEWHERE = 2**28
-MOST_KEPT = 2**29
+# Bytes of per-example matrices that are held at a time: more are taken in groups of examples. On a
+# CPU they should stay in the cache of a core between one operation and the next; an accelerator
+# needs many examples at a time to be busy, and only memory bounds them.
+_GROUP_BYTES = {"cpu": 2**21}
+_GROUP_BYTES_ELSEWHERE = 2**28
+# A batch that is not larger than so many groups is not divided: the loop would cost more.
+_MIN_GROUPS = 4
+# Bytes of products that are kept for the gradient; where they are more, they are computed again.
+MAX_KEPT_BYTES = 2**29
+
+
+# A pytree of the diagonals, by the index of the value; and the cores that are computed already.
+_Diagonals: TypeAlias = dict[int, Array]
+_Cores: TypeAlias = dict[Node, Array | Linear]
 
 
 class Plan(NamedTuple):
     """How the penalty of a chain is computed."""
 
     chain: Chain
-    search: "Search"
+    search: Search
     orders: list[Order]
+    """The cheapest first, which is the one that is used; the others are there to be explained."""
     group: int
     """Examples at a time."""
     keeps: bool
@@ -42,8 +53,10 @@ class Plan(NamedTuple):
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
         codes, diagonals = _codes_and_diagonals(self, x)
-        values = lambda diagonals, cores: _Values(self.search.dtype, diagonals, cores)
-        return codes, _norms(self, self.orders, values, diagonals, len(x))
+        return codes, _norms(self, self.orders, self._matrix_values, diagonals, len(x))
+
+    def _matrix_values(self, diagonals: _Diagonals, cores: _Cores) -> "_MatrixValues":
+        return _MatrixValues(self.search.dtype, diagonals, cores)
 
     def difference_norms(self, x: Array, other: Array) -> Array:
         """Returns the squared norms ``(n,)`` of J(x) - J(other)."""
@@ -54,147 +67,185 @@ class Plan(NamedTuple):
             return jnp.zeros(len(x), dtype)
         if count == 1 and not any_varies(first.cols):  # J is linear in its only diagonal
             change = jax.tree.map(jnp.subtract, *pair)
-            values = lambda diagonals, cores: _Values(dtype, diagonals, cores)
-            return _norms(self, self.orders, values, change, len(x))
+            return _norms(self, self.orders, self._matrix_values, change, len(x))
 
-        # J = X W with W constant, as far as there is one: the norm of (X(x) - X(other)) W.
+        # J = X W with W constant, as far as there is one: the norm of (X(x) - X(other)) W. So no
+        # rounding error of W enters a difference of nearly equal numbers.
         whole = search.products[0, count]
-        top = whole if any_varies(first.cols) else search.products[1, count]
-        change = Node("X(x) - X(other)", top.shape, top.core, is_constant=False)
-        orders = [search.plain(change)]
-        if top is not whole:
+        left = whole if any_varies(first.cols) else search.products[1, count]
+        change = Node("X(x) - X(other)", left.shape, left.core, is_constant=False)
+        orders = [search.product_order(change)]
+        if left is not whole:
             right = replace(first, rows=None)
-            orders = [search.plain(search.times(change, right))]
-            orders.append(search.by_gram(change, search.gram(right)))
+            orders = [search.product_order(search.product(change, right))]
+            orders.append(search.gram_order(change, search.gram(right)))
 
-        def of_pair(pair: Any, cores: dict[Node, Any]) -> _Values:
-            each = [_Values(dtype, diagonals, cores) for diagonals in pair]
-            scale = lambda v: None if top is whole else v.of(first.rows)
-            written = [v.matrix(top).written(dtype, scale(v)) for v in each]
-            return _Values(dtype, {}, {**cores, change: written[0] - written[1]})
+        def change_values(pair: tuple[_Diagonals, _Diagonals], cores: _Cores) -> _MatrixValues:
+            arrays = []
+            for diagonals in pair:
+                values = _MatrixValues(dtype, diagonals, cores)
+                # The diagonal of the first factor belongs to X, it differs between the two.
+                scale = None if left is whole else values.diagonal(first.rows)
+                arrays.append(values.matrix(left).to_array(dtype, scale))
+            # ``change`` is no product of its parts: its core is given, and found in the table.
+            return _MatrixValues(dtype, {}, {**cores, change: arrays[0] - arrays[1]})
 
         orders.sort(key=lambda order: order.cost.work)
-        return _norms(self, orders, of_pair, pair, len(x), hoist=(top,))
+        return _norms(self, orders, change_values, pair, len(x), more_nodes=(left,))
 
 
-def plan_for(chain: Chain, batch: int, dtype: Any, group: int | None = None) -> Plan:
+def plan_for(chain: Chain, batch: int, dtype: DTypeLike, group: int | None = None) -> Plan:
     """Returns the cheapest plan for a batch; ``group`` bounds the examples at a time."""
     search = Search(chain.factors, max(1, batch), dtype)
     orders = search.orders()
     each = max(1.0, orders[0].cost.numbers * jnp.dtype(dtype).itemsize)
-    bound = _GROUP.get(jax.default_backend(), _GROUP_ELSEWHERE)
+    bound = _GROUP_BYTES.get(jax.default_backend(), _GROUP_BYTES_ELSEWHERE)
     if orders[0].cost.numbers == 0:  # no matrix per example, nothing to bound
         group = batch
     elif group is None:
-        group = batch if each * batch <= 4 * bound else int(bound // each)
-    return Plan(chain, search, orders, max(1, group), each * batch <= MOST_KEPT)
+        group = batch if each * batch <= _MIN_GROUPS * bound else int(bound // each)
+    return Plan(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
 
 
-class _Values:
-    """Diagonals of one example, or of none; and the constant matrices of the batch."""
+class _MatrixValues:
+    """Computes the matrices of nodes for one example, from its diagonals and the constant cores.
 
-    def __init__(self, dtype: Any, diagonals: dict[int, Array], cores: dict[Node, Any]) -> None:
+    Without an example (no diagonals) it computes what is constant, for the whole batch.
+    """
+
+    def __init__(self, dtype: DTypeLike, diagonals: _Diagonals, cores: _Cores) -> None:
         self.dtype, self.diagonals, self.cores = dtype, diagonals, cores
 
-    def of(self, value: Value | None) -> Array | None:
+    def diagonal(self, value: Value | None) -> Array | None:
+        """Returns a diagonal as a vector; None is a diagonal of ones."""
         if isinstance(value, Varying):
             # What is constant is computed without an example, and looks at no diagonal of it.
             return self.diagonals[value.index] if self.diagonals else None
         return None if value is None else value.array.astype(self.dtype).reshape(-1)
 
-    def matrix(self, node: Node) -> Scaled:
+    def matrix(self, node: Node) -> ScaledMatrix:
+        """Returns the matrix of a node; a core that was computed before is taken from there."""
         core = self.cores.get(node)
         if core is None:
             core = node.core(*map(self.matrix, node.parts))
-        return Scaled(core, self.of(node.rows), self.of(node.cols))
+        return ScaledMatrix(core, self.diagonal(node.rows), self.diagonal(node.cols))
 
-    def hoist(self, node: Node) -> None:
-        """Computes what is constant once, before the examples are taken up."""
+    def store_constant_cores(self, node: Node) -> None:
+        """Computes the constant cores in a node, so that no example computes them again."""
         if node.is_constant and node.linear is None:
             self.cores[node] = self.matrix(node).core
         elif node.linear is not None and node.linear.matrix is not None:
-            core = dense(node.linear, self.dtype)
+            # The map stays, because its row norms and its squares may still be of use.
+            core = dense_matrix(node.linear, self.dtype)
             self.cores[node] = node.linear._replace(matrix=lambda: core)
         else:
             for part in node.parts:
-                self.hoist(part)
+                self.store_constant_cores(part)
 
 
-def _codes_and_diagonals(plan: Plan, x: Array) -> tuple[Array, dict[int, Array]]:
+def _codes_and_diagonals(plan: Plan, x: Array) -> tuple[Array, _Diagonals]:
     """Returns the codes ``(n, k)`` and the diagonals that depend on the example ``(n, size)``."""
     chain = plan.chain
     needed = {v.index for factor in chain.factors if isinstance(v := factor.rows, Varying)}
-    array = lambda value, values: value.array if isinstance(value, Known) else values[value.index]
 
-    def along(x_i: Array) -> tuple[Array, dict[int, Array]]:
-        values = {0: x_i}
+    def array(value: Value, values: dict[int, Array]) -> Array:
+        return value.array if isinstance(value, Known) else values[value.index]
+
+    def run_steps(x_i: Array) -> tuple[Array, _Diagonals]:
+        values = {0: x_i}  # the reader gave the example the first index
         for step in chain.steps:
             outputs = step.run(*(array(value, values) for value in step.operands))
             values.update(zip(step.outputs, outputs, strict=True))
         flat = {index: values[index].astype(plan.search.dtype).reshape(-1) for index in needed}
         return array(chain.code, values), flat
 
-    return jax.vmap(along)(x)
+    return jax.vmap(run_steps)(x)
 
 
 def _norms(
     plan: Plan,
     orders: Sequence[Order],
-    values_of: Callable[[Any, dict[Node, Any]], _Values],
-    diagonals: Any,
+    values_of: Callable[[PyTree, _Cores], _MatrixValues],
+    diagonals: PyTree,
     size: int,
-    hoist: Sequence[Node] = (),
+    more_nodes: Sequence[Node] = (),
 ) -> Array:
-    """Returns the value of the first order for every example, ``(size,)``."""
-    best, *_ = orders
-    constants = _Values(plan.search.dtype, {}, {})
-    for part in (*best.parts, *hoist):
-        if len(best.parts) > 1 or part.linear is None:
-            constants.hoist(part)
+    """Returns the squared norm by the first order for every example, ``(size,)``.
 
-    def value(order: Order, diagonals: Any) -> tuple[Array, Array | None]:
+    Args:
+      plan: says how many examples are taken at a time.
+      orders: the order to use, and others; of those only the sum of squares may be needed.
+      values_of: from the diagonals of an example and the constant cores to its matrices.
+      diagonals: a pytree of the diagonals of all examples.
+      size: number of examples.
+      more_nodes: nodes that ``values_of`` needs besides, whose constant cores are computed once.
+    """
+    best, *_ = orders
+    constants = _MatrixValues(plan.search.dtype, {}, {})
+    for part in (*best.parts, *more_nodes):
+        # The norm of a single factor needs the norms of its rows, and no matrix.
+        if len(best.parts) > 1 or part.linear is None:
+            constants.store_constant_cores(part)
+
+    def value(order: Order, diagonals: PyTree) -> tuple[Array, Array | None]:
         values = values_of(diagonals, constants.cores)
         return order.value(*map(values.matrix, order.parts))
 
-    def of_group(diagonals: Any) -> Array:
+    def group_norms(diagonals: PyTree) -> Array:
         leaves = jax.tree.leaves(diagonals)
         if leaves and len(leaves[0]) == 1:  # XLA does better without an axis of one example
-            return of_some(jax.tree.map(lambda a: a[0], diagonals), lambda f: f)[None]
-        return of_some(diagonals, jax.vmap if leaves else lambda f: f)
+            return checked_norms(jax.tree.map(lambda a: a[0], diagonals), _unchanged)[None]
+        return checked_norms(diagonals, jax.vmap if leaves else _unchanged)
 
-    def of_some(diagonals: Any, each: Any) -> Array:
-        values, bounds = each(partial(value, best))(diagonals)
+    def checked_norms(diagonals: PyTree, batched: Callable[..., Any]) -> Array:
+        """Returns the norms of a group, as sums of squares where rounding errors would show."""
+        values, bounds = batched(partial(value, best))(diagonals)
         if best.finish is not None:
-            constant = _Values(plan.search.dtype, {}, constants.cores)
+            constant = _MatrixValues(plan.search.dtype, {}, constants.cores)
             return best.finish(values, *map(constant.matrix, best.parts[1:]))
         if bounds is None:
             return values
         # Where large terms cancel, their rounding errors remain: then a sum of squares instead.
         is_safe = jnp.all(jax.lax.stop_gradient(bounds <= CANCELLATION * values))
-        plain = next(order for order in orders if len(order.parts) == 1)
-        squares = jax.checkpoint(lambda diagonals: each(partial(value, plain))(diagonals)[0])
-        return jax.lax.cond(is_safe, lambda: values, lambda: squares(diagonals))
+        squares_order = next(order for order in orders if len(order.parts) == 1)
 
-    if not jax.tree.leaves(diagonals):
-        return jnp.broadcast_to(of_group(diagonals), size)
-    return _in_groups(of_group, diagonals, plan)
+        @jax.checkpoint  # which keeps nothing of a branch that is hardly ever taken
+        def sums_of_squares(diagonals: PyTree) -> Array:
+            return batched(partial(value, squares_order))(diagonals)[0]
+
+        return jax.lax.cond(is_safe, lambda: values, lambda: sums_of_squares(diagonals))
+
+    if not jax.tree.leaves(diagonals):  # a constant Jacobian, one norm for all
+        return jnp.broadcast_to(group_norms(diagonals), size)
+    return _in_groups(group_norms, diagonals, plan)
 
 
-def _in_groups(function: Callable[[Any], Array], diagonals: Any, plan: Plan) -> Array:
+def _unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns ``function``: stands where ``jax.vmap`` would, if there is no batch."""
+    return function
+
+
+def _in_groups(function: Callable[[PyTree], Array], diagonals: PyTree, plan: Plan) -> Array:
     """Returns ``function`` of groups of examples; a remainder is filled with zeros."""
     leaves, tree = jax.tree.flatten(diagonals)
     size = len(leaves[0])
     if plan.group >= size:
         return function(diagonals)
     group = max(g for g in range(1, plan.group + 1) if size % g == 0)
+    # A divisor needs no padding; but not one so small that the loop gets twice as long.
     if group <= plan.group // 2:
         group = plan.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.
     packed = replicated(jnp.concatenate(leaves, axis=1))
     packed = jnp.pad(packed, ((0, -size % group), (0, 0)))
     ends = np.cumsum([leaf.shape[1] for leaf in leaves])[:-1]
-    policies = jax.checkpoint_policies
-    policy = policies.save_only_these_names(*[PRODUCT] * plan.keeps)
-    unpack = lambda packed: jax.tree.unflatten(tree, jnp.split(packed, ends, axis=1))
-    of_group = jax.checkpoint(lambda packed: function(unpack(packed)), policy=policy)
-    return jax.lax.map(of_group, packed.reshape(-1, group, packed.shape[1])).reshape(-1)[:size]
+    # Products are dear to compute again and cheap to keep, elementwise results the other way round.
+    kept_names = [PRODUCT] if plan.keeps else []
+    policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
+
+    @partial(jax.checkpoint, policy=policy)
+    def packed_group_norms(packed: Array) -> Array:
+        return function(jax.tree.unflatten(tree, jnp.split(packed, ends, axis=1)))
+
+    groups = packed.reshape(-1, group, packed.shape[1])
+    return jax.lax.map(packed_group_norms, groups).reshape(-1)[:size]

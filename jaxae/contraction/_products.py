@@ -8,27 +8,33 @@ stays one matrix for the whole batch. Nothing here knows where the matrices come
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
-# The products whose result enters a square twice get all the digits of their dtype.
+# Gram matrices and products with them get all the digits of their dtype, also where the device has
+# faster products with fewer: their entries hold squares, and the norm is a sum of such terms, of
+# which large ones may cancel.
 _matmul = partial(jnp.matmul, precision="highest")
 
 # The name of per-example products, for ``jax.checkpoint``.
 PRODUCT = "jaxae product"
 
-# A map of so many entries is written out as a matrix even if that takes some work.
-_SMALL = 2**17
+# A map without a matrix is written out as one, column by column, up to so many entries: 0.5 MiB in
+# float32, which stays in the cache of one core, so that the work to write it does not matter.
+_MAX_DENSE_ENTRIES = 2**17
 
-# Rounding may cost this factor before a sum of terms that cancel is replaced by a sum of squares.
+# Terms that cancel are replaced by a sum of squares once they are so many times as large as the
+# result. A result of float32 (24 bits, relative rounding 6e-8) is then known to 6e-8 * 1e4 = 6e-4.
 CANCELLATION = 1e4
 
-# Blocks of at least this many columns are worth a product of their own.
-_MIN_BLOCK = 384
+# A symmetric product is done in blocks, three of four, only if a block has so many columns: with
+# less to save, it does not pay for two more products to compile and to start.
+_MIN_BLOCK_COLUMNS = 384
 
 
 class Linear(NamedTuple):
@@ -38,13 +44,16 @@ class Linear(NamedTuple):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     flops: float
-    """Of one application."""
+    """Floating point operations of one application."""
     matrix: Callable[[], Array] | None = None
     """(outputs, inputs), where it can be read off."""
-    row_norms: Callable[[Any], Array] | None = None
+    row_norms: Callable[[DTypeLike], Array] | None = None
     """From a dtype to the squared norms of the rows, where they can be had without a matrix."""
-    squared: Callable[[Array], Array] | None = None
-    """The map whose matrix has the squared entries, where it can be read off."""
+    squared_map: Callable[[Array], Array] | None = None
+    """The map whose matrix has the squared entries, where it can be read off.
+
+    Of ones it gives the squared norms of the rows, without any matrix being written.
+    """
     selects: bool = False
     """Whether every output is one of the inputs, or 0."""
     injective: bool = False
@@ -56,41 +65,46 @@ class Linear(NamedTuple):
     def is_applied(self) -> bool:
         """Whether the map is applied to rows and columns, because its matrix would be large."""
         size = math.prod(self.inputs) * math.prod(self.outputs)
-        return self.matrix is None and not self.reshapes and size > _SMALL
+        return self.matrix is None and not self.reshapes and size > _MAX_DENSE_ENTRIES
 
-    def transposed(self, ct: Array) -> Array:
+    def apply_transpose(self, cotangent: Array) -> Array:
         """Returns the transposed map of an array of shape ``outputs``."""
-        (result,) = jax.linear_transpose(self.apply, jax.ShapeDtypeStruct(self.inputs, ct.dtype))(
-            ct
-        )
+        example = jax.ShapeDtypeStruct(self.inputs, cotangent.dtype)
+        (result,) = jax.linear_transpose(self.apply, example)(cotangent)
         return result
 
-    def flipped(self) -> "Linear":
+    def transpose(self) -> "Linear":
         """Returns the transposed map."""
         matrix = self.matrix
+
+        def transposed_matrix() -> Array:
+            assert matrix is not None
+            return matrix().T
+
         return Linear(
-            self.transposed,
+            self.apply_transpose,
             self.outputs,
             self.inputs,
             self.flops,
-            matrix and (lambda: matrix().T),
+            None if matrix is None else transposed_matrix,
             reshapes=self.reshapes,
         )
 
     def then(self, other: "Linear") -> "Linear":
         """Returns ``other`` after this map."""
-        squared = None
-        # Every entry of the product is one term, so that squaring goes through.
-        if self.squared and other.squared and (other.selects or self.injective):
-            squared = _after(self.squared, other.squared)
+        squared_map = None
+        # Squares of sums are no sums of squares. But if one of the two maps only selects, every
+        # entry of the product is a single term, and its square is the product of the squares.
+        if self.squared_map and other.squared_map and (other.selects or self.injective):
+            squared_map = _compose(self.squared_map, other.squared_map)
         return Linear(
-            _after(self.apply, other.apply),
+            _compose(self.apply, other.apply),
             self.inputs,
             other.outputs,
             self.flops + other.flops,
             other.matrix if self.reshapes else self.matrix if other.reshapes else None,
             other.row_norms if self.reshapes else self.row_norms if other.reshapes else None,
-            squared,
+            squared_map,
             selects=self.selects and other.selects,
             injective=self.injective and other.injective,
             reshapes=self.reshapes and other.reshapes,
@@ -106,8 +120,17 @@ def selection(
     reshapes: bool = False,
 ) -> Linear:
     """Returns a map every output of which is one of the inputs, or 0."""
-    options = {"selects": True, "injective": injective, "reshapes": reshapes}
-    return Linear(apply, inputs, outputs, 0.0, squared=apply, **options)  # type: ignore[arg-type]
+    # Its matrix has entries 0 and 1, which are their own squares.
+    return Linear(
+        apply,
+        inputs,
+        outputs,
+        0.0,
+        squared_map=apply,
+        selects=True,
+        injective=injective,
+        reshapes=reshapes,
+    )
 
 
 def identity(shape: tuple[int, ...]) -> Linear:
@@ -115,24 +138,29 @@ def identity(shape: tuple[int, ...]) -> Linear:
     return selection(lambda v: v, shape, shape, injective=True, reshapes=True)
 
 
-def _after(first: Callable[[Array], Array], then: Callable[[Array], Array]) -> Any:
-    return lambda v: then(first(v))
+def _compose(
+    first: Callable[[Array], Array], second: Callable[[Array], Array]
+) -> Callable[[Array], Array]:
+    """Returns the function that applies ``first``, then ``second``."""
+    return lambda v: second(first(v))
 
 
-class Scaled(NamedTuple):
+class ScaledMatrix(NamedTuple):
     """The matrix ``diag(rows) core diag(cols)``; None is a diagonal of ones."""
 
     core: Array | Linear
     rows: Array | None = None
     cols: Array | None = None
 
-    def written(self, dtype: Any, scale: Array | None = None) -> Array:
+    def to_array(self, dtype: DTypeLike, scale: Array | None = None) -> Array:
         """Returns the matrix itself, times ``diag(scale)`` on the right."""
-        matrix = _scale_columns(dense(self.core, dtype), times(self.cols, scale))
+        matrix = _scale_columns(
+            dense_matrix(self.core, dtype), multiply_diagonals(self.cols, scale)
+        )
         return matrix if self.rows is None else matrix * self.rows[:, None]
 
 
-def dense(core: Array | Linear, dtype: Any) -> Array:
+def dense_matrix(core: Array | Linear, dtype: DTypeLike) -> Array:
     """Returns a core as a matrix ``(outputs, inputs)``."""
     if not isinstance(core, Linear):
         return core
@@ -146,73 +174,95 @@ def dense(core: Array | Linear, dtype: Any) -> Array:
     return columns.reshape(size, math.prod(core.outputs)).T
 
 
-def multiply(left: Scaled, right: Scaled, dtype: Any) -> Scaled:
-    """Returns the product of two matrices; maps without a matrix are applied where they can."""
-    between = times(left.cols, right.rows)
+def multiply(left: ScaledMatrix, right: ScaledMatrix, dtype: DTypeLike) -> ScaledMatrix:
+    """Returns the product of two matrices; a large map without a matrix is applied instead.
+
+    The outer diagonals are not multiplied in: they are the diagonals of the result.
+    """
+    between = multiply_diagonals(left.cols, right.rows)
     if isinstance(right.core, Linear) and right.core.is_applied:
-        rows = _scale_columns(dense(left.core, dtype), between)
+        # A W has the rows W^T a.
+        rows = _scale_columns(dense_matrix(left.core, dtype), between)
         given = rows.reshape(len(rows), *right.core.outputs)
-        core = jax.vmap(right.core.transposed)(given)
+        core = jax.vmap(right.core.apply_transpose)(given)
         core = core.reshape(len(rows), math.prod(right.core.inputs))
     elif isinstance(left.core, Linear) and left.core.is_applied:
-        columns = _scale_columns(dense(right.core, dtype).T, between)
+        # W B has the columns W b.
+        columns = _scale_columns(dense_matrix(right.core, dtype).T, between)
         given = columns.reshape(len(columns), *left.core.inputs)
         core = jax.vmap(left.core.apply)(given)
         core = core.reshape(len(columns), math.prod(left.core.outputs)).T
     else:
-        core = _scale_columns(dense(left.core, dtype), between) @ dense(right.core, dtype)
-    return Scaled(checkpoint_name(core, PRODUCT), left.rows, right.cols)
+        core = _scale_columns(dense_matrix(left.core, dtype), between) @ dense_matrix(
+            right.core, dtype
+        )
+    return ScaledMatrix(checkpoint_name(core, PRODUCT), left.rows, right.cols)
 
 
-def squared_norm(matrix: Scaled, dtype: Any) -> Array:
-    """Returns the squared Frobenius norm; of a constant core no product per example."""
+def squared_norm(matrix: ScaledMatrix, dtype: DTypeLike) -> Array:
+    """Returns the squared Frobenius norm of diag(rows) core diag(cols).
+
+    It is sum_j rows_j^2 sum_i core_ji^2 cols_i^2. The inner sum is constant if there are no
+    columns to scale; then an example costs a scalar product with the row norms, and no more.
+    """
     core, rows, cols = matrix
     if isinstance(core, Linear) and core.row_norms is not None and cols is None:
-        of_rows = core.row_norms(dtype)
-    elif isinstance(core, Linear) and core.squared is not None:
+        row_norms = core.row_norms(dtype)
+    elif isinstance(core, Linear) and core.squared_map is not None:
         weights = jnp.ones(core.inputs, dtype) if cols is None else jnp.square(cols)
-        of_rows = core.squared(weights.reshape(core.inputs)).reshape(-1)
+        row_norms = core.squared_map(weights.reshape(core.inputs)).reshape(-1)
     else:
-        squares = jnp.square(dense(core, dtype))
-        of_rows = jnp.sum(squares, -1) if cols is None else squares @ jnp.square(cols)
-    return jnp.sum(of_rows) if rows is None else jnp.vdot(of_rows, jnp.square(rows))
+        squares = jnp.square(dense_matrix(core, dtype))
+        row_norms = jnp.sum(squares, -1) if cols is None else squares @ jnp.square(cols)
+    return jnp.sum(row_norms) if rows is None else jnp.vdot(row_norms, jnp.square(rows))
 
 
-def gram(matrix: Scaled, dtype: Any) -> Array:
+def gram(matrix: ScaledMatrix, dtype: DTypeLike) -> Array:
     """Returns the G of M M^T = diag(rows) G diag(rows)."""
-    product = _gram(_scale_columns(dense(matrix.core, dtype), matrix.cols))
+    product = _gram_of_array(_scale_columns(dense_matrix(matrix.core, dtype), matrix.cols))
     return checkpoint_name(product, PRODUCT)
 
 
-def norm_by_gram(matrix: Scaled, other: Scaled, dtype: Any) -> tuple[Array, Array]:
-    """Returns the squared norm of M R from M and R R^T, and how large its terms are."""
-    core, symmetric = matrix.written(dtype, other.rows), dense(other.core, dtype)
+def norm_by_gram(
+    matrix: ScaledMatrix, other: ScaledMatrix, dtype: DTypeLike
+) -> tuple[Array, Array]:
+    """Returns the squared norm of M R from M and R R^T, and a bound on the size of its terms.
+
+    The squared norm is <M, M R R^T>, and by Cauchy and Schwarz at most ||M||^2 ||R R^T||. The value
+    can be far below the bound only if terms of different sign cancel.
+    """
+    core, symmetric = matrix.to_array(dtype, other.rows), dense_matrix(other.core, dtype)
     size = jnp.sqrt(jnp.sum(jnp.square(symmetric)))
     return jnp.vdot(core, _matmul(core, symmetric)), jnp.sum(jnp.square(core)) * size
 
 
-def norm_by_grams(left: Scaled, right: Scaled, dtype: Any) -> tuple[Array, Array]:
-    """Returns the squared norm of L R from L^T L and R R^T, and how large its terms are."""
-    a, b = dense(left.core, dtype), dense(right.core, dtype)
-    scale = times(left.rows, right.rows)
+def norm_by_grams(left: ScaledMatrix, right: ScaledMatrix, dtype: DTypeLike) -> tuple[Array, Array]:
+    """Returns the squared norm of L R from L^T L and R R^T, and a bound on the size of its terms.
+
+    The squared norm is the trace of R^T L^T L R, which is <L^T L, R R^T>.
+    """
+    a, b = dense_matrix(left.core, dtype), dense_matrix(right.core, dtype)
+    scale = multiply_diagonals(left.rows, right.rows)
     sizes = jnp.sum(jnp.square(a)), jnp.sum(jnp.square(b))
     if scale is None:
         return jnp.vdot(a, b), jnp.sqrt(sizes[0] * sizes[1])
+    # diag(s) A diag(s) against B is s^T (A * B) s, so that neither matrix is scaled for an example.
     bound = jnp.sqrt(jnp.vdot(jnp.square(scale), jnp.square(a) @ jnp.square(scale)) * sizes[1])
     return jnp.vdot(scale, _matmul(a * b, scale)), bound
 
 
 @jax.custom_jvp
-def _gram(matrix: Array) -> Array:
+def _gram_of_array(matrix: Array) -> Array:
+    """Returns M M^T."""
     return _matmul(matrix, matrix.T)
 
 
-@_gram.defjvp
-def _gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@_gram_of_array.defjvp
+def _gram_of_array_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (matrix,), (d_matrix,) = primals, tangents
     half = _matmul(d_matrix, matrix.T)
     # Transposed this is one product, (T + T^T) M; that of the plain expression is two.
-    return _gram(matrix), half + half.T
+    return _gram_of_array(matrix), half + half.T
 
 
 @jax.custom_jvp
@@ -228,57 +278,66 @@ def norms_of_products(matrices: Array, symmetric: Array, right: Array) -> Array:
 
 
 @norms_of_products.defjvp
-def _norms_of_products_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _norms_of_products_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
     (matrices, symmetric, right), (d_matrices, d_symmetric, _) = primals, tangents
     norms, products = _norms_and_products(matrices, symmetric, right)
+    # The tangent of R is left out on purpose: R enters the value through S alone, and the tangent
+    # of S brings the derivative in R.
     # S is symmetric, so the gradient in M is twice the product that the value needs anyway.
-    along_matrices = 2 * _inner(products, d_matrices)
-    return norms, along_matrices + _upper(matrices, d_symmetric)
+    along_matrices = 2 * _inner_products(products, d_matrices)
+    return norms, along_matrices + _quadratic_form(matrices, d_symmetric)
 
 
 def _norms_and_products(matrices: Array, symmetric: Array, right: Array) -> tuple[Array, Array]:
     """Returns the squared norms of M R, and M S."""
     products = _matmul(matrices, symmetric)
-    norms = _inner(matrices, products)
-    terms = _inner(matrices, matrices) * jnp.sqrt(jnp.sum(jnp.square(symmetric)))
+    norms = _inner_products(matrices, products)
+    terms = _inner_products(matrices, matrices) * jnp.sqrt(jnp.sum(jnp.square(symmetric)))
 
     def squares() -> tuple[Array, Array]:
-        written = _matmul(matrices, right)
-        return _inner(written, written), _matmul(written, right.T)
+        whole = _matmul(matrices, right)
+        return _inner_products(whole, whole), _matmul(whole, right.T)
 
+    # One decision for the whole group: a choice for each example would compute both branches.
     is_safe = jnp.all(terms <= CANCELLATION * norms)
     norms, products = jax.lax.cond(is_safe, lambda: (norms, products), squares)
     return norms, checkpoint_name(products, PRODUCT)
 
 
-def _upper(matrices: Array, tangent: Array) -> Array:
-    """Returns <M, M T>, multiplied out for the blocks on and above the diagonal of T + T^T.
+def _quadratic_form(matrices: Array, tangent: Array) -> Array:
+    """Returns <M, M T>, from the blocks of T + T^T on and above its diagonal.
 
-    Linear in T. Transposed it is the sum of M^T M over the examples in a single contraction, of
-    which the lower block is not multiplied.
+    It is linear in T, and is here for its transpose: the sum of M^T M over all examples, a single
+    contraction of which the block below the diagonal is not multiplied, because it is the
+    transpose of the one above.
     """
     size = matrices.shape[-1]
-    if size < 2 * _MIN_BLOCK:
-        return _inner(_matmul(matrices, tangent), matrices)
+    if size < 2 * _MIN_BLOCK_COLUMNS:
+        return _inner_products(_matmul(matrices, tangent), matrices)
     first, last = jnp.s_[..., : size // 2], jnp.s_[..., size // 2 :]
+    # <M, M T> has T_12 and T_21 only in the sum T_12 + T_21^T.
     across = tangent[first][size // 2 :].T + tangent[last][: size // 2]
     blocks = [
         (first, first, tangent[first][: size // 2]),
         (first, last, across),
         (last, last, tangent[last][size // 2 :]),
     ]
-    parts = [_inner(_matmul(matrices[p], block), matrices[q]) for p, q, block in blocks]
+    parts = [_inner_products(_matmul(matrices[p], block), matrices[q]) for p, q, block in blocks]
     return parts[0] + parts[1] + parts[2]
 
 
-def _inner(a: Array, b: Array) -> Array:
+def _inner_products(a: Array, b: Array) -> Array:
+    """Returns the inner products of matrices ``(..., k, m)``, ``(...,)``."""
     return jnp.sum(a * b, axis=(-2, -1))
 
 
 def _scale_columns(matrix: Array, scale: Array | None) -> Array:
+    """Returns the matrix times a diagonal on the right."""
     return matrix if scale is None else matrix * scale[None, :]
 
 
-def times(a: Array | None, b: Array | None) -> Array | None:
+def multiply_diagonals(a: Array | None, b: Array | None) -> Array | None:
     """Returns the product of two diagonals."""
     return b if a is None else a if b is None else a * b

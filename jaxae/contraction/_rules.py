@@ -1,12 +1,15 @@
 """The rules by which the structure of a Jacobian is read, one for each operation.
 
-Each takes an equation with a direction among its operands to a direction, or says why not. The
-table also says for which parameters of an operation its rule is right; another operation, another
-parameter or another value of one makes the encoder no chain, and the full Jacobian is taken.
+Each takes an equation with a direction among its operands to a direction, or raises
+:class:`NotAChain` with the reason. There are three kinds: an operation scales a direction by a
+diagonal, selects entries of it, or multiplies it by a constant matrix, which starts a new factor.
+The table ``RULES`` also says for which parameters of an operation its rule is right; another
+operation, another parameter or another value of one makes the encoder no chain, and the full
+Jacobian is taken.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -14,194 +17,239 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax.extend import source_info_util
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jaxae import _checks
-from jaxae.contraction._chain import Direction, Equation, Known, NotAChain, Recorder, Value
+from jaxae.contraction._chain import (
+    Direction,
+    Equation,
+    Known,
+    NotAChain,
+    Recorder,
+    Value,
+    Varying,
+)
 from jaxae.contraction._products import Linear, identity, selection
 
+# What an equation may have as an operand.
+Operand: TypeAlias = Value | Direction
 
-def place_of(eqn: Equation) -> str:
+
+def source_line(eqn: Equation) -> str:
     """Returns the line of the encoder that an equation comes from, for the end of a message."""
     place = source_info_util.summarize(eqn.source_info)
     return f" ({place})" if place and place != "unknown" else ""
 
 
-def _same(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_cast(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A cast or a copy: the derivative of rounding is 1."""
     return operands[0]
 
 
-def _scale(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_scaling(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A direction times or divided by a value; a change of sign."""
-    name, aval = eqn.primitive.name, eqn.outvars[0].aval
-    if name == "neg":
-        by: Value = Known(jnp.asarray(-1, aval.dtype))
-        (direction,) = operands
-    elif name == "div" and not isinstance(operands[1], Direction):
-        direction, by = operands[0], recorder.call(_reciprocal, operands[1])
-    elif name == "mul" and not all(isinstance(value, Direction) for value in operands):
-        direction, by = sorted(operands, key=lambda value: not isinstance(value, Direction))
-    else:
-        raise NotAChain(f"{name} is not linear in the direction{place_of(eqn)}")
+    aval = eqn.outvars[0].aval
+    direction, by = _direction_and_scale(recorder, eqn, operands)
     if by.is_zero:
         return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
     dtype = _checks.wide(aval.dtype)  # a product of two derivatives may be small in float16
-    diagonal = recorder.call(lambda value: jnp.broadcast_to(value.astype(dtype), aval.shape), by)
+
+    def entries(value: Array) -> Array:
+        return jnp.broadcast_to(value.astype(dtype), aval.shape)
+
+    diagonal = recorder.call(entries, by)
     if direction.diagonal is not None:
-        diagonal = recorder.call(_promoting(jnp.multiply), direction.diagonal, diagonal)
+        diagonal = recorder.call(_in_wide_dtype(jnp.multiply), direction.diagonal, diagonal)
     return replace(direction, diagonal=diagonal)
 
 
-def _sum(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _direction_and_scale(
+    recorder: Recorder, eqn: Equation, operands: list[Operand]
+) -> tuple[Direction, Value]:
+    """Returns the direction among the operands, and the value that multiplies it."""
+    match eqn.primitive.name, operands:
+        case "neg", [Direction() as direction]:
+            return direction, Known(jnp.asarray(-1, eqn.outvars[0].aval.dtype))
+        case "div", [Direction() as direction, (Known() | Varying()) as by]:
+            return direction, recorder.call(_reciprocal, by)
+        case "mul", [Direction() as direction, (Known() | Varying()) as by]:
+            return direction, by
+        case "mul", [(Known() | Varying()) as by, Direction() as direction]:
+            return direction, by
+    name = eqn.primitive.name
+    raise NotAChain(f"{name} is not linear in the direction{source_line(eqn)}")
+
+
+def _read_sum(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A sum or difference of directions along one path; one of them may be 0."""
     is_difference = eqn.primitive.name == "sub"
     a, b = operands
     if _is_zero(b) or (_is_zero(a) and not is_difference):
         return a if _is_zero(b) else b
-    direction = _one_path(eqn, operands)
+    # Along one path D a + E a = (D + E) a: only the diagonals are added.
+    direction = _require_one_path(eqn, operands)
     diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in operands]
-    combine = _promoting(jnp.subtract if is_difference else jnp.add)
+    combine = _in_wide_dtype(jnp.subtract if is_difference else jnp.add)
     return replace(direction, diagonal=recorder.call(combine, *diagonals))
 
 
-def _choose(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_choice(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A choice, entry by entry, between directions along one path."""
     which, *cases = operands
     if isinstance(which, Direction):
-        raise NotAChain(f"a choice that depends on the direction{place_of(eqn)}")
-    direction = _one_path(eqn, cases)
+        raise NotAChain(f"a choice that depends on the direction{source_line(eqn)}")
+    direction = _require_one_path(eqn, cases)
     diagonals = [_diagonal(value, eqn.outvars[0].aval) for value in cases]
-    choose = lambda which, *arrays: _promoting(partial(jax.lax.select_n, which))(*arrays)
-    return replace(direction, diagonal=recorder.call(choose, which, *diagonals))
+
+    def select(which: Array, *arrays: Array) -> Array:
+        return _in_wide_dtype(partial(jax.lax.select_n, which))(*arrays)
+
+    return replace(direction, diagonal=recorder.call(select, which, *diagonals))
 
 
-def _move(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_selection(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A selection of entries: every output is one of the inputs, or 0."""
     name, (direction, *others) = eqn.primitive.name, operands
     if not isinstance(direction, Direction) or not all(map(_is_zero, others)):
-        raise NotAChain(f"{name} mixes a direction with something else{place_of(eqn)}")
-    inputs, outputs = direction.move.outputs, eqn.outvars[0].aval.shape
+        raise NotAChain(f"{name} mixes a direction with something else{source_line(eqn)}")
+    inputs, outputs = direction.selection.outputs, eqn.outvars[0].aval.shape
     same_size = math.prod(inputs) == math.prod(outputs)
     reshapes = same_size and _keeps_order(eqn)
-    apply = (lambda v: v.reshape(outputs)) if reshapes else _linear_in(eqn, 0, operands)
+    # What keeps the number and the order of the entries is a reshape, whatever it is called.
+    apply = (lambda v: v.reshape(outputs)) if reshapes else _as_map_of_operand(eqn, 0, operands)
+    # All but these two use every entry at most once; these do too if no entry is added.
     injective = same_size or name not in ("broadcast_in_dim", "tile")
     if name == "pad":  # the zeros around become zeros of the diagonal
         ones = _diagonal(direction, eqn.invars[0].aval)
         direction = replace(direction, diagonal=ones)
-    move = selection(apply, inputs, outputs, injective=injective, reshapes=reshapes)
-    return _moved(recorder, direction, move, (name, str(eqn.params)))
+    next_selection = selection(apply, inputs, outputs, injective=injective, reshapes=reshapes)
+    return _select_entries(recorder, direction, next_selection, (name, str(eqn.params)))
 
 
-def _moved(recorder: Recorder, direction: Direction, move: Linear, step: Any) -> Direction:
-    """Returns a direction of which ``move`` selects."""
-    whole = direction.move.then(move)
-    path = (*direction.path, move.outputs if move.reshapes else step)
+def _select_entries(
+    recorder: Recorder, direction: Direction, selection: Linear, step: tuple[Hashable, ...]
+) -> Direction:
+    """Returns ``direction`` with ``selection`` applied to it; ``step`` names it in the path."""
+    whole = direction.selection.then(selection)
+    path = (*direction.path, selection.outputs if selection.reshapes else step)
     if whole.reshapes:  # of several only the last one matters
-        path = () if move.outputs == direction.linear.outputs else (move.outputs,)
-    diagonal = direction.diagonal and recorder.call(move.apply, direction.diagonal)
-    return replace(direction, move=whole, path=path, diagonal=diagonal)
+        path = () if selection.outputs == direction.linear.outputs else (selection.outputs,)
+    # P D a = (P D P^T) P a: the entries of the diagonal are selected as those of a are.
+    diagonal = direction.diagonal and recorder.call(selection.apply, direction.diagonal)
+    return replace(direction, selection=whole, path=path, diagonal=diagonal)
 
 
-def spread(recorder: Recorder, value: Any, shape: tuple[int, ...]) -> Any:
+def broadcast(recorder: Recorder, value: Operand, shape: tuple[int, ...]) -> Operand:
     """Returns an operand of elementwise arithmetic in the shape of the result."""
-    if not isinstance(value, Direction) or value.move.outputs == shape:
+    if not isinstance(value, Direction) or value.selection.outputs == shape:
         return value
-    apply = lambda v: jnp.broadcast_to(v, shape)
-    move = selection(apply, value.move.outputs, shape)
-    return _moved(recorder, value, move, ("broadcast", shape))
+    copies = selection(lambda v: jnp.broadcast_to(v, shape), value.selection.outputs, shape)
+    return _select_entries(recorder, value, copies, ("broadcast", shape))
 
 
-def _concatenate(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_concatenation(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """Directions from one map, and zeros, side by side."""
     axis, avals = eqn.params["dimension"], [atom.aval for atom in eqn.invars]
     directions = [value for value in operands if isinstance(value, Direction)]
     linear = directions[0].linear
-    if not all(_is_zero(v) or (v in directions and v.linear is linear) for v in operands):
-        raise NotAChain(f"concatenate joins two paths{place_of(eqn)}")
+    if not all(_is_zero(v) for v in operands if not isinstance(v, Direction)) or any(
+        direction.linear is not linear for direction in directions
+    ):
+        raise NotAChain(f"concatenate joins two paths{source_line(eqn)}")
 
     def apply(v: Array) -> Array:
         pieces = [
-            value.move.apply(v) if value in directions else jnp.zeros(aval.shape, v.dtype)
+            value.selection.apply(v)
+            if isinstance(value, Direction)
+            else jnp.zeros(aval.shape, v.dtype)
             for value, aval in zip(operands, avals, strict=True)
         ]
         return jax.lax.concatenate(pieces, axis)
 
-    injective = len(directions) == 1 and directions[0].move.injective
+    # Two directions may select the same entry.
+    injective = len(directions) == 1 and directions[0].selection.injective
     outputs = eqn.outvars[0].aval.shape
-    move = selection(apply, linear.outputs, outputs, injective=injective)
+    pieces_side_by_side = selection(apply, linear.outputs, outputs, injective=injective)
     parts = [
-        value.path if value in directions else aval.shape
+        value.path if isinstance(value, Direction) else aval.shape
         for value, aval in zip(operands, avals, strict=True)
     ]
     diagonals = [_diagonal(value, aval) for value, aval in zip(operands, avals, strict=True)]
-    join = _promoting(lambda *arrays: jax.lax.concatenate(arrays, axis))
+    join = _in_wide_dtype(lambda *arrays: jax.lax.concatenate(arrays, axis))
     return replace(
         directions[0],
-        move=move,
+        selection=pieces_side_by_side,
         path=(("concatenate", axis, *map(str, parts)),),
         diagonal=recorder.call(join, *diagonals),
     )
 
 
-def _map(recorder: Recorder, eqn: Equation, operands: list[Any]) -> Any:
+def _read_map(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
     """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor."""
     name, outputs = eqn.primitive.name, eqn.outvars[0].aval.shape
-    selects = name in _INDEXED
+    selects = name in _INDEXED  # a gather selects entries, but may repeat and leave out any
     places = [i for i, value in enumerate(operands) if isinstance(value, Direction)]
     others = [value for value in operands if not isinstance(value, Direction)]
     if len(places) > 1 or (name != "dot_general" and places != [0]):
-        raise NotAChain(f"{name} of two directions, or by one{place_of(eqn)}")
+        raise NotAChain(f"{name} of two directions, or by one{source_line(eqn)}")
     if not all(isinstance(value, Known) for value in others):
-        raise NotAChain(f"{name} with a weight that depends on the example{place_of(eqn)}")
+        raise NotAChain(f"{name} with a weight that depends on the example{source_line(eqn)}")
     (place,) = places
     direction = operands[place]
-    inputs = direction.move.outputs
-    apply = _linear_in(eqn, place, operands)
+    assert isinstance(direction, Direction)
+    inputs = direction.selection.outputs
+    apply = _as_map_of_operand(eqn, place, operands)
     linear = Linear(
         apply,
         inputs,
         outputs,
         flops_of(eqn, math.prod(inputs), math.prod(outputs)),
-        squared=_linear_in(eqn, place, operands, squared=True),
+        squared_map=_as_map_of_operand(eqn, place, operands, squares_weights=True),
         selects=selects,
         injective=name == "dynamic_slice",
     )
     if name == "dot_general":
-        linear = linear._replace(**_matrix(eqn, place, operands))
-    factors, rest = direction.closed()
+        linear = _add_matrix(linear, eqn, place, operands)
+    factors, rest = direction.factors_and_rest()
+    # The matrix of a factor includes the entries that were selected before it.
     return Direction(factors, rest.then(linear), identity(outputs), (), None)
 
 
-def _is_zero(value: Any) -> bool:
+def _is_zero(value: Operand) -> bool:
     return not isinstance(value, Direction) and value.is_zero
 
 
-def _one_path(eqn: Equation, operands: list[Any]) -> Direction:
-    """Returns one of the directions, all of which must select the same from the same map."""
+def _require_one_path(eqn: Equation, operands: list[Operand]) -> Direction:
+    """Returns the first direction; all must select the same entries of the same map.
+
+    Raises:
+      NotAChain: if one does not, or if an operand that is no direction is not zero.
+    """
     directions = [value for value in operands if isinstance(value, Direction)]
     first = directions[0]
     if any(d.linear is not first.linear or d.path != first.path for d in directions):
-        raise NotAChain(f"{eqn.primitive.name} joins two paths{place_of(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} joins two paths{source_line(eqn)}")
     if not all(_is_zero(value) for value in operands if not isinstance(value, Direction)):
-        raise NotAChain(f"{eqn.primitive.name} is not linear in the direction{place_of(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} is not linear in the direction{source_line(eqn)}")
     return first
 
 
-def _diagonal(value: Any, aval: Any) -> Value:
+def _diagonal(value: Operand, aval: jax.core.ShapedArray) -> Value:
+    """Returns the diagonal of an operand as a value; 0 where it is no direction."""
     if not isinstance(value, Direction):
         return Known(jnp.zeros(aval.shape, aval.dtype), is_zero=True)
     return value.diagonal or Known(jnp.ones(aval.shape, aval.dtype))
 
 
-def _promoting(function: Callable[..., Array]) -> Callable[..., Array]:
+def _in_wide_dtype(function: Callable[..., Array]) -> Callable[..., Array]:
     """Returns ``function`` on arrays of the widest dtype among them, at least float32."""
 
-    def promoted(*arrays: Array) -> Array:
+    def function_in_wide_dtype(*arrays: Array) -> Array:
         dtype = _checks.wide(*(a.dtype for a in arrays))
         return function(*(a.astype(dtype) for a in arrays))
 
-    return promoted
+    return function_in_wide_dtype
 
 
 def _reciprocal(value: Array) -> Array:
@@ -221,18 +269,26 @@ def _keeps_order(eqn: Equation) -> bool:
 _INDEXED = ("gather", "dynamic_slice")
 
 
-def _linear_in(
-    eqn: Equation, place: int, operands: Sequence[Any], *, squared: bool = False
+def _as_map_of_operand(
+    eqn: Equation, place: int, operands: Sequence[Operand], *, squares_weights: bool = False
 ) -> Callable[[Array], Array]:
-    """Returns an equation as a function of one operand, in the dtype it is given."""
+    """Returns an equation as a function of one operand, in the dtype it is given.
+
+    With ``squares_weights`` it is the map whose matrix has the squared entries: every entry of the
+    matrix of a convolution, for example, is one weight or 0.
+    """
 
     def apply(v: Array) -> Array:
-        arrays = [v if i == place else value.array for i, value in enumerate(operands)]
+        arrays = [
+            v if i == place else value.array  # type: ignore[union-attr]
+            for i, value in enumerate(operands)
+        ]
         for i, array in enumerate(arrays):
             if i != place and eqn.primitive.name not in _INDEXED:
                 weights = array.astype(v.dtype)
-                arrays[i] = jnp.square(weights) if squared else weights
+                arrays[i] = jnp.square(weights) if squares_weights else weights
         params = dict(eqn.params)
+        # The trace may have fixed the dtype of the result; here it follows that of ``v``.
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = v.dtype
         return eqn.primitive.bind(*arrays, **params)
@@ -240,30 +296,44 @@ def _linear_in(
     return apply
 
 
-def _matrix(eqn: Equation, place: int, operands: Sequence[Any]) -> dict[str, Any]:
-    """Returns the matrix and its row norms if a ``dot_general`` contracts the whole direction."""
+def _add_matrix(linear: Linear, eqn: Equation, place: int, operands: Sequence[Operand]) -> Linear:
+    """Returns ``linear`` with its matrix, if a ``dot_general`` contracts the whole direction.
+
+    Otherwise (a dense layer on the last axis of an image) the matrix would be block diagonal, with
+    the weights in it many times over, and the map stays one that is applied.
+    """
     contracting, batch = eqn.params["dimension_numbers"]
     mine, others = contracting[place], contracting[1 - place]
     if batch[0] or len(mine) != eqn.invars[place].aval.ndim:
-        return {}
-    weight = operands[1 - place].array
+        return linear
+    operand = operands[1 - place]
+    assert isinstance(operand, Known)
+    weight = operand.array
     free = [axis for axis in range(weight.ndim) if axis not in others]
+    # The axes of the weight: first those of the output, then the input's in the input's order.
     order = (*free, *(others[mine.index(axis)] for axis in range(len(mine))))
     shape = eqn.outvars[0].aval.size, eqn.invars[place].aval.size
-    return {
-        "matrix": lambda: jnp.transpose(weight, order).reshape(shape),
-        "row_norms": lambda dtype: jnp.sum(jnp.square(weight.astype(dtype)), others).reshape(-1),
-    }
+
+    def matrix() -> Array:
+        return jnp.transpose(weight, order).reshape(shape)
+
+    def row_norms(dtype: DTypeLike) -> Array:
+        # From the weight as it lies in memory: transposing a Flax kernel first would copy it.
+        return jnp.sum(jnp.square(weight.astype(dtype)), others).reshape(-1)
+
+    return linear._replace(matrix=matrix, row_norms=row_norms)
 
 
 def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
     """Returns the floating point operations of one application of a linear map."""
+    # A sum of n products has n multiplications and about as many additions, hence the 2.
     name, params = eqn.primitive.name, eqn.params
     if name == "dot_general":
         (contracting, _), shape = params["dimension_numbers"][0], eqn.invars[0].aval.shape
         return 2.0 * outputs * math.prod(shape[axis] for axis in contracting)
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval
+        # Every output is a sum over the kernel of its own channel.
         return 2.0 * outputs * kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
     if name == "reduce_window_sum":
         return 1.0 * outputs * math.prod(params["window_dimensions"])
@@ -274,22 +344,25 @@ def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
 _Understands: TypeAlias = Callable[[Any, dict[str, Any]], bool]
 
 
-def _any(value: Any, params: dict[str, Any]) -> bool:
+def _any(value: object, params: dict[str, Any]) -> bool:
     return True
 
 
-def _none(value: Any, params: dict[str, Any]) -> bool:
+def _none(value: object, params: dict[str, Any]) -> bool:
     return value is None
 
 
-def _precision(value: Any, params: dict[str, Any]) -> bool:
-    """A precision, or one for each operand; not an algorithm, which is for one dtype only."""
+def _is_precision(value: object, params: dict[str, Any]) -> bool:
+    """Whether it is a precision, or one for each operand.
+
+    Not an algorithm, which is for one dtype only: the matrix is multiplied in another.
+    """
     each = value if isinstance(value, tuple) else (value,)
     return all(one is None or isinstance(one, jax.lax.Precision) for one in each)
 
 
-def _gather_mode(value: Any, params: dict[str, Any]) -> bool:
-    """What JAX can transpose; what is filled in must be 0."""
+def _is_linear_gather_mode(value: object, params: dict[str, Any]) -> bool:
+    """Whether the gather is linear, and one that JAX can transpose: what is filled in must be 0."""
     mode = jax.lax.GatherScatterMode
     if value == mode.FILL_OR_DROP:
         fill = params["fill_value"]
@@ -300,11 +373,14 @@ def _gather_mode(value: Any, params: dict[str, Any]) -> bool:
 class Rule(NamedTuple):
     """How an operation acts on a direction, and the parameters for which that is right."""
 
-    read: Callable[[Recorder, Equation, list[Any]], Any]
+    read: Callable[[Recorder, Equation, list[Operand]], Operand]
     parameters: dict[str, _Understands]
 
 
-def _rule(read: Callable[..., Any], **parameters: _Understands) -> Rule:
+def _rule(
+    read: Callable[[Recorder, Equation, list[Operand]], Operand], **parameters: _Understands
+) -> Rule:
+    """Returns a rule, with its parameters written as keywords."""
     return Rule(read, parameters)
 
 
@@ -312,35 +388,37 @@ def _rule(read: Callable[..., Any], **parameters: _Understands) -> Rule:
 # that is not listed, or a value that is not understood, is no part of a chain. Left out on purpose:
 # ``reduce_precision``, which rounds derivatives forwards and does not do so backwards.
 RULES = {
-    "convert_element_type": _rule(_same, new_dtype=_any, weak_type=_any, sharding=_none),
-    "copy": _rule(_same),
-    "mul": _rule(_scale, out_dtype=_any),
-    "div": _rule(_scale),
-    "neg": _rule(_scale),
-    "add": _rule(_sum),
-    "add_any": _rule(_sum),
-    "sub": _rule(_sum),
-    "select_n": _rule(_choose),
-    "concatenate": _rule(_concatenate, dimension=_any),
+    "convert_element_type": _rule(_read_cast, new_dtype=_any, weak_type=_any, sharding=_none),
+    "copy": _rule(_read_cast),
+    "mul": _rule(_read_scaling, out_dtype=_any),
+    "div": _rule(_read_scaling),
+    "neg": _rule(_read_scaling),
+    "add": _rule(_read_sum),
+    "add_any": _rule(_read_sum),
+    "sub": _rule(_read_sum),
+    "select_n": _rule(_read_choice),
+    "concatenate": _rule(_read_concatenation, dimension=_any),
     # Selections of entries.
-    "reshape": _rule(_move, new_sizes=_any, dimensions=_any, sharding=_none),
-    "squeeze": _rule(_move, dimensions=_any),
-    "broadcast_in_dim": _rule(_move, shape=_any, broadcast_dimensions=_any, sharding=_none),
-    "transpose": _rule(_move, permutation=_any),
-    "slice": _rule(_move, start_indices=_any, limit_indices=_any, strides=_any),
-    "rev": _rule(_move, dimensions=_any),
-    "pad": _rule(_move, padding_config=_any),
-    "tile": _rule(_move, reps=_any),
+    "reshape": _rule(_read_selection, new_sizes=_any, dimensions=_any, sharding=_none),
+    "squeeze": _rule(_read_selection, dimensions=_any),
+    "broadcast_in_dim": _rule(
+        _read_selection, shape=_any, broadcast_dimensions=_any, sharding=_none
+    ),
+    "transpose": _rule(_read_selection, permutation=_any),
+    "slice": _rule(_read_selection, start_indices=_any, limit_indices=_any, strides=_any),
+    "rev": _rule(_read_selection, dimensions=_any),
+    "pad": _rule(_read_selection, padding_config=_any),
+    "tile": _rule(_read_selection, reps=_any),
     # Constant matrices; from ``reduce_sum`` on their entries are 0 and 1.
     "dot_general": _rule(
-        _map,
+        _read_map,
         dimension_numbers=_any,
-        precision=_precision,
+        precision=_is_precision,
         preferred_element_type=_any,
         out_sharding=_none,
     ),
     "conv_general_dilated": _rule(
-        _map,
+        _read_map,
         dimension_numbers=_any,
         window_strides=_any,
         padding=_any,
@@ -348,14 +426,14 @@ RULES = {
         rhs_dilation=_any,
         feature_group_count=_any,
         batch_group_count=_any,
-        precision=_precision,
+        precision=_is_precision,
         preferred_element_type=_any,
         out_sharding=_none,
     ),
-    "reduce_sum": _rule(_map, axes=_any, out_sharding=_none),
-    "cumsum": _rule(_map, axis=_any, reverse=_any),
+    "reduce_sum": _rule(_read_map, axes=_any, out_sharding=_none),
+    "cumsum": _rule(_read_map, axis=_any, reverse=_any),
     "reduce_window_sum": _rule(
-        _map,
+        _read_map,
         window_dimensions=_any,
         window_strides=_any,
         padding=_any,
@@ -363,25 +441,25 @@ RULES = {
         window_dilation=_any,
     ),
     "gather": _rule(
-        _map,
+        _read_map,
         dimension_numbers=_any,
         slice_sizes=_any,
         indices_are_sorted=_any,
         unique_indices=_any,
-        mode=_gather_mode,
+        mode=_is_linear_gather_mode,
         fill_value=_any,
     ),
-    "dynamic_slice": _rule(_map, slice_sizes=_any),
+    "dynamic_slice": _rule(_read_map, slice_sizes=_any),
 }
-MAPS = [name for name, rule in RULES.items() if rule.read is _map]
+MAPS = [name for name, rule in RULES.items() if rule.read is _read_map]
 
 
 def check_rule(eqn: Equation, rule: Rule) -> None:
     """Raises :class:`NotAChain` where the rule of an operation may be wrong for this equation."""
     for name, value in eqn.params.items():
         if name not in rule.parameters or not rule.parameters[name](value, eqn.params):
-            raise NotAChain(f"{eqn.primitive.name} with {name}={value}{place_of(eqn)}")
+            raise NotAChain(f"{eqn.primitive.name} with {name}={value}{source_line(eqn)}")
     dtypes = [atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)]
     is_complex = any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes)
     if is_complex or not jnp.issubdtype(dtypes[-1], jnp.floating):
-        raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{place_of(eqn)}")
+        raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{source_line(eqn)}")

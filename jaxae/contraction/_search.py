@@ -1,18 +1,22 @@
-"""The search for the cheapest order in which to multiply the factors of a Jacobian."""
+"""The search for the cheapest order in which to multiply the factors of a Jacobian.
+
+The orders, and where the costs come from, are explained in ``docs/contraction.md``.
+"""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jaxae.contraction._chain import Factor, Value, Varying
 from jaxae.contraction._products import (
     Linear,
-    Scaled,
-    dense,
+    ScaledMatrix,
+    dense_matrix,
     gram,
     multiply,
     norm_by_gram,
@@ -21,12 +25,29 @@ from jaxae.contraction._products import (
     squared_norm,
 )
 
-# What the search minimises, per example and with the gradient, in operations of a matrix product
-# on a CPU: a number written costs as much as this many of them, an operation of a map that is
-# applied (a convolution) as much as so many.
-_NUMBER = 32
-_APPLIED = 4
-_WITH_GRADIENT = 3
+# The search minimises the work per example, of value and gradient together. Its unit is one
+# floating point operation (an addition or a multiplication) of a matrix product.
+
+# Work to write one number and to read it again. A matrix product does hundreds of operations for
+# each number that it moves, an elementwise operation does one and waits for the memory.
+_NUMBER_COST = 32
+# A matrix that is written counts three times: itself, the copy that is scaled by a diagonal or kept
+# for the gradient, and the derivative of the loss in it.
+_WRITES_WITH_GRADIENT = 3
+# Work of one operation of a map that is applied, such as a convolution: its loops are shorter, and
+# reach less of the speed of the processor than a matrix product does.
+_APPLIED_COST = 4
+
+# How many products as large as that of the value are done in all, with the gradient.
+# Of C = A B: C, and the derivatives in A and in B. A Gram matrix A A^T is counted the same.
+_PRODUCTS_OF_A_PRODUCT = 3.0
+# Of <X, X S> with symmetric S: X S, and X^T X for S; the derivative in X is 2 X S again.
+_PRODUCTS_OF_A_NORM_BY_GRAM = 2.0
+# Of <T, S>: the sum itself, and the derivatives in T and in S.
+_PRODUCTS_OF_A_NORM_BY_GRAMS = 3.0
+# A sum of squares has two operations for each entry. It reads the entry and writes nothing, which
+# is half of the work of a number: two operations at a quarter each.
+_SQUARE_COST = _NUMBER_COST / 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +56,7 @@ class Node:
 
     name: str
     shape: tuple[int, int]
-    core: Callable[..., Any]
+    core: Callable[..., Array | Linear]
     """From the matrices of the parts to an array or a :class:`Linear`."""
     parts: tuple["Node", ...] = ()
     rows: Value | None = None
@@ -47,10 +68,10 @@ class Node:
 
 
 class Cost(NamedTuple):
-    """Per example; what is constant is shared among the batch."""
+    """What a matrix costs per example; a constant one is shared among the batch."""
 
     work: float = 0.0
-    """With the gradient, in operations of a matrix product."""
+    """With the gradient, in the unit above: the search minimises this."""
     flops: float = 0.0
     """Floating point operations of the value."""
     numbers: float = 0.0
@@ -62,12 +83,12 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """A way to the squared norm of the whole product."""
+    """A formula for the squared norm of the whole product, and how to evaluate it."""
 
     name: str
     parts: tuple[Node, ...]
     value: Callable[..., tuple[Array, Array | None]]
-    """From the matrices of the parts to the value, and how large its terms are if they cancel."""
+    """From the matrices of the parts to the value, and a bound on its terms if they may cancel."""
     cost: Cost
     finish: Callable[..., Array] | None = None
     """From what ``value`` gave for all examples, and the matrices of the parts, to the values."""
@@ -81,9 +102,14 @@ class Search:
     matrices come from such a product or are built up factor by factor. R R^T of the first factor
     and L^T L of a last one without a diagonal are constant: with them the input, or the code,
     disappears from the work per example.
+
+    The cheapest product of factors i ... j is that of the cheapest products on both sides of some
+    cut between them: the dynamic programme for chains of matrix products (Cormen et al.,
+    "Introduction to Algorithms", section 15.2), here with the costs of this module. A square matrix
+    in the middle of the chain is not considered, nor a common factor of several products.
     """
 
-    def __init__(self, factors: Sequence[Factor], batch: int, dtype: Any) -> None:
+    def __init__(self, factors: Sequence[Factor], batch: int, dtype: DTypeLike) -> None:
         self.batch, self.dtype = batch, dtype
         first, *others = factors
         cols = None
@@ -97,21 +123,22 @@ class Search:
         self.products: dict[tuple[int, int], Node] = {}
         for length in range(1, len(self.leaves) + 1):
             for start in range(len(self.leaves) - length + 1):
-                self.products[start, start + length] = self._product(start, start + length)
+                self.products[start, start + length] = self._cheapest_product(start, start + length)
 
     def orders(self) -> list[Order]:
         """Returns the best of each kind, the cheapest first."""
         count = len(self.leaves)
-        found = [self.plain(self.products[0, count])]
+        found = [self.product_order(self.products[0, count])]
         right, left = self._grams(), self._left_grams()
         for cut in range(1, count):
             low, high = self.products[0, cut], self.products[cut, count]
-            found.append(self.by_gram(high, right[cut]))
-            found.append(self.by_gram(self._flip(low), left[cut]))
-            found.append(self._by_grams(left[cut], right[cut]))
+            found.append(self.gram_order(high, right[cut]))
+            found.append(self.gram_order(self._transpose(low), left[cut]))
+            found.append(self._two_grams_order(left[cut], right[cut]))
         return sorted(found, key=lambda order: order.cost.work)
 
     def _leaf(self, index: int, factor: Factor, cols: Value | None) -> Node:
+        """Returns the node of one factor, named as people write it: D1 W1."""
         linear, rows = factor
         number = index + 1
         name = f"W{number}" if not linear.reshapes else "" if rows or cols else "I"
@@ -119,24 +146,27 @@ class Search:
         shape = math.prod(linear.outputs), math.prod(linear.inputs)
         return Node(name, shape, lambda: linear, rows=rows, cols=cols, linear=linear)
 
-    def _product(self, start: int, stop: int) -> Node:
+    def _cheapest_product(self, start: int, stop: int) -> Node:
         """Returns the cheapest product of the factors start ... stop - 1."""
         if stop == start + 1:
             return self.leaves[start]
         cuts = range(start + 1, stop)
-        ways = (self.times(self.products[c, stop], self.products[start, c]) for c in cuts)
+        ways = (self.product(self.products[c, stop], self.products[start, c]) for c in cuts)
         return min(ways, key=lambda node: node.cost.work)
 
-    def times(self, left: Node, right: Node) -> Node:
+    def product(self, left: Node, right: Node) -> Node:
+        """Returns the product of two matrices."""
         (p, n), (_, q) = left.shape, right.shape
         is_constant = left.is_constant and right.is_constant
+        # The outer diagonals are not multiplied in, only those between the two cores.
         is_constant &= not any_varies(left.cols, right.rows)
-        flops, dear = 2.0 * p * n * q, 1.0
+        flops, operation_cost = 2.0 * p * n * q, 1.0
         if right.linear and right.linear.is_applied:
-            flops, dear = right.linear.flops * p, _APPLIED
+            flops, operation_cost = right.linear.flops * p, float(_APPLIED_COST)
         elif left.linear and left.linear.is_applied:
-            flops, dear = left.linear.flops * q, _APPLIED
-        own = self._cost(flops, p * q, is_constant, products=3.0 * dear)
+            flops, operation_cost = left.linear.flops * q, float(_APPLIED_COST)
+        products = _PRODUCTS_OF_A_PRODUCT * operation_cost
+        own = self._cost(flops, p * q, is_constant, products=products)
         return Node(
             f"{left.name} {right.name if right.linear else f'({right.name})'}",
             (p, q),
@@ -148,13 +178,16 @@ class Search:
             own.plus(left.cost, right.cost),
         )
 
-    def _flip(self, node: Node) -> Node:
+    def _transpose(self, node: Node) -> Node:
         """Returns the transposed matrix."""
-        linear = node.linear and node.linear.flipped()
-        core = (lambda _: linear) if linear else (lambda a: dense(a.core, self.dtype).T)
+        linear = node.linear and node.linear.transpose()
+
+        def core(matrix: ScaledMatrix) -> Array | Linear:
+            return linear or dense_matrix(matrix.core, self.dtype).T
+
         return replace(
             node,
-            name=_transposed(node.name),
+            name=_transpose_name(node.name),
             shape=node.shape[::-1],
             core=core,
             parts=(node,),
@@ -167,9 +200,10 @@ class Search:
         """Returns M M^T."""
         size, inner = node.shape
         is_constant = node.is_constant and not any_varies(node.cols)
-        own = self._cost(2.0 * size * size * inner, size * size, is_constant, products=3.0)
+        flops = 2.0 * size * size * inner
+        own = self._cost(flops, size * size, is_constant, products=_PRODUCTS_OF_A_PRODUCT)
         return Node(
-            f"{node.name} {_transposed(node.name)}",
+            f"{node.name} {_transpose_name(node.name)}",
             (size, size),
             lambda a: gram(a, self.dtype),
             (node,),
@@ -179,19 +213,22 @@ class Search:
             own.plus(node.cost),
         )
 
-    def _around(self, node: Node, symmetric: Node) -> Node:
-        """Returns M S M^T."""
-        name = f"{node.name} ({symmetric.name}) {_transposed(node.name)}"
+    def _congruence(self, node: Node, symmetric: Node) -> Node:
+        """Returns M S M^T for a symmetric S: the Gram matrix of a product from that of a part."""
+        name = f"{node.name} ({symmetric.name}) {_transpose_name(node.name)}"
         # S is symmetric, so that M (M S)^T is the same.
-        return replace(self.times(node, self._flip(self.times(node, symmetric))), name=name)
+        return replace(
+            self.product(node, self._transpose(self.product(node, symmetric))), name=name
+        )
 
     def _grams(self) -> dict[int, Node]:
         """Returns R R^T for the product R of the first factors, by how many they are."""
         best: dict[int, Node] = {}
         for cut in range(1, len(self.leaves)):
             ways = [self.gram(self.products[0, cut])]
+            # A constant one costs next to nothing per example, and no other way is cheaper.
             if cut > 1 and not ways[0].is_constant:
-                ways.append(self._around(self.leaves[cut - 1], best[cut - 1]))
+                ways.append(self._congruence(self.leaves[cut - 1], best[cut - 1]))
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
 
@@ -200,54 +237,77 @@ class Search:
         best: dict[int, Node] = {}
         count = len(self.leaves)
         for cut in range(count - 1, 0, -1):
-            ways = [self.gram(self._flip(self.products[cut, count]))]
+            ways = [self.gram(self._transpose(self.products[cut, count]))]
             if cut < count - 1 and not ways[0].is_constant:
-                ways.append(self._around(self._flip(self.leaves[cut]), best[cut + 1]))
+                ways.append(self._congruence(self._transpose(self.leaves[cut]), best[cut + 1]))
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
 
-    def plain(self, node: Node) -> Order:
+    def product_order(self, node: Node) -> Order:
+        """Returns the squared norm of the product itself, a sum of squares."""
         p, q = node.shape
         is_product = not node.is_constant or any_varies(node.cols)
-        cost = self._cost(2.0 * p * q, 0, not is_product, products=_NUMBER / 4)
+        # Of a constant core the squares are summed once, and 2 p operations are left per example.
+        cost = self._cost(2.0 * p * q, 0, not is_product, products=_SQUARE_COST)
         cost = cost.plus(self._cost(2.0 * p, 0, False, products=1.0), node.cost)
-        value = lambda a: (squared_norm(a, self.dtype), None)
+
+        def value(matrix: ScaledMatrix) -> tuple[Array, None]:
+            return squared_norm(matrix, self.dtype), None
+
         return Order(f"‖{node.name}‖²", (node,), value, cost)
 
-    def by_gram(self, node: Node, symmetric: Node) -> Order:
+    def gram_order(self, node: Node, symmetric: Node) -> Order:
+        """Returns <X, X S> for the product X of one side and the Gram matrix S of the other."""
         (p, n), name = node.shape, f"<X, X S>, X = {node.name}, S = {symmetric.name}"
         is_constant = node.is_constant and symmetric.is_constant
         is_constant &= not any_varies(node.rows, node.cols, symmetric.rows)
-        # Two products, of the value and of the gradient in S; that in X is the first again.
-        cost = self._cost(2.0 * p * n * n, 2 * p * n, is_constant, products=2.0)
+        # Two matrices are written: X with the diagonals multiplied in, and X S.
+        flops, numbers = 2.0 * p * n * n, 2 * p * n
+        cost = self._cost(flops, numbers, is_constant, products=_PRODUCTS_OF_A_NORM_BY_GRAM)
         cost = cost.plus(node.cost, symmetric.cost)
         if not symmetric.is_constant or is_constant:
-            value = lambda x, s: norm_by_gram(x, s, self.dtype)
-            return Order(name, (node, symmetric), value, cost)
-        (right,) = symmetric.parts
-        written = lambda x, s, _: (x.written(self.dtype, s.rows), None)
-        finish = lambda xs, s, r: norms_of_products(
-            xs, s.core, Scaled(r.core, None, r.cols).written(self.dtype)
-        )
-        return Order(name, (node, symmetric, right), written, cost, finish)
 
-    def _by_grams(self, left: Node, right: Node) -> Order:
+            def value(x: ScaledMatrix, s: ScaledMatrix) -> tuple[Array, Array]:
+                return norm_by_gram(x, s, self.dtype)
+
+            return Order(name, (node, symmetric), value, cost)
+        # One S for the whole batch: all X are multiplied by it in one large product.
+        (right,) = symmetric.parts
+
+        def scaled(x: ScaledMatrix, s: ScaledMatrix, _: ScaledMatrix) -> tuple[Array, None]:
+            return x.to_array(self.dtype, s.rows), None
+
+        def norms(xs: Array, s: ScaledMatrix, r: ScaledMatrix) -> Array:
+            without_rows = ScaledMatrix(r.core, None, r.cols).to_array(self.dtype)
+            assert not isinstance(s.core, Linear)
+            return norms_of_products(xs, s.core, without_rows)
+
+        return Order(name, (node, symmetric, right), scaled, cost, norms)
+
+    def _two_grams_order(self, left: Node, right: Node) -> Order:
+        """Returns <T, S> for the Gram matrices T = L^T L and S = R R^T of the two sides."""
         size = left.shape[0]
         is_constant = left.is_constant and right.is_constant
         is_constant &= not any_varies(left.rows, right.rows)
-        cost = self._cost(4.0 * size * size, 0, is_constant, products=3.0)
-        value = lambda t, s: norm_by_grams(t, s, self.dtype)
+        # Two operations to multiply the entries of T and S, two for the product with diagonals.
+        flops = 4.0 * size * size
+        cost = self._cost(flops, 0, is_constant, products=_PRODUCTS_OF_A_NORM_BY_GRAMS)
+
+        def value(t: ScaledMatrix, s: ScaledMatrix) -> tuple[Array, Array]:
+            return norm_by_grams(t, s, self.dtype)
+
         name = f"<T, S>, T = {left.name}, S = {right.name}"
         return Order(name, (left, right), value, cost.plus(left.cost, right.cost))
 
     def _cost(self, flops: float, numbers: int, is_constant: bool, products: float) -> Cost:
-        work = products * flops + _WITH_GRADIENT * _NUMBER * numbers
+        """Returns the cost of one operation: ``flops`` done ``products`` times, and its result."""
+        work = products * flops + _WRITES_WITH_GRADIENT * _NUMBER_COST * numbers
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))
 
 
-def _transposed(name: str) -> str:
+def _transpose_name(name: str) -> str:
     """Returns how the transposed matrix is called: (A B)ᵀ, and of that A B."""
     depth = np.cumsum([(c == "(") - (c == ")") for c in name])
     is_transposed = name.startswith("(") and name.endswith(")ᵀ") and bool(np.all(depth[:-2] > 0))
@@ -255,4 +315,5 @@ def _transposed(name: str) -> str:
 
 
 def any_varies(*values: Value | None) -> bool:
+    """Returns whether one of the values depends on the example."""
     return any(isinstance(value, Varying) for value in values)

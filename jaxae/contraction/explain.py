@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from jaxae.contraction._choice import checked_inputs, choose, working_jacobians
+from jaxae.contraction._choice import available_jacobians, check_inputs, choose
 from jaxae.contraction._evaluate import Plan
 
 
@@ -68,9 +68,9 @@ def explain_contraction(
       >>> explain_contraction(lambda x_i: x_i + jnp.tanh(x_i), jnp.ones((8, 4))).formula
       '‖D1‖²'
     """
-    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
+    x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
-    full = working_jacobians(encode, example, code, size, chunk_size)
+    full = available_jacobians(encode, example, code, size, chunk_size)
     whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
     plan, reason = choose(encode, example, code, size, chunk_size)
     if not isinstance(plan, Plan):

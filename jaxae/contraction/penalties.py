@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from jaxae import _checks
 from jaxae._batching import one_example, placed_as
 from jaxae._derivatives import check_method
-from jaxae.contraction._choice import Way, checked_inputs, choose
+from jaxae.contraction._choice import Way, check_inputs, choose
 from jaxae.contraction._full import FullJacobian, probed_norm
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
@@ -139,7 +139,7 @@ def code_and_contractive_penalty(
     References:
       Rifai et al. 2011, eq. 1, "Contractive Auto-Encoders", ICML. Deviation: any encoder.
     """
-    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
+    x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     _checks.choice("method", method, METHODS)
     _checks.choice("probes", probes, PROBES)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
@@ -206,8 +206,11 @@ def reconstruction_contractive_penalty(
     x = _checks.floating("x", x)
     example = one_example(x, len(_checks.batch_shape("x", x, example_ndim)))
     _checks.output_shape("decode", decode, _checks.code_shape(encode, example, x.shape))
-    through = lambda x_i: decode(encode(x_i)).reshape(-1)
-    return contractive_penalty(through, x, chunk_size=chunk_size, example_ndim=example_ndim)
+
+    def reconstruct(x_i: Array) -> Array:
+        return decode(encode(x_i)).reshape(-1)
+
+    return contractive_penalty(reconstruct, x, chunk_size=chunk_size, example_ndim=example_ndim)
 
 
 def higher_order_contractive_penalty(
@@ -256,7 +259,7 @@ def higher_order_contractive_penalty(
       Deviation: none.
     """
     _checks.prng_key("key", key)
-    x, batch, example, code = checked_inputs(encode, x, chunk_size, example_ndim)
+    x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
     flat = x.reshape(math.prod(batch), *example.shape)
@@ -266,5 +269,6 @@ def higher_order_contractive_penalty(
         noisy = corrupt_batch(sample_key, partial(gaussian_noise, stddev=stddev), flat)
         return way.difference_norms(flat, noisy)
 
+    # Checkpointed: a gradient computes a draw again and does not keep the matrices of all draws.
     draws = jax.lax.map(jax.checkpoint(one_draw), jax.random.split(key, num_samples))
     return jnp.mean(draws, axis=0).reshape(batch).astype(x.dtype)

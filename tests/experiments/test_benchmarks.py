@@ -24,6 +24,7 @@ from experiments.benchmarks import (
     alone,
     common,
     contraction,
+    cost_model,
     epoch,
     growth,
     in_jaxae,
@@ -580,7 +581,15 @@ def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path
         large.require_limits()
 
 
-BENCHMARKS = (agreement, contraction, epoch, growth, large, start, streaming, training)
+def test_the_cost_model_is_measured(tmp_path):
+    found = cost_model.main(cost_model.Config(quick=True, rounds=1, out=tmp_path / "out"))
+    (path,) = (tmp_path / "out").glob("cost-model-*.json")
+    assert json.loads(path.read_text())["operations"] == found["operations"]
+    assert all(value > 0 for value in found["operations"].values())
+    assert list(found["blocks_over_whole_by_columns"]) == [8]
+
+
+BENCHMARKS = (agreement, contraction, cost_model, epoch, growth, large, start, streaming, training)
 
 
 @pytest.mark.parametrize("module", BENCHMARKS, ids=lambda module: module.__name__.split(".")[-1])

@@ -130,7 +130,7 @@ UNKNOWN_VALUES = {
 def test_a_value_that_is_not_understood_is_no_part_of_a_chain(reason):
     example = jax.ShapeDtypeStruct((6,), jnp.float32)
     with pytest.raises(_chain.NotAChain, match=reason):
-        _trace.read(UNKNOWN_VALUES[reason], example)
+        _trace.read_chain(UNKNOWN_VALUES[reason], example)
 
 
 # ------------------------------------------------------------- weights that are not floating

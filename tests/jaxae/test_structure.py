@@ -306,7 +306,7 @@ def test_a_rule_that_is_not_linear_is_not_taken_for_one(float64):
 
     odd.defjvp(lambda primals, tangents: (primals[0], tangents[0] + 1.0))
     with pytest.raises(_chain.NotAChain, match="not linear"):
-        _trace.read(lambda x_i: odd(x_i), jax.ShapeDtypeStruct((3,), jnp.float64))
+        _trace.read_chain(lambda x_i: odd(x_i), jax.ShapeDtypeStruct((3,), jnp.float64))
 
 
 def test_the_reason_names_the_line():
@@ -339,7 +339,7 @@ def test_every_order_gives_the_same(encode, group, which, float64):
     example = jax.ShapeDtypeStruct((9,), x.dtype)
 
     def loss(params, x, order):
-        chain = _trace.read(partial(encode, params), example)
+        chain = _trace.read_chain(partial(encode, params), example)
         found = _evaluate.plan_for(chain, len(x), x.dtype, group)
         assert len(found.orders) == 7
         plain = [o for o in found.orders if len(o.parts) == 1]

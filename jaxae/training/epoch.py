@@ -107,10 +107,11 @@ def make_epoch(
 
     Example:
       >>> import optax
+      >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> run_epoch = make_epoch(loss, optimizer, batch_size=2)
-      >>> state = create_train_state(jnp.zeros(()), optimizer)
+      >>> state = jaxae.create_train_state(jnp.zeros(()), optimizer)
       >>> state, value = run_epoch(state, jax.random.key(0), 0, jnp.ones(5))
       >>> int(state.step)
       3

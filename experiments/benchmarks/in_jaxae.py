@@ -58,8 +58,10 @@ class Epochs:
         self._run, self._state = prepared(task)
         if steps_per_block is not None:
             # For good: the epoch is cut when it is compiled, and again in every call.
-            cut = self._run.epoch.cut
-            self._run.epoch.cut = lambda x: (*cut(x)[:3], steps_per_block)  # type: ignore[method-assign]
+            layout = self._run.epoch.layout
+            self._run.epoch.layout = lambda x: layout(x)._replace(  # type: ignore[method-assign]
+                steps_per_block=steps_per_block
+            )
         self._key, self._x = make_key(jax.random.key(1)), jnp.asarray(task.x)
         self._epoch = 0
         self.program: Any = self._run.program(*self._arguments())

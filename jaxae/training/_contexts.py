@@ -1,26 +1,30 @@
-"""Contexts of JAX, which a thread has for itself, for the threads that work for it."""
+"""Contexts of JAX such as ``jax.enable_x64``, handed on to the threads that work for a caller."""
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
+Returned = TypeVar("Returned")
 
-def in_these_contexts(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that runs, in any thread, with the settings of the thread that is here.
+
+def bind_jax_settings(function: Callable[..., Returned]) -> Callable[..., Returned]:
+    """Returns a function that runs, in any thread, with the JAX settings of the calling thread.
 
     They are those that change what is computed: widths of numbers, random bits and device.
     """
-    now: Any = jax.config
-    x64, partitionable = now.jax_enable_x64, now.jax_threefry_partitionable
-    device = now.jax_default_device
+    # A context of JAX belongs to the thread that entered it. A thread of a pool would see the
+    # global defaults, and silently compute in float32 under a caller's ``enable_x64``.
+    config: Any = jax.config
+    x64, partitionable = config.jax_enable_x64, config.jax_threefry_partitionable
+    device = config.jax_default_device
 
-    def call(*arguments: Any) -> Any:
+    def call_with_settings(*arguments: Any) -> Returned:
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.enable_x64(x64))
             stack.enter_context(jax.threefry_partitionable(partitionable))
             stack.enter_context(jax.default_device(device))
             return function(*arguments)
 
-    return call
+    return call_with_settings

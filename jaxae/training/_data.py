@@ -46,12 +46,13 @@ def is_leaf(node: Any) -> bool:
 
     A list is a sequence of rows, a tuple of numbers is a row, and neither is a pytree of arrays.
     """
+    # A source of rows is often a list, and jax.tree would take each of its numbers for an array.
     if isinstance(node, tuple):
         return all(isinstance(part, numbers.Number) for part in node)
-    return isinstance(node, list) or node is None or conversion(node) is not None
+    return isinstance(node, list) or node is None or find_conversion(node) is not None
 
 
-def named_leaves(name: str, tree: Any) -> dict[str, Any]:
+def name_leaves(name: str, tree: Any) -> dict[str, Any]:
     """Returns the leaves of a pytree by what Python calls them, such as ``x['mask']``."""
     pairs = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     return {name + jax.tree_util.keystr(path): leaf for path, leaf in pairs}
@@ -64,10 +65,10 @@ def count_examples(name: str, data: Any) -> int:
       TypeError: if one of them is no array.
       ValueError: if they have not, or hold none.
     """
-    leaves = named_leaves(name, data)
+    leaves = name_leaves(name, data)
     for leaf, array in leaves.items():
         if not hasattr(array, "shape"):
-            raise _no_array(leaf, array)
+            raise _not_an_array(leaf, array)
     lengths = {array.shape[:1] for array in leaves.values()}
     if len(lengths) != 1:
         shapes = ", ".join(f"{leaf} {array.shape}" for leaf, array in leaves.items())
@@ -81,41 +82,43 @@ def count_examples(name: str, data: Any) -> int:
     return int(lengths.pop()[0])
 
 
-def on_device(name: str, data: Any) -> Any:
+def put_on_device(name: str, data: Any) -> Any:
     """Returns checked data on the device: an array, or a pytree of arrays of as many examples.
 
     Raises:
       TypeError: if a leaf is no array, or a single array is not floating.
       ValueError: if a floating array is not finite, or the numbers of examples differ.
     """
-    leaves = named_leaves(name, data)
+    leaves = name_leaves(name, data)
+    # A single array is what a model gets, so integers are a mistake (pixels that were not scaled);
+    # in a pytree they may be labels.
     if list(leaves) == [name]:
-        arrays = [_checks.floating(name, native(name, data))]
+        arrays = [_checks.floating(name, to_native(name, data))]
     else:
-        arrays = [_leaf_on_device(*item) for item in leaves.items()]
+        arrays = [_put_leaf_on_device(*item) for item in leaves.items()]
     tree = jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
     count_examples(name, tree)
     check_not_divided(name, tree)
     return tree
 
 
-def as_arrays(name: str, data: Any) -> Any:
+def to_native_arrays(name: str, data: Any) -> Any:
     """Returns data whose NumPy arrays are such as JAX takes; what is no array stays as it is.
 
     Raises:
       TypeError: if a leaf is a container of another library, or has no numbers, or masked ones.
     """
-    leaves = named_leaves(name, data)
-    arrays = [native(*item) for item in leaves.items()]
+    leaves = name_leaves(name, data)
+    arrays = [to_native(*item) for item in leaves.items()]
     for leaf, array in zip(leaves, arrays, strict=True):
         if isinstance(array, list):  # of rows, and no pytree of numbers
-            raise _no_array(leaf, array)
+            raise _not_an_array(leaf, array)
         if isinstance(array, np.ndarray):
             device_dtype(leaf, array.dtype)
     return jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
 
 
-def _no_array(name: str, value: Any) -> TypeError:
+def _not_an_array(name: str, value: Any) -> TypeError:
     return TypeError(
         f"{name} must be an array, but it is {advice.shown(value)}; "
         f"{advice.conversion(name, value)}"
@@ -124,7 +127,7 @@ def _no_array(name: str, value: Any) -> TypeError:
 
 def check_not_divided(name: str, data: Any) -> None:
     """Raises ValueError for an array that is divided over a mesh of explicit axes."""
-    for leaf, array in named_leaves(name, data).items():
+    for leaf, array in name_leaves(name, data).items():
         if is_divided(array, array.ndim):
             raise ValueError(
                 f"{leaf} must not be divided over a mesh of explicit axes; gather it with "
@@ -133,26 +136,26 @@ def check_not_divided(name: str, data: Any) -> None:
             )
 
 
-def _leaf_on_device(name: str, leaf: Any) -> jax.Array:
+def _put_leaf_on_device(name: str, leaf: Any) -> jax.Array:
     """Returns one of several arrays on the device, in the dtype that it has there."""
-    leaf = native(name, leaf)
+    leaf = to_native(name, leaf)
     if jnp.issubdtype(getattr(leaf, "dtype", float), jnp.floating):
         return _checks.floating(name, leaf)
     if isinstance(leaf, jax.Array):
         return leaf
-    leaf = in_dtype(name, leaf, device_dtype(name, leaf.dtype))
+    leaf = cast(name, leaf, device_dtype(name, leaf.dtype))
     check_finite(name, leaf)
     return jnp.asarray(leaf)
 
 
-def conversion(value: Any) -> str | None:
+def find_conversion(value: Any) -> str | None:
     """Returns the method that makes an array of data of another library, or None for an array."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return None
     return next((method for method in _CONVERSIONS if hasattr(value, method)), None)
 
 
-def native(name: str, value: Any) -> Any:
+def to_native(name: str, value: Any) -> Any:
     """Returns an array in the byte order and the width of this machine; other values as they are.
 
     Raises:
@@ -160,12 +163,13 @@ def native(name: str, value: Any) -> Any:
         stored beneath a mask is not data.
     """
     _checks.unmasked(name, value)
-    if conversion(value) is not None:
+    if find_conversion(value) is not None:
         streamed = " (or jaxae.Streamed, which reads it row by row)"
-        error = _no_array(name, value)
+        error = _not_an_array(name, value)
         raise TypeError(f"{error}{streamed if hasattr(value, 'toarray') else ''}")
     if not isinstance(value, np.ndarray):
         return value
+    # Files of other machines have other byte orders, which JAX does not take.
     return np.asarray(value).astype(_checks.native_dtype(value.dtype), copy=False)
 
 
@@ -176,11 +180,13 @@ def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
             f"{name} must be numbers or booleans, but its dtype is {dtype}; "
             f"{advice.floating_conversion(name, dtype)}"
         )
+    # Where x64 is off, JAX holds 64-bit numbers in 32 bits; a stream has to say so beforehand.
     return np.dtype(jax.dtypes.canonicalize_dtype(_checks.native_dtype(dtype)))
 
 
-def in_dtype(name: str, value: np.ndarray, dtype: Any) -> np.ndarray:
+def cast(name: str, value: np.ndarray, dtype: Any) -> np.ndarray:
     """Returns an array in another dtype. Integers that do not fit into it raise ValueError."""
+    # NumPy would wrap large integers around without a word, so 64-bit labels would be others.
     if jnp.issubdtype(dtype, jnp.integer) and value.dtype != dtype and value.size:
         limits = np.iinfo(dtype)
         low, high = int(value.min()), int(value.max())
@@ -196,6 +202,7 @@ def check_finite(name: str, value: np.ndarray) -> None:
     """Raises ValueError if an array has NaN or infinite values."""
     if not jnp.issubdtype(value.dtype, jnp.inexact):
         return
+    # float16 sums overflow at 65504.
     wide = np.complex64 if jnp.issubdtype(value.dtype, jnp.complexfloating) else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         total = np.sum(value, dtype=wide)  # cheap, and not finite if one of them is not
@@ -203,6 +210,6 @@ def check_finite(name: str, value: np.ndarray) -> None:
         raise ValueError(f"{name} must be finite, but there are NaN or infinite values")
 
 
-def like_of_one(stacked: Any) -> Any:
+def drop_leading_axis(stacked: Any) -> Any:
     """Returns shapes and dtypes of one of several models, whose arrays have a leading axis."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)

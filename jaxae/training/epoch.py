@@ -3,22 +3,59 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
 from jaxae._optax import Optimizer
 from jaxae.random import shuffled_order
-from jaxae.training._data import Data, Stream, as_arrays, check_not_divided, count_examples
-from jaxae.training.sharding import divided
+from jaxae.training._data import Data, Stream, check_not_divided, count_examples, to_native_arrays
+from jaxae.training.sharding import shard_batch
 from jaxae.training.steps import Loss, Losses, TrainState, make_train_step, mean_losses, wide_float
 
-# Two steps at a time are a tenth faster where a step is short, and compile twice as long.
+# From so many steps on, a block has two of them. Two steps at a time are a tenth faster where a
+# step is short, and compile twice as long, which pays only if there are many.
 _MANY_STEPS = 200
+
+
+class EpochLayout(NamedTuple):
+    """How an epoch is cut into batches, and these into blocks.
+
+    Attributes:
+      batch_size: examples in each full step.
+      full_steps: steps with a batch of this size.
+      rest: examples in the smaller last step; 0 if there is none.
+      steps_per_block: steps in each block but the last.
+    """
+
+    batch_size: int
+    full_steps: int
+    rest: int
+    steps_per_block: int
+
+    @property
+    def steps(self) -> int:
+        """The number of steps in an epoch."""
+        return self.full_steps + bool(self.rest)
+
+    @property
+    def full_blocks(self) -> int:
+        """The number of blocks of ``steps_per_block`` full steps."""
+        return self.full_steps // self.steps_per_block
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether one more block has the steps that fill no block, the smaller one included."""
+        return bool(self.full_steps % self.steps_per_block or self.rest)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks in an epoch."""
+        return self.full_blocks + self.has_tail
 
 
 @partial(
@@ -70,10 +107,11 @@ def make_epoch(
 
     Example:
       >>> import optax
+      >>> import jaxae
       >>> loss = lambda params, key, x: jnp.square(params - x)
       >>> optimizer = optax.sgd(0.5)
       >>> run_epoch = make_epoch(loss, optimizer, batch_size=2)
-      >>> state = create_train_state(jnp.zeros(()), optimizer)
+      >>> state = jaxae.create_train_state(jnp.zeros(()), optimizer)
       >>> state, value = run_epoch(state, jax.random.key(0), 0, jnp.ones(5))
       >>> int(state.step)
       3
@@ -85,7 +123,7 @@ def make_epoch(
         state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Any, *settings: Any
     ) -> tuple[TrainState, Losses]:
         count_examples("x", x)  # jax.jit would take a list for a pytree of its numbers
-        return compiled(state, key, epoch, as_arrays("x", x), *settings)
+        return compiled(state, key, epoch, to_native_arrays("x", x), *settings)
 
     return run_epoch
 
@@ -114,144 +152,163 @@ class Epoch:
         self._batch_size = _checks.integer("batch_size", batch_size, low=1)
         self._train_step = make_train_step(loss, optimizer)
         # Only its shapes are asked for. Under jit they are remembered from call to call.
-        self._first_losses = jax.jit(self._losses_of_first_batch)
+        self._first_losses = jax.jit(self._compute_first_losses)
 
-    def cut(self, x: Data | Window) -> tuple[int, int, int, int]:
-        """Returns examples per step, full steps, examples that are left, and steps per block."""
-        n = _examples(x)
+    def layout(self, x: Data | Window) -> EpochLayout:
+        """Returns the batches and blocks of an epoch over x."""
+        n = _count_epoch_examples(x)
         size = min(self._batch_size, n)
         steps, rest = divmod(n, size)
-        return size, steps, rest, 2 if steps >= _MANY_STEPS else 1
+        return EpochLayout(size, steps, rest, 2 if steps >= _MANY_STEPS else 1)
 
-    def blocks(self, x: Data | Window) -> int:
-        """Returns the number of blocks in an epoch over x."""
-        _, steps, rest, per_block = self.cut(x)
-        return steps // per_block + bool(steps % per_block or rest)
-
-    def steps(self, x: Data | Window) -> int:
-        """Returns the number of steps in an epoch over x."""
-        _, steps, rest, _ = self.cut(x)
-        return steps + bool(rest)
-
-    def steps_per_block(self, x: Data | Window) -> int:
-        """Returns the number of steps in each block but the last."""
-        return self.cut(x)[3]
-
-    def no_losses(self, state: Any, key: Any, x: Data | Window, *settings: Any) -> Losses:
-        """Returns zeros ``(steps,)``, in the place of the mean losses of the steps of an epoch.
+    def zero_losses(self, state: Any, key: Any, x: Data | Window, *settings: Any) -> Losses:
+        """Returns zeros ``(steps,)`` that the mean losses of an epoch's steps are written into.
 
         Of the arguments only shapes and dtypes are used.
         """
         x = x.like if isinstance(x, Stream) else x
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x.batches if isinstance(x, Window) else x)]
+        # As wide as the widest array of the data: a user's x64 data have float64 losses.
         dtype = max(map(wide_float, dtypes), key=lambda dtype: jnp.finfo(dtype).bits)
         means = self._first_losses.eval_shape(state, key, x, *settings)
-        zeros = partial(jnp.zeros, self.steps(x))
+        zeros = partial(jnp.zeros, self.layout(x).steps)
         if not isinstance(means, tuple):
             return zeros(dtype)
         return zeros(dtype), jax.tree.map(lambda mean: zeros(mean.dtype), means[1])
 
-    def _losses_of_first_batch(
+    def _compute_first_losses(
         self, state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
     ) -> Losses:
-        size = self.cut(x)[0]
+        """Returns the mean losses of the first batch, whose tree shows which outputs there are."""
         if isinstance(x, Window):
             batch = jax.tree.map(lambda leaf: leaf[0], x.batches)
         else:
+            size = self.layout(x).batch_size
             batch = jax.tree.map(lambda leaf: leaf[:size], x)
         return mean_losses(self.loss(state.params, key, batch, *settings), batch)
 
     def mean_loss(self, losses: Losses, x: Data | Window) -> Losses:
         """Returns the mean over the examples from those of all steps."""
-        size, steps, rest, _ = self.cut(x)
-        share = size / _examples(x)
+        layout = self.layout(x)
+        steps = layout.full_steps
+        # Each example counts once: the smaller last batch has the weight of its examples.
+        share = layout.batch_size / _count_epoch_examples(x)
 
-        def mean(of_steps: Array) -> Array:
-            full = share * jnp.sum(of_steps[:steps])
-            return full + (1 - steps * share) * of_steps[steps] if rest else full
+        def mean(step_means: Array) -> Array:
+            full = share * jnp.sum(step_means[:steps])
+            return full + (1 - steps * share) * step_means[steps] if layout.rest else full
 
         return jax.tree.map(mean, losses)
 
-    def part(
+    def train_blocks(
         self,
         state: TrainState,
         losses: Losses,
-        span: tuple[ScalarLike, ScalarLike],
+        first: ScalarLike,
+        end: ScalarLike,
         key: PRNGKeyArray,
         epoch: ScalarLike,
         x: Data | Window,
         *settings: Any,
     ) -> tuple[TrainState, Losses]:
-        """Returns state and losses after the blocks from the first to before the second of span."""
-        size, steps, rest, per_block = self.cut(x)
-        shuffle_key, noise_key = keys_of_epoch(key, epoch)
-        batch_of, last_batch = _batches(x, shuffle_key, size, steps)
+        """Returns state and losses after the blocks from ``first`` to before ``end``.
+
+        Args:
+          state: state before the blocks.
+          losses: mean losses of the steps of this epoch, those before ``first`` filled in.
+          first: first block, counted from 0 in this epoch.
+          end: block after the last one.
+          key: key of the run.
+          epoch: number of this epoch.
+          x: data, or a window of them that has all of these blocks.
+          *settings: passed on to the loss.
+        """
+        layout = self.layout(x)
+        steps, per_block = layout.full_steps, layout.steps_per_block
+        # All randomness is a function of (key, epoch, step). Nothing random is carried along, so
+        # an epoch that is begun in the middle has the draws of one that was not interrupted.
+        shuffle_key, noise_key = epoch_keys(key, epoch)
+        batches = _make_batches(x, shuffle_key, layout)
 
         def step(carry: tuple[TrainState, Losses], i: ScalarLike, batch: Any) -> Any:
             state, losses = carry
             state, means = self._train_step(
-                state, jax.random.fold_in(noise_key, i), divided(batch, self.mesh), *settings
+                state, jax.random.fold_in(noise_key, i), shard_batch(batch, self.mesh), *settings
             )
-            write = lambda of_steps, mean: of_steps.at[i].set(mean.astype(of_steps.dtype))
+            write = lambda step_means, mean: step_means.at[i].set(mean.astype(step_means.dtype))
             return state, jax.tree.map(write, losses, means)
 
         def block(i: Array, carry: tuple[TrainState, Losses]) -> Any:
+            # Written out, not a loop: this is what makes two steps faster than one and one.
             for j in range(per_block):
-                carry = step(carry, per_block * i + j, batch_of(per_block * i + j))
+                carry = step(carry, per_block * i + j, batches.take_full(per_block * i + j))
             return carry
 
         def tail(carry: tuple[TrainState, Losses]) -> Any:
-            for i in range(steps - steps % per_block, steps):
-                carry = step(carry, i, batch_of(i))
-            return step(carry, steps, last_batch()) if rest else carry
+            for i in range(layout.full_blocks * per_block, steps):
+                carry = step(carry, i, batches.take_full(i))
+            return step(carry, steps, batches.take_rest()) if layout.rest else carry
 
-        whole = steps // per_block
-        first, end = span
+        full_blocks = layout.full_blocks
         if isinstance(end, int):  # known when compiled: a loop that can be differentiated
-            carry = jax.lax.fori_loop(first, min(end, whole), block, (state, losses))
-            return tail(carry) if end > whole else carry
-        carry = jax.lax.fori_loop(first, jnp.minimum(end, whole), block, (state, losses))
-        has_tail = self.blocks(x) > whole
-        is_last = jnp.greater(end, whole)
-        return jax.lax.cond(is_last, tail, lambda same: same, carry) if has_tail else carry
+            carry = jax.lax.fori_loop(first, min(end, full_blocks), block, (state, losses))
+            return tail(carry) if end > full_blocks else carry
+        # A last batch has another shape, so it cannot be a turn of the loop; and whether it is
+        # reached is known only when the program runs.
+        carry = jax.lax.fori_loop(first, jnp.minimum(end, full_blocks), block, (state, losses))
+        is_last = jnp.greater(end, full_blocks)
+        return jax.lax.cond(is_last, tail, lambda same: same, carry) if layout.has_tail else carry
 
     def __call__(
         self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Data, *settings: Any
     ) -> tuple[TrainState, Losses]:
         """Returns the state after the whole epoch, and its mean loss."""
-        span = 0, self.blocks(x)
-        losses = self.no_losses(state, key, x, *settings)
-        state, losses = self.part(state, losses, span, key, epoch, x, *settings)
+        blocks = self.layout(x).blocks
+        losses = self.zero_losses(state, key, x, *settings)
+        state, losses = self.train_blocks(state, losses, 0, blocks, key, epoch, x, *settings)
         return state, self.mean_loss(losses, x)
 
 
-def keys_of_epoch(key: PRNGKeyArray, epoch: ScalarLike) -> tuple[Array, Array]:
+def epoch_keys(key: PRNGKeyArray, epoch: ScalarLike) -> tuple[Array, Array]:
     """Returns the keys of the shuffle and of the steps' noise."""
     shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, epoch))
     return shuffle_key, noise_key
 
 
-def _examples(x: Data | Window) -> int:
+def _count_epoch_examples(x: Data | Window) -> int:
     """Returns the number of examples in an epoch over x."""
     if isinstance(x, Window):
         return x.examples
     return count_examples("x", x.like if isinstance(x, Stream) else x)
 
 
-def _batches(
-    x: Any, shuffle_key: Array, size: int, steps: int
-) -> tuple[Callable[[ScalarLike], Any], Callable[[], Any]]:
-    """Returns functions for the batch of a full step and for the smaller last one."""
+class _Batches(NamedTuple):
+    """Functions that take the batches of an epoch out of its data.
+
+    Attributes:
+      take_full: returns the batch of a full step.
+      take_rest: returns the smaller last batch.
+    """
+
+    take_full: Callable[[ScalarLike], PyTree]
+    take_rest: Callable[[], PyTree]
+
+
+def _make_batches(x: Any, shuffle_key: Array, layout: EpochLayout) -> _Batches:
+    """Returns the batches of an epoch; data in memory are shuffled, a window is already."""
     if isinstance(x, Window):
-        at = lambda i: jax.tree.map(lambda leaf: leaf[i - x.first], x.batches)
-        return at, lambda: x.rest
+        return _Batches(
+            lambda i: jax.tree.map(lambda leaf: leaf[i - x.first], x.batches), lambda: x.rest
+        )
     check_not_divided("x", x)
     with jax.named_scope("shuffle"):
-        order = shuffled_order(shuffle_key, _examples(x))
-    rows = order[: steps * size].reshape(steps, size)
+        order = shuffled_order(shuffle_key, _count_epoch_examples(x))
+    cut = layout.full_steps * layout.batch_size
+    rows = order[:cut].reshape(layout.full_steps, layout.batch_size)
 
-    def gathered(rows: Array) -> Any:
+    # One batch is gathered in each step. A shuffled copy of the data would need their memory twice.
+    def gather(rows: Array) -> PyTree:
         with jax.named_scope("gather"):
             return jax.tree.map(lambda leaf: leaf[rows], x)
 
-    return lambda i: gathered(rows[i]), lambda: gathered(order[steps * size :])
+    return _Batches(lambda i: gather(rows[i]), lambda: gather(order[cut:]))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from jaxae import _checks
-from jaxae.training._data import count_examples, like_of_one, on_device
+from jaxae.training._data import count_examples, drop_leading_axis, put_on_device
 from jaxae.training.streams import Streamed, StreamedBatches
 
 
@@ -48,9 +48,10 @@ def evaluate(
     parts = tuple(_check_part(f"data[{i}]", part) for i, part in enumerate(data))
     likes = tuple(part.like if isinstance(part, Streamed) else part for part in parts)
     n = count_examples("data", likes)
-    _checks.outputs("metric", metric, *like_of_one(likes))
+    _checks.outputs("metric", metric, *drop_leading_axis(likes))
     if any(isinstance(part, Streamed) for part in parts):
         return _mean_of_pieces(metric, _pieces(parts, n, size), n)
+    # A loop over batches in one program; only the values (n,) are kept, so n may be large.
     values = jax.lax.map(lambda row: metric(*row), parts, batch_size=size)
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)
 
@@ -62,7 +63,7 @@ def _check_part(name: str, part: Any) -> Any:
             f"{name} must be arrays or a Streamed, whose rows can be read one after another, but "
             "it is a StreamedBatches"
         )
-    return part if isinstance(part, Streamed) else on_device(name, part)
+    return part if isinstance(part, Streamed) else put_on_device(name, part)
 
 
 def _pieces(parts: tuple[Any, ...], n: int, size: int) -> Iterator[tuple[Any, ...]]:
@@ -81,13 +82,16 @@ def _mean_of_pieces(
     metric: Callable[..., PyTree], pieces: Iterator[tuple[Any, ...]], n: int
 ) -> PyTree:
     """Returns the mean of a metric over n examples that come in pieces."""
+    # The last piece may be smaller, and then compiles once more: two programs, however long n is.
     over_piece = jax.jit(jax.vmap(metric))
     total, values = None, None
     for piece in pieces:
         values = over_piece(*piece)
+        # In float64, so that the mean does not show how the data were cut into pieces.
         sums = jax.tree.map(lambda value: np.asarray(value).sum(0, np.float64), values)
         total = sums if total is None else jax.tree.map(np.add, total, sums)
 
+    # The dtype that the mean over an array has, so that both kinds of data give the same type.
     def mean(total: Any, value: Array) -> Array:
         return jnp.asarray(total / n, jnp.mean(value[:1]).dtype)
 

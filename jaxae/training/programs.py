@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, ScalarLike
 
-from jaxae.training._data import like_of_one
+from jaxae.training._data import drop_leading_axis
 from jaxae.training.epoch import Epoch, Window
-from jaxae.training.sharding import everywhere
+from jaxae.training.sharding import replicated_sharding
 from jaxae.training.steps import Losses, TrainState
 
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
@@ -31,6 +31,8 @@ class Run:
     def __init__(self, epoch: Epoch, epochs_per_call: int) -> None:
         self.epochs_per_call = epochs_per_call
         self.epoch = epoch
+        # Compiled ahead of the first call and kept here: jax.jit would compile in each of several
+        # threads that call it at the same time.
         self._compiled: dict[Any, Any] = {}
         self._compiling = threading.Lock()
 
@@ -44,15 +46,15 @@ class Run:
         *settings: Any,
     ) -> tuple[TrainState, Losses]:
         """Returns the state after the epochs, and the mean loss of each, NaN beyond them."""
-        blocks = self.epoch.blocks(x)
+        blocks = self.epoch.layout(x).blocks
         first = jnp.asarray(first_epoch) * blocks
         end = first + jnp.minimum(epochs, self.epochs_per_call) * blocks
-        start = state, self.epoch.no_losses(state, key, x, *settings)
-        state, _, losses = self.part(*start, key, first, end, x, *settings)
+        step_losses = self.epoch.zero_losses(state, key, x, *settings)
+        state, _, losses = self.train_blocks(state, step_losses, key, first, end, x, *settings)
         is_done = jnp.arange(self.epochs_per_call) < epochs
         return state, jax.tree.map(lambda means: jnp.where(is_done, means, jnp.nan), losses)
 
-    def part(
+    def train_blocks(
         self,
         state: TrainState,
         step_losses: Losses,
@@ -73,69 +75,109 @@ class Run:
           x: data; of those that are read in pieces, a window that has all of these blocks.
           *settings: passed on to the loss.
         """
-        blocks = self.epoch.blocks(x)
+        blocks = self.epoch.layout(x).blocks
         first_epoch = first // blocks
 
-        def body(i: Array, carry: Any) -> Any:
+        def train_epoch(i: Array, carry: Any) -> Any:
             state, step_losses, losses = carry
             begin = (first_epoch + i) * blocks
-            span = jnp.maximum(first - begin, 0), jnp.minimum(end - begin, blocks)
-            inputs = key, first_epoch + i, x, *settings
-            state, step_losses = self.epoch.part(state, step_losses, span, *inputs)
+            # The first epoch may be under way already, and the last one may not end here.
+            epoch_first = jnp.maximum(first - begin, 0)
+            epoch_end = jnp.minimum(end - begin, blocks)
+            state, step_losses = self.epoch.train_blocks(
+                state, step_losses, epoch_first, epoch_end, key, first_epoch + i, x, *settings
+            )
             write = lambda means, mean: means.at[i].set(mean.astype(means.dtype))
             losses = jax.tree.map(write, losses, self.epoch.mean_loss(step_losses, x))
             return state, step_losses, losses
 
-        no_losses = jax.tree.map(
-            lambda _: jnp.zeros(self.epochs_per_call, jnp.result_type(float)), step_losses
-        )
-        start = state, step_losses, no_losses
+        # Room for the most epochs of a call: their number is traced, and shapes cannot depend on
+        # it. So a run of any length is one program.
+        zeros = lambda _: jnp.zeros(self.epochs_per_call, jnp.result_type(float))
+        start = state, step_losses, jax.tree.map(zeros, step_losses)
         epochs = (end + blocks - 1) // blocks - first_epoch
-        return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), body, start)
+        return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), train_epoch, start)
 
     def arguments(
         self, state: TrainState, key: Array, x: Any, *settings: Any, epoch: int = 0
     ) -> tuple[Any, ...]:
-        """Returns those of :meth:`part` for a whole epoch, of one model or, with keys, of many."""
-        one = state, key, settings
+        """Returns the arguments of :meth:`train_blocks` for one whole epoch.
+
+        Of one model or, with keys ``(m,)`` and stacked arrays, of several.
+        """
+        one_state, one_key, one_settings = state, key, settings
         if key.ndim:
-            one = like_of_one(one)
-        no_losses = self.epoch.no_losses(*one[:2], x, *one[2])
+            one_state, one_key, one_settings = drop_leading_axis((state, key, settings))
+        zero_losses = self.epoch.zero_losses(one_state, one_key, x, *one_settings)
         step_losses = jax.tree.map(
-            lambda zeros: jnp.zeros((*key.shape, *zeros.shape), zeros.dtype), no_losses
+            lambda zeros: jnp.zeros((*key.shape, *zeros.shape), zeros.dtype), zero_losses
         )
-        blocks = self.epoch.blocks(x)
-        span = np.int32(epoch * blocks), np.int32((epoch + 1) * blocks)
-        return state, step_losses, key, *span, x, *settings
+        blocks = self.epoch.layout(x).blocks
+        first, end = np.int32(epoch * blocks), np.int32((epoch + 1) * blocks)
+        return state, step_losses, key, first, end, x, *settings
 
-    def program(self, *arguments: Any, is_batched: bool = False) -> Callable[..., Any]:
-        """Returns the compiled :meth:`part` for such arguments; each is compiled once.
+    def program(
+        self,
+        state: TrainState,
+        step_losses: Losses,
+        key: Array,
+        first: Any,
+        end: Any,
+        x: Any,
+        *settings: Any,
+        is_batched: bool = False,
+    ) -> Callable[..., Any]:
+        """Returns the compiled :meth:`train_blocks` for such arguments; each is compiled once.
 
-        State and losses are donated. Threads may ask at the same time.
+        Of the arguments, those of a call, only shapes, dtypes and placement are used. The program
+        uses up the state and the losses that it is given. Threads may ask at the same time.
 
         Args:
-          *arguments: those of a call.
-          is_batched: whether all but ``first``, ``end`` and ``x`` have a leading axis of models.
+          state: state, with a leading axis of models if ``is_batched``.
+          step_losses: losses of the steps, likewise.
+          key: key of the run, or keys.
+          first: the first block, which all models share.
+          end: the block after the last, which all models share.
+          x: data, which all models share, or a window, which has a leading axis of models.
+          *settings: passed on to the loss, with a leading axis of models if ``is_batched``.
+          is_batched: whether to compile for several models under vmap.
         """
+        arguments = state, step_losses, key, first, end, x, *settings
         leaves, tree = jax.tree.flatten(arguments)
         shapes = tuple((leaf.shape, leaf.dtype, getattr(leaf, "sharding", None)) for leaf in leaves)
         config: Any = jax.config
+        # Contexts of JAX that change the program though all shapes are the same.
         context = (config.jax_default_matmul_precision, config.jax_default_device)
         signature = (is_batched, tree, shapes, context)
+        # Compiled under the lock: of several threads that ask for the same, one compiles.
         with self._compiling:
             if signature not in self._compiled:
-                x = arguments[5]
-                of_x = Window(0, 0, None, x.examples) if isinstance(x, Window) else None
-                axes = (0, 0, 0, None, None, of_x, *[0] * (len(arguments) - 6))
-                function = jax.vmap(self.part, in_axes=axes) if is_batched else self.part
+                function = self.train_blocks
+                if is_batched:
+                    function = jax.vmap(function, in_axes=_vmap_axes(x, len(settings)))
                 mesh = self.epoch.mesh
-                options: Any = {} if mesh is None else {"out_shardings": everywhere(mesh)}
+                # What comes out of a call goes into the next one, so it must lie where that
+                # expects it, and not where XLA would leave it.
+                options: Any = {} if mesh is None else {"out_shardings": replicated_sharding(mesh)}
+                # State and losses are donated: a call needs no second copy of the parameters.
                 lowered = jax.jit(function, donate_argnums=(0, 1), **options).lower(*arguments)
-                self._compiled[signature] = _compiled(lowered)
+                self._compiled[signature] = _compile(lowered)
             return self._compiled[signature]
 
 
-def _compiled(lowered: Any) -> Callable[..., Any]:
+def _vmap_axes(x: Any, settings: int) -> tuple[Any, ...]:
+    """Returns the ``in_axes`` of :meth:`Run.train_blocks` for several models.
+
+    The block numbers and data in memory are shared; a window holds the batches of each model,
+    which has a shuffle of its own, but the number of its first step is shared.
+    """
+    x_axes = Window(0, 0, None, x.examples) if isinstance(x, Window) else None
+    state, step_losses, key, first, end = 0, 0, 0, None, None
+    return state, step_losses, key, first, end, x_axes, *[0] * settings
+
+
+def _compile(lowered: Any) -> Callable[..., Any]:
+    """Returns the compiled program, with options that make it faster where there are some."""
     if jax.default_backend() == "cpu":
         try:
             return lowered.compile(compiler_options=_CPU_OPTIONS)

@@ -1,9 +1,9 @@
 r"""Whole training runs: many epochs in a call, many models on one machine.
 
-Contract of this module. What is trained, and in which bits, is decided by ``jaxae.training``
-alone: neither the number of epochs in a call, nor the number of threads, nor whether the data
-are in memory changes a result. These functions drive the device from the host; they are not to
-be traced.
+Contract of this module. The loss, the optimiser, the key and the data decide what is trained, and
+in which bits: neither the number of epochs in a call, nor the number of threads, nor whether the
+data are in memory changes a result. Several models under vmap may differ in the last bits from
+each by itself. These functions drive the device from the host; they are not to be traced.
 """
 
 import threading
@@ -20,8 +20,12 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 from jaxae import _checks
 from jaxae._checks import advice
 from jaxae._optax import Optimizer
-from jaxae.training import _driver, _processes
-from jaxae.training._data import Data, Stream, like_of_one, on_device
+from jaxae.training._data import Data, Stream, drop_leading_axis, put_on_device
+from jaxae.training._drive import train_group
+from jaxae.training._job import FitArguments, ModelGroup
+from jaxae.training._many import StackedModels, train_in_threads, train_under_vmap
+from jaxae.training._processes import spans_processes
+from jaxae.training._resume import restore_or_start
 from jaxae.training.epoch import Epoch
 from jaxae.training.programs import Run
 from jaxae.training.sharding import check_mesh
@@ -141,7 +145,9 @@ def fit(
       >>> float(fit(run, state, jax.random.key(0), jnp.ones(5), epochs=2).params)
       1.0
     """
-    x, span = _check(run, x, first_epoch, epochs)
+    _check_run(run)
+    first, end = _check_epochs(first_epoch, epochs)
+    x = _prepare_data(run, x)
     check_state("state", state)
     _checks.prng_key("key", key)
 
@@ -149,11 +155,11 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch, *means)
 
-    arrays = _arrays(settings)
-    no_losses = _no_losses(run, state, key, x, arrays)
-    job = _driver.Job(run, x, span, report, checkpoints, no_losses)
-    part = _driver.Part(key, arrays, None)
-    return _driver.train(job, part, _driver.begin_of(job, 0, state))
+    arrays = _as_strong_arrays(settings)
+    zero_losses = _zero_losses(run, state, key, x, arrays)
+    arguments = FitArguments(run, x, first, end, report, checkpoints, zero_losses)
+    group = ModelGroup([0], key, arrays)
+    return train_group(arguments, group, restore_or_start(arguments, 0, state))
 
 
 def fit_many(
@@ -211,23 +217,27 @@ def fit_many(
       >>> fit_many(run, states, keys, jnp.ones(5), targets, epochs=2).params.tolist()
       [1.0, 3.0]
     """
-    x, span = _check(run, x, first_epoch, epochs)
+    _check_run(run)
+    first, end = _check_epochs(first_epoch, epochs)
+    x = _prepare_data(run, x)
     check_state("states", states)
-    stacked = states, _typed_keys(keys), _arrays(settings)
-    models = _check_models(*stacked)
+    stacked = StackedModels(states, _as_typed_keys(keys), _as_strong_arrays(settings))
+    _check_leading_axes(stacked)
     _checks.choice("method", method, ("auto", "vmap", "threads"))
-    turn = threading.Lock()
+    # Models in threads end their epochs at any time; a user's function need not be thread-safe.
+    report_lock = threading.Lock()
 
     def report(model: int, epoch: int, *means: Any) -> None:
-        with turn:
+        with report_lock:
             if on_epoch is not None:
                 on_epoch(model, epoch, *means)
 
-    state, key, one_setting = like_of_one(stacked)
-    no_losses = _no_losses(run, state, key, x, one_setting)
-    job = _driver.Job(run, x, span, report, checkpoints, no_losses)
-    in_threads = (sweep_method() if method == "auto" else method) == "threads"
-    return (_driver.in_threads if in_threads else _driver.under_vmap)(job, stacked, models)
+    one = drop_leading_axis(stacked)
+    zero_losses = _zero_losses(run, one.states, one.keys, x, one.settings)
+    arguments = FitArguments(run, x, first, end, report, checkpoints, zero_losses)
+    chosen = sweep_method() if method == "auto" else method
+    train = train_in_threads if chosen == "threads" else train_under_vmap
+    return train(arguments, stacked)
 
 
 def sweep_method() -> str:
@@ -252,13 +262,20 @@ def sweep_method() -> str:
     return "threads" if jax.default_backend() == "cpu" else "vmap"
 
 
-def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[int, int]]:
-    """Returns the data, and how many epochs are behind the start and at the end."""
+def _check_run(run: Any) -> None:
+    """Raises TypeError for what is no run."""
     if not isinstance(run, Run):
         raise TypeError(f"run must be what jaxae.make_run returned, but it is {advice.shown(run)}")
+
+
+def _check_epochs(first_epoch: int, epochs: int) -> tuple[int, int]:
+    """Returns how many epochs are behind the start and behind the end."""
     first = _checks.integer("first_epoch", first_epoch, low=0)
-    count = _checks.integer("epochs", epochs, low=1)
-    span = first, first + count
+    return first, first + _checks.integer("epochs", epochs, low=1)
+
+
+def _prepare_data(run: Run, x: Any) -> Data:
+    """Returns checked data: on the device, or a stream."""
     config: Any = jax.config
     if config.jax_disable_jit:
         raise ValueError(
@@ -266,26 +283,28 @@ def _check(run: Any, x: Any, first_epoch: int, epochs: int) -> tuple[Any, tuple[
             "jaxae.make_train_step(loss, optimizer) there"
         )
     if isinstance(x, Stream):
-        return x, span
-    x = on_device("x", x)
-    if _processes.spans_hosts(run.epoch.mesh):  # each host places the rows of its own devices
-        leaves, structure = jax.tree.flatten(x)
-        rows = tuple(map(np.asarray, leaves))
-        return Streamed(rows, transform=partial(jax.tree.unflatten, structure)), span
-    return x, span
+        return x
+    x = put_on_device("x", x)
+    if not spans_processes(run.epoch.mesh):
+        return x
+    # Each process shall place only the rows of its own devices. A stream is read like that, and
+    # in the order that a program would give an array in memory.
+    leaves, structure = jax.tree.flatten(x)
+    rows = tuple(map(np.asarray, leaves))
+    return Streamed(rows, transform=partial(jax.tree.unflatten, structure))
 
 
-def _no_losses(run: Run, state: Any, key: Any, x: Data, settings: tuple[Any, ...]) -> Losses:
+def _zero_losses(run: Run, state: Any, key: Any, x: Data, settings: tuple[Any, ...]) -> Losses:
     """Returns zeros in the place of the losses of the steps of an epoch, in NumPy."""
-    return jax.tree.map(np.asarray, run.epoch.no_losses(state, key, x, *settings))
+    return jax.tree.map(np.asarray, run.epoch.zero_losses(state, key, x, *settings))
 
 
-def _arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_strong_arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
     """Returns strongly typed arrays, so that 1 and 2.0 do not compile apart."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), settings)
 
 
-def _typed_keys(keys: Any) -> Array:
+def _as_typed_keys(keys: Any) -> Array:
     """Returns typed keys ``(m,)``, also for the raw ones ``(m, words)`` of jax.random.PRNGKey."""
     if isinstance(keys, jax.Array | np.ndarray):
         if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
@@ -298,16 +317,16 @@ def _typed_keys(keys: Any) -> Array:
     )
 
 
-def _check_models(states: TrainState, keys: Array, settings: tuple[Any, ...]) -> int:
-    """Returns the number m of models, the leading axis of everything."""
+def _check_leading_axes(stacked: StackedModels) -> None:
+    """Raises ValueError unless everything has the leading axis m of the keys."""
+    keys = stacked.keys
     if keys.ndim != 1 or not len(keys):
         raise ValueError(f"keys must have shape (m,) with m >= 1, but it is {keys.shape}")
-    parts = {"states": states, **{f"settings[{i}]": value for i, value in enumerate(settings)}}
-    for name, part in parts.items():
-        for leaf in jax.tree.leaves(part):
+    settings = {f"settings[{i}]": value for i, value in enumerate(stacked.settings)}
+    for name, tree in {"states": stacked.states, **settings}.items():
+        for leaf in jax.tree.leaves(tree):
             if np.shape(leaf)[:1] != keys.shape:
                 raise ValueError(
                     f"every leaf of {name} must have a leading axis of {len(keys)}, one for each "
                     f"key, but one has shape {np.shape(leaf)}"
                 )
-    return len(keys)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from jaxae import _checks
 from jaxae._checks import advice
@@ -50,6 +51,7 @@ def data_mesh(*, devices: int | Sequence[jax.Device] | None = None) -> Mesh:
         if count > len(found):
             raise ValueError(f"devices must be at most {len(found)}, all there are, but is {count}")
         found = found[:count]
+    # With explicit axes every operation of a user's loss would have to say how it is sharded.
     return Mesh(np.array(found), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -68,73 +70,88 @@ def check_mesh(mesh: Mesh, batch_size: int) -> None:
             f"mesh must have an axis 'data' and Auto axes only, as jaxae.data_mesh() has, but its "
             f"axes are {axes}"
         )
+    # An uneven batch would be computed on every device: correct, and no faster than on one.
     if batch_size % mesh.size:
         raise ValueError(
             f"batch_size must be a multiple of the {mesh.size} devices, but it is {batch_size}"
         )
 
 
-def divided(x: Any, mesh: Mesh | None) -> Any:
-    """Returns a batch, its leading axis over the devices of the mesh where that comes out even."""
+def shard_batch(x: PyTree, mesh: Mesh | None) -> Any:
+    """Returns a batch with its examples divided over the devices, if they divide evenly.
+
+    Called while a program is traced: it constrains where XLA computes, and moves nothing itself.
+    """
     if mesh is None:
         return x
-    place = NamedSharding(mesh, PartitionSpec(_AXIS))
+    sharding = NamedSharding(mesh, PartitionSpec(_AXIS))
 
-    def divide(leaf: jax.Array) -> jax.Array:
-        return leaf if leaf.shape[0] % mesh.size else jax.lax.with_sharding_constraint(leaf, place)
+    def shard(leaf: jax.Array) -> jax.Array:
+        # XLA refuses an uneven split; the smaller last batch is computed on every device instead.
+        if leaf.shape[0] % mesh.size:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, sharding)
 
-    return jax.tree.map(divide, x)
+    return jax.tree.map(shard, x)
 
 
-def batches_on_devices(read: Callable[[slice], Any], like: Any, axis: int) -> Any:
-    """Returns batches on the devices, each of which has its part of every batch.
+def put_batches(read: Callable[[slice], PyTree], like: PyTree, axis: int) -> Any:
+    """Returns batches on the devices, each of which gets its share of every batch.
 
     Args:
-      read: returns the examples of a batch in some places, for all batches, in NumPy.
-      like: what it returns for all places, from :func:`places_like`, a pytree.
-      axis: the axis of the places.
+      read: returns the examples at some positions of a batch, for all batches, in NumPy.
+      like: what it returns for all positions, from :func:`describe_batches`.
+      axis: the axis of the positions.
     """
     leaves, structure = jax.tree.flatten(like)
     if leaves[0].sharding is None:
         return jax.tree.map(jnp.asarray, read(slice(None)))
-    found: dict[Any, list[np.ndarray]] = {}  # so that the arrays of a part are read together
+    # JAX asks for one array after another, but a source reads all arrays of an example at once:
+    # what was read for the first array is kept for the others.
+    found: dict[Any, list[np.ndarray]] = {}
 
-    def part(number: int, index: tuple[slice, ...]) -> np.ndarray:
-        places = (index or ())[axis]
-        which = places.start, places.stop
-        if which not in found:
-            found[which] = jax.tree.leaves(read(places))
-        return found[which][number]
+    def read_shard(number: int, index: tuple[slice, ...]) -> np.ndarray:
+        positions = (index or ())[axis]
+        bounds = positions.start, positions.stop  # slices are no keys of a dictionary before 3.12
+        if bounds not in found:
+            found[bounds] = jax.tree.leaves(read(positions))
+        return found[bounds][number]
 
+    # JAX asks only for the shards of this process's devices, so no process reads all examples.
     arrays = [
-        jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(part, number))
+        jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(read_shard, number))
         for number, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, arrays)
 
 
-def places_like(like: Any, before: tuple[int, ...], mesh: Mesh | None) -> Any:
-    """Returns shapes, dtypes and placement of :func:`batches_on_devices`, without numbers.
+def describe_batches(like: PyTree, leading_axes: tuple[int, ...], mesh: Mesh | None) -> Any:
+    """Returns shapes, dtypes and shardings of batches, for :func:`put_batches`.
 
     Args:
       like: a pytree of ``jax.ShapeDtypeStruct`` ``(n, *example)``.
-      before: the axes in the place of n, of which the last one is that of the places.
-      mesh: the devices; where they do not divide the places evenly, each has all of them.
+      leading_axes: the axes in the place of n, of which the last one is that of the positions in
+        a batch.
+      mesh: the devices; where they do not divide the positions evenly, each has all of them.
     """
-    place = None if mesh is None else _places(before, mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((*before, *leaf.shape[1:]), leaf.dtype, sharding=place),
-        like,
-    )
+    sharding = None if mesh is None else _batch_sharding(leading_axes, mesh)
+
+    def describe(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        shape = (*leading_axes, *leaf.shape[1:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(describe, like)
 
 
-def _places(before: tuple[int, ...], mesh: Mesh) -> NamedSharding:
-    is_divided = before[-1] % mesh.size == 0
-    axes = [*[None] * (len(before) - 1), _AXIS] if is_divided else []
-    return NamedSharding(mesh, PartitionSpec(*axes))
+def _batch_sharding(leading_axes: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that divides the last of the leading axes, if it divides evenly."""
+    *others, positions = leading_axes
+    if positions % mesh.size:
+        return replicated_sharding(mesh)
+    return NamedSharding(mesh, PartitionSpec(*[None] * len(others), _AXIS))
 
 
-def copied(tree: Any, mesh: Mesh | None) -> Any:
+def replicate(tree: PyTree, mesh: Mesh | None) -> Any:
     """Returns a pytree with a copy of every array on each device of the mesh.
 
     Every process gives the same arrays; that they are the same is not compared.
@@ -142,20 +159,21 @@ def copied(tree: Any, mesh: Mesh | None) -> Any:
     if mesh is None:
         return tree
     if not mesh.is_multi_process:
-        return jax.device_put(tree, everywhere(mesh))
+        return jax.device_put(tree, replicated_sharding(mesh))
 
-    def on_all(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = on_all(jax.random.key_data(leaf))
+    # ``device_put`` would compare the arrays of all processes, which costs an exchange per array.
+    def replicate_leaf(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # NumPy holds the data of keys only
+            data = replicate_leaf(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         value = np.asarray(leaf)
         return jax.make_array_from_callback(
-            value.shape, everywhere(mesh), lambda index: value[index or ()]
+            value.shape, replicated_sharding(mesh), lambda index: value[index or ()]
         )
 
-    return jax.tree.map(on_all, tree)
+    return jax.tree.map(replicate_leaf, tree)
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
-    """Returns the placement of one copy on each device."""
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding with one copy on each device."""
     return NamedSharding(mesh, PartitionSpec())

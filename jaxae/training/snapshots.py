@@ -25,6 +25,7 @@ class Snapshot(NamedTuple):
     with such an array in the place of each output.
     """
 
+    # No key, no data, no settings: whoever goes on passes them again, and they may be large.
     state: TrainState
     epoch: int
     step: int

@@ -21,7 +21,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxae import _checks, _optax
 from jaxae._optax import Optimizer
-from jaxae.training._data import as_arrays, count_examples
+from jaxae.training._data import count_examples, to_native_arrays
 
 Loss = Callable[..., Any]
 Losses = Any  # the means of a loss: an array or, with auxiliary outputs, a pair (array, pytree)
@@ -55,6 +55,7 @@ class NonFiniteLossError(FloatingPointError):
         self, what: str, epoch: int, model: int | None = None, reason: str | None = None
     ) -> None:
         which = "" if model is None else f" of model {model}"
+        # Kept apart, so that a driver that finds out more can raise it again with another reason.
         self.what, self.epoch, self.model = what, epoch, model
         self.reason = reason or (
             "lower the learning rate, or look for a division by zero in the loss and for values "
@@ -140,13 +141,15 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     def train_step(
         state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
     ) -> tuple[TrainState, Losses]:
-        x = as_arrays("x", x)
+        # Outside of jit x may be NumPy's, in the byte order of another machine.
+        x = to_native_arrays("x", x)
 
         def mean_loss(params: Any) -> tuple[Array, Losses]:
             means = mean_losses(loss(params, key, x, *settings), x)
-            return loss_of(means), means
+            return main_loss(means), means
 
         (value, means), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        # For line searches, which call the loss again with the same batch and the same draws.
         value_fn = lambda params: mean_loss(params)[0]
         with jax.named_scope("optimizer"):  # named for a profile
             params, opt_state = _optax.update_params(
@@ -175,6 +178,7 @@ def mean_losses(output: Any, batch: Any) -> Losses:
     values = _checks.loss_values(pair[0], batch)
     if not isinstance(output, tuple):
         return jnp.mean(values)
+    # An array of any other shape is refused: over which axes to take a mean would be a guess.
     size = count_examples("x", batch)
     paths, structure = jax.tree_util.tree_flatten_with_path(pair[1])
     means = [_mean_aux(f"aux{jax.tree_util.keystr(path)}", leaf, size) for path, leaf in paths]
@@ -197,6 +201,7 @@ def _mean_aux(name: str, leaf: Any, size: int) -> Array:
             f"{name} of the loss must be a scalar or have the shape ({size},) of a batch, but its "
             f"shape is {jnp.shape(leaf)}; take its sum or mean over the other axes"
         )
+    # A sum over a batch is rounded coarsely in bfloat16, and integers have no mean of their dtype.
     return jnp.mean(leaf, dtype=wide_float(jnp.result_type(leaf)))
 
 
@@ -206,6 +211,6 @@ def wide_float(dtype: Any) -> Any:
     return _checks.wide(dtype if is_floating else jnp.result_type(float))
 
 
-def loss_of(losses: Losses) -> Any:
+def main_loss(losses: Losses) -> Any:
     """Returns the losses themselves, without auxiliary outputs."""
     return losses[0] if isinstance(losses, tuple) else losses

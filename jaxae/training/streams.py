@@ -21,13 +21,13 @@ from jaxtyping import PyTree
 from jaxae import _checks
 from jaxae.training._data import (
     Stream,
+    cast,
     check_finite,
-    conversion,
     device_dtype,
-    in_dtype,
+    find_conversion,
     is_leaf,
-    named_leaves,
-    native,
+    name_leaves,
+    to_native,
 )
 
 
@@ -78,18 +78,19 @@ class Streamed(Stream):
     ) -> None:
         if transform is not None:
             _checks.callable_("transform", transform)
-        named = named_leaves("source", source)
-        self._sources = {name: _source(name, part) for name, part in named.items()}
+        named = name_leaves("source", source)
+        self._sources = {name: _check_source(name, part) for name, part in named.items()}
         self._structure = jax.tree.structure(source, is_leaf=is_leaf)
         self._transform = transform
-        lengths = {name: _length(part) for name, part in self._sources.items()}
+        lengths = {name: _count_rows(part) for name, part in self._sources.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(
                 f"the parts of source must have the same number of examples, but have {lengths}"
             )
         (n,) = set(lengths.values())
+        # One row is read now: only the source, after the transform, knows its shapes and dtypes.
         first = self._read(np.zeros(1, np.int64))
-        self.like = _like(n, jax.tree.map(lambda leaf: leaf[0], first))
+        self.like = _describe_examples(n, jax.tree.map(lambda leaf: leaf[0], first))
 
     def rows(self, rows: np.ndarray) -> Any:
         """Returns some examples ``(m, *example)``, finite, in the dtypes of the first one.
@@ -101,10 +102,13 @@ class Streamed(Stream):
           TypeError: if a single array is not floating.
           ValueError: if an example is of another shape than the first one, or not finite.
         """
-        like = _with_length(len(rows), self.like)
+        like = _resize(len(rows), self.like)
+        # A window may hold the smaller last batch alone, and many sources refuse an empty index.
         if not len(rows):
             return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        return checked(self._read(rows), like, f"rows {rows[:3].tolist()}... of the source")
+        return check_read_arrays(
+            self._read(rows), like, f"rows {rows[:3].tolist()}... of the source"
+        )
 
     def _read(self, rows: np.ndarray) -> Any:
         """Returns some rows as they are in the source, after the transform."""
@@ -166,37 +170,38 @@ class StreamedBatches(Stream):
             example = example_shape
         else:
             example = jax.ShapeDtypeStruct(tuple(example_shape), np.dtype(dtype))
-        self.like = _like(n, example)
+        self.like = _describe_examples(n, example)
 
-    def checked(self, batch: Any, size: int, where: str) -> Any:
+    def check_batch(self, batch: Any, size: int, where: str) -> Any:
         """Returns a batch in NumPy, if it is what it should be; ``where`` names it in errors."""
         found = jax.tree.map(partial(_to_numpy, where), batch, is_leaf=is_leaf)
-        return checked(found, _with_length(size, self.like), where)
+        return check_read_arrays(found, _resize(size, self.like), where)
 
 
-def checked(found: Any, like: Any, where: str) -> Any:
+def check_read_arrays(found: Any, like: Any, where: str) -> Any:
     """Returns arrays that were read in the dtypes of ``like``, if they are what they should be."""
-    expected, leaves = named_leaves("", like), named_leaves("", found)
+    expected, leaves = name_leaves("", like), name_leaves("", found)
     if expected.keys() != leaves.keys():
         raise ValueError(f"{where} must have the arrays {list(expected)}, but have {list(leaves)}")
     arrays = []
     for path, leaf in leaves.items():
         what, wanted = f"{path} of {where}" if path else where, expected[path]
-        if _kind(leaf.dtype) is not _kind(wanted.dtype):
-            kind = _kind(wanted.dtype).__name__
+        # Widths may differ, as x64 is a setting of JAX; a float is no integer.
+        if _dtype_kind(leaf.dtype) is not _dtype_kind(wanted.dtype):
+            kind = _dtype_kind(wanted.dtype).__name__
             raise TypeError(f"{what} must be {kind}, but the dtype is {leaf.dtype}")
         if leaf.shape != wanted.shape:
             raise ValueError(f"{what} must have the shape {wanted.shape}, but it is {leaf.shape}")
-        leaf = in_dtype(what, leaf, wanted.dtype)
+        leaf = cast(what, leaf, wanted.dtype)
         check_finite(what, leaf)
         arrays.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 
 
-def _like(n: int, example: Any) -> Any:
+def _describe_examples(n: int, example: Any) -> Any:
     """Returns shapes and dtypes on a device of n such examples."""
     arrays = []
-    for name, leaf in named_leaves("examples", example).items():
+    for name, leaf in name_leaves("examples", example).items():
         if name == "examples" and not jnp.issubdtype(leaf.dtype, jnp.floating):
             remedy = "rows.astype('float32') / 255"
             if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
@@ -210,37 +215,38 @@ def _like(n: int, example: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(example), arrays)
 
 
-def _with_length(n: int, like: Any) -> Any:
+def _resize(n: int, like: Any) -> Any:
     """Returns the same shapes and dtypes for another number of examples."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), like)
 
 
-def _source(name: str, source: Any) -> Any:
+def _check_source(name: str, source: Any) -> Any:
     """Returns a source, if it gives rows by number and not something else."""
     if isinstance(source, jax.Array | np.ma.MaskedArray):
-        source = np.asarray(native(name, source))
-    method = conversion(source)
+        source = np.asarray(to_native(name, source))
+    method = find_conversion(source)
     is_frame = method == "to_numpy" and not hasattr(source, "dims")  # xarray numbers its rows
     if is_frame or method == "todense":
-        native(name, source)  # a data frame is asked for columns
+        to_native(name, source)  # a data frame is asked for columns
     has_rows = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     if not has_rows or getattr(source, "shape", None) == ():
         remedy = f"; convert it with {name}.tocsr()" if method == "toarray" else ""
         raise TypeError(
             f"{name} must have a length and rows, but it is a {type(source).__name__}{remedy}"
         )
-    if _length(source) == 0:
+    if _count_rows(source) == 0:
         raise ValueError(f"{name} must hold at least one example, but it is empty")
     return source
 
 
-def _length(source: Any) -> int:
+def _count_rows(source: Any) -> int:
     """Returns the number of rows; the ``len`` of a sparse matrix raises an error."""
     return source.shape[0] if hasattr(source, "toarray") else len(source)
 
 
 def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
     """Returns some rows of a source: an array, or what its examples are made of, stacked."""
+    # NumPy, memory maps included, takes rows in any order; to sort them would cost a copy.
     if isinstance(source, np.ndarray):
         return source[rows]
     if hasattr(source, "shape") and hasattr(source, "dtype"):
@@ -249,13 +255,14 @@ def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
         try:
             found = source[rising]
         except (TypeError, KeyError) as error:
-            method = conversion(source) or "__array__"
+            method = find_conversion(source) or "__array__"
             remedy = f"{name}.{'tocsr' if method == 'toarray' else method}()"
             raise TypeError(
                 f"{name} must give rows by an array of their numbers, but a "
                 f"{type(source).__name__} does not; pass an array, such as {remedy}"
             ) from error
         return _to_numpy(name, found)[places]
+    # A source of that kind, such as Grain's, can read several examples in parallel.
     if hasattr(source, "__getitems__"):
         found = source.__getitems__(rows.tolist())
     else:
@@ -271,11 +278,12 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
     """Returns what was read as an array of NumPy, made dense; masked entries raise ValueError."""
     if hasattr(value, "toarray"):
         value = value.toarray()
+    # asanyarray keeps a masked array what it is, so that it can be refused.
     array = np.asanyarray(value)
-    return array if type(array) is np.ndarray and array.dtype.isnative else native(name, array)
+    return array if type(array) is np.ndarray and array.dtype.isnative else to_native(name, array)
 
 
-def _kind(dtype: Any) -> Any:
+def _dtype_kind(dtype: Any) -> Any:
     """Returns the kind of number that a dtype holds."""
     kinds = (jnp.floating, jnp.integer, jnp.bool_, jnp.complexfloating)
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), object)

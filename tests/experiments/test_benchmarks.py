@@ -448,7 +448,7 @@ def lowered(variant, given):
     with variant.replaced(), mock.patch.object(jax.stages.Lowered, "compile", compile_nothing):
         made = in_jaxae.Epochs(given, variant.make_key, variant.steps_per_block)
     ((text, options),) = seen
-    return text, options, made._run.epoch.blocks(given.x)
+    return text, options, made._run.epoch.layout(given.x).blocks
 
 
 def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
@@ -517,7 +517,7 @@ def test_the_bare_products_are_those_of_training(as_users_run_it):
     assert task.QUICK.flops == steps * sum(of_step)
     run, state = in_jaxae.prepared(given)
     arguments = run.arguments(state, jax.random.key(1), jnp.asarray(given.x))
-    assert products_of(jax.make_jaxpr(run.part)(*arguments).jaxpr) == of_step
+    assert products_of(jax.make_jaxpr(run.train_blocks)(*arguments).jaxpr) == of_step
     kernels = [given.params[f"{part}_kernel_0"] for part in ("encoder", "decoder")]
     bare = jax.make_jaxpr(in_jaxae.make_products(task.QUICK))(given.x[:64], *kernels)
     assert products_of(bare.jaxpr) == [*of_step[:1], *steps * of_step]

@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import jaxae
-from jaxae.training import _driver, _windows
-from jaxae.training.epoch import keys_of_epoch
+from jaxae.training import _drive, _windows
+from jaxae.training.epoch import epoch_keys
 
 RNG = np.random.default_rng(5)
 N = 37  # of 8: four full steps and a rest of five
@@ -114,7 +114,7 @@ def as_dictionary(rows):
 
 
 def shuffled_batches(epoch, first_step):
-    order = np.asarray(jaxae.shuffled_order(keys_of_epoch(KEY, epoch)[0], N))
+    order = np.asarray(jaxae.shuffled_order(epoch_keys(KEY, epoch)[0], N))
     rows = (order[i : i + 8] for i in range(8 * first_step, N, 8))
     return ({name: part[at] for name, part in DATA.items()} for at in rows)
 
@@ -178,8 +178,8 @@ class Kept:
 
 @pytest.mark.parametrize("data", [DATA, jaxae.Streamed(DATA)], ids=["arrays", "stream"])
 def test_a_stopped_run_goes_on_to_the_same_auxiliary_means(data, from_memory, monkeypatch):
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
-    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_SECONDS_PER_CALL", 0.0)
     kept = Kept(3)
     with pytest.raises(jaxae.StoppedError):
         train(data, checkpoints=kept)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxae
-from jaxae.training import _driver, programs
+from jaxae.training import _drive, _many, programs
 
 RNG = np.random.default_rng(9)
 X = jnp.asarray(RNG.uniform(size=(37, 6)), jnp.float32)
@@ -95,8 +95,8 @@ def test_losses_beyond_the_epochs_are_not_numbers():
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9])
 def test_how_a_run_is_cut_into_calls_changes_nothing(seconds, one_by_one, monkeypatch):
-    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", seconds)
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_SECONDS_PER_CALL", seconds)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
     states, keys = starts()
     calls = []
     program = RUN.program
@@ -128,7 +128,7 @@ def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_o
 
 @pytest.mark.parametrize("cache", [2**25, 1], ids=["together", "one after another"])
 def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one, cache, monkeypatch):
-    monkeypatch.setattr(_driver, "_CACHE_BYTES", cache)
+    monkeypatch.setattr(_many, "_CACHE_BYTES", cache)
     states, keys = starts()
     seen = [[], [], []]
     trained = jaxae.fit_many(
@@ -172,8 +172,8 @@ def tiny(count=3):
 def test_a_program_is_compiled_once_also_when_threads_ask_together(monkeypatch):
     run, states, keys = tiny()
     compiled = []
-    real = programs._compiled
-    monkeypatch.setattr(programs, "_compiled", lambda low: compiled.append(1) or real(low))
+    real = programs._compile
+    monkeypatch.setattr(programs, "_compile", lambda low: compiled.append(1) or real(low))
     jaxae.fit_many(run, states, keys, X, LEVELS, epochs=1, method="threads")
     assert len(compiled) == 1
     jaxae.fit(run, of_model(states, 0), keys[0], X, 1, epochs=1)
@@ -369,8 +369,8 @@ class InMemory:
 
 
 def test_a_run_stopped_after_any_steps_goes_on_to_the_same_bits(one_by_one, monkeypatch):
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
-    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)  # three steps, three, then one at a time
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_SECONDS_PER_CALL", 0.0)  # three steps, three, then one at a time
     states, keys = starts()
     arguments = RUN, of_model(states, 1), keys[1], X, LEVELS[1]
     kept, places = InMemory(), []
@@ -451,8 +451,8 @@ def test_a_parameter_that_broke_in_the_last_step_of_an_epoch_is_never_kept(told,
     def loss(params, key, x):
         return jnp.sqrt(jnp.square(x[:, 0] - params))
 
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 1)
-    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 1)
+    monkeypatch.setattr(_drive, "_SECONDS_PER_CALL", 0.0)
     optimizer = optax.sgd(1.0)
     run = jaxae.make_run(loss, optimizer, batch_size=1)
     state, kept = jaxae.create_train_state(jnp.zeros(()), optimizer), InMemory(every=1)
@@ -466,7 +466,7 @@ def test_a_parameter_that_broke_in_the_last_step_of_an_epoch_is_never_kept(told,
 
 
 def test_a_step_whose_loss_broke_is_never_kept_in_the_middle_of_an_epoch(monkeypatch):
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 1)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 1)
     optimizer = optax.sgd(1.0)
     zero = lambda params, key, x: jnp.full(len(x), jnp.nan) + 0 * params
     run = jaxae.make_run(zero, optimizer, batch_size=1)
@@ -491,7 +491,7 @@ def test_losses_keep_their_epochs_when_a_run_goes_on_beyond_its_end(one_by_one):
 
 
 def test_where_a_run_stopped_is_said_in_steps(monkeypatch):
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
     loss = lambda params, key, x: jnp.square(params - x[:, 0])
     run = jaxae.make_run(loss, optax.sgd(0.1), batch_size=1)
     state, kept = jaxae.create_train_state(jnp.zeros(()), optax.sgd(0.1)), InMemory(questions=0)

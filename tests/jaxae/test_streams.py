@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxae
-from jaxae.training import _driver, _windows
-from jaxae.training.epoch import Epoch, keys_of_epoch
+from jaxae.training import _drive, _windows
+from jaxae.training.epoch import Epoch, epoch_keys
 
 RAW = np.random.default_rng(3).integers(0, 256, (403, 6)).astype(np.uint8)
 SGD = optax.sgd(0.1)
@@ -113,7 +113,7 @@ def test_every_kind_of_source_gives_the_same(source, from_memory):
 def shuffle(n, epoch, model):
     """Returns the whole order of an epoch; model None is the one that trains alone."""
     key = KEY if model is None else jax.random.split(KEY, 3)[model]
-    return np.asarray(jaxae.shuffled_order(keys_of_epoch(key, epoch)[0], n))
+    return np.asarray(jaxae.shuffled_order(epoch_keys(key, epoch)[0], n))
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,19 +127,20 @@ def shuffle(n, epoch, model):
 def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin):
     x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
     epoch = Epoch(lambda p, k, x: x, SGD, size)
-    size, steps, rest, per_block = epoch.cut(x)
+    layout = epoch.layout(x)
+    size, steps, per_block = layout.batch_size, layout.full_steps, layout.steps_per_block
     keys = jax.random.split(KEY, models) if models else KEY
 
     def order(key, epoch, n, positions):
         found = [shuffle(n, int(epoch), model)[positions] for model in range(3) if models]
         return np.stack(found) if models else shuffle(n, int(epoch), None)[positions]
 
-    blocks = epoch.blocks(x)
+    blocks = layout.blocks
     at, end = int(begin * (2 * blocks - 1)), 2 * blocks
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_windows, "_WINDOW_BYTES", window)
-        patch.setattr(_windows, "_order", order)  # that it is the same is tested below
-        reader = _windows.Reader(jaxae.Streamed(x), epoch, keys, (at, end))
+        patch.setattr(_windows, "_find_rows", order)  # that it is the same is tested below
+        reader = _windows.WindowReader(jaxae.Streamed(x), epoch, keys, at, end_block=end)
         like = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), reader.like)
         for block in range(at, end):
             found, until = reader.window(block)
@@ -153,7 +154,7 @@ def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin)
                     rows = rows_of[step * size : (step + 1) * size]
                     batch = found.batches[(*model, step - int(found.first))]
                     np.testing.assert_array_equal(batch, x[rows])
-                if rest and of_epoch == blocks - 1:
+                if layout.rest and of_epoch == blocks - 1:
                     np.testing.assert_array_equal(found.rest[model], x[rows_of[steps * size :]])
         reader.close()
 
@@ -189,7 +190,7 @@ class Kept:
 
 def test_a_stopped_run_goes_on_without_reading_what_is_behind_it(from_memory, monkeypatch):
     monkeypatch.setattr(_windows, "_WINDOW_BYTES", 32 * 24 * 4)  # four of 13 steps
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
     kept, source = Kept(9), ByNumber()
     with pytest.raises(jaxae.StoppedError):
         train(jaxae.Streamed(source), checkpoints=kept)
@@ -203,7 +204,7 @@ def shuffled_batches(epoch, first_step, asked=None):
     """Yields the batches that a run from memory has."""
     if asked is not None:
         asked.append((epoch, first_step))
-    order = np.asarray(jaxae.shuffled_order(keys_of_epoch(KEY, epoch)[0], 403))
+    order = np.asarray(jaxae.shuffled_order(epoch_keys(KEY, epoch)[0], 403))
     return (X[order[i : i + 32]] for i in range(32 * first_step, 403, 32))
 
 
@@ -220,8 +221,8 @@ def test_batches_of_ones_own(window, from_memory, monkeypatch):
 
 
 def test_batches_of_ones_own_go_on_where_the_run_was_stopped(from_memory, monkeypatch):
-    monkeypatch.setattr(_driver, "_FIRST_BLOCKS", 3)
-    monkeypatch.setattr(_driver, "_SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(_drive, "_FIRST_BLOCKS", 3)
+    monkeypatch.setattr(_drive, "_SECONDS_PER_CALL", 0.0)
     kept, asked = Kept(1), []
     with pytest.raises(jaxae.StoppedError):
         train(batches(shuffled_batches), checkpoints=kept)
@@ -341,7 +342,7 @@ def test_an_error_of_a_source_reaches_the_caller_and_no_thread_stays():
 def test_reading_is_ahead_by_a_window_and_by_no_more(monkeypatch):
     monkeypatch.setattr(_windows, "_WINDOW_BYTES", 32 * 24)  # one step of 13
     epoch, source = Epoch(loss, SGD, 32), ByNumber()
-    reader = _windows.Reader(jaxae.Streamed(source), epoch, KEY, (0, 39))
+    reader = _windows.WindowReader(jaxae.Streamed(source), epoch, KEY, 0, end_block=39)
     for block in range(3):
         reader.window(block)
         wanted, until = 1 + 32 * (block + 2), time.monotonic() + 20  # one for its shape

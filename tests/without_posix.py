@@ -65,6 +65,7 @@ def main(out, results):
 
     from experiments import denoising, lecture
     from experiments.common.run import command_line, processes
+    from experiments.common.training import sweep
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     # They take most of the time, and no system has any other.
@@ -72,11 +73,11 @@ def main(out, results):
     denoising.stochastic_view = lambda *_: {}
     options = ["--dataset", "digits", "--quick", "--code-dims", "8", "--noise-levels", "1"]
     options += ["--epochs", "3", "--out", str(out)]
-    log_epoch = denoising.Runner._log_epoch
-    denoising.Runner._log_epoch = lambda *_: signal.raise_signal(signal.SIGINT)
+    log_epoch = sweep.Tag.log
+    sweep.Tag.log = lambda *_: signal.raise_signal(signal.SIGINT)
     assert command_line.run(denoising.main, denoising.Config, options) == 130
     assert list(out.glob("checkpoints/*/*"))
-    denoising.Runner._log_epoch = log_epoch
+    sweep.Tag.log = log_epoch
     assert command_line.run(denoising.main, denoising.Config, [*options, "--resume"]) == 0
     assert (out / "metrics.json").is_file()
 

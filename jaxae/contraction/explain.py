@@ -62,6 +62,7 @@ def explain_contraction(
       ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> weights = jnp.ones((3, 4))
       >>> explain_contraction(lambda x_i: jnp.tanh(weights @ x_i), jnp.ones((8, 4))).formula
       '‖D1 W1‖²'

@@ -28,6 +28,7 @@ from experiments.common import plots
 from experiments.common.results import checkpoints, records
 from experiments.common.run import command_line, standard_output
 from experiments.common.run.experiment import Run, load
+from experiments.common.training import sweep
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
@@ -214,12 +215,12 @@ def test_a_file_of_somebody_that_has_come_in_the_meantime(untouched, tmp_path, m
 def test_an_error_in_on_epoch_is_raised_after_a_save(untouched, tmp_path, monkeypatch):
     """And the models beside it are kept where they are, as far as they have come."""
 
-    def fail(self, dim, level, seed, epoch, loss):
+    def fail(self, run, epoch, loss):
         if epoch == 3:
             raise RuntimeError("on_epoch")
 
     with monkeypatch.context() as patch:
-        patch.setattr(denoising.Runner, "_log_epoch", fail)
+        patch.setattr(sweep.Tag, "log", fail)
         with pytest.raises(RuntimeError, match="on_epoch"):
             run(tmp_path)
     resumes_to(untouched, tmp_path)

@@ -53,8 +53,9 @@ from jaxae.sparsity import (
 )
 from jaxae.training.epoch import make_epoch
 from jaxae.training.evaluation import evaluate
+from jaxae.training.many import sweep_method
 from jaxae.training.programs import Run
-from jaxae.training.runs import fit, fit_many, make_run, sweep_method
+from jaxae.training.runs import fit, fit_many, make_run
 from jaxae.training.sharding import data_mesh
 from jaxae.training.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
 from jaxae.training.steps import NonFiniteLossError, TrainState, create_train_state, make_train_step

@@ -4,7 +4,7 @@ Who calls whom, from :func:`jaxae.fit` to the compiled step::
 
     runs        fit, fit_many: check the arguments
                   |
-    _many         |  several models: stacked under vmap, or each by itself in a thread
+    many          |  several models: stacked under vmap, or each by itself in a thread
                   |
     _drive      train_group: a loop on the host, each turn about a second
                   |  1. takes the window that holds the next blocks      <- _job, _windows
@@ -24,7 +24,7 @@ Who calls whom, from :func:`jaxae.fit` to the compiled step::
 
 ``make_run`` makes the ``Run``. What lies beside this line:
 
-* Where a model begins: ``runs`` and ``_many`` ask ``_resume``, which restores a snapshot and
+* Where a model begins: ``runs`` and ``many`` ask ``_resume``, which restores a snapshot and
   refuses one of another run. ``snapshots`` says what a snapshot is, and what a user's
   ``Checkpoints`` must do.
 * Data: ``_data`` says what a data set is. One in memory is a window that never ends

@@ -1,4 +1,4 @@
-"""One epoch: an order of the examples, and a train step for each batch, as one compiled loop."""
+"""One epoch as one compiled loop: a train step for each batch, in the order of ``jaxae.random``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

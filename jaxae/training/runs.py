@@ -23,10 +23,10 @@ from jaxae._optax import Optimizer
 from jaxae.training._data import Data, Stream, drop_leading_axis, put_on_device
 from jaxae.training._drive import train_group
 from jaxae.training._job import FitArguments, ModelGroup
-from jaxae.training._many import StackedModels, train_in_threads, train_under_vmap
 from jaxae.training._processes import spans_processes
 from jaxae.training._resume import restore_or_start
 from jaxae.training.epoch import Epoch
+from jaxae.training.many import StackedModels, sweep_method, train_in_threads, train_under_vmap
 from jaxae.training.programs import Run
 from jaxae.training.sharding import check_mesh
 from jaxae.training.snapshots import Checkpoints
@@ -238,28 +238,6 @@ def fit_many(
     chosen = sweep_method() if method == "auto" else method
     train = train_in_threads if chosen == "threads" else train_under_vmap
     return train(arguments, stacked)
-
-
-def sweep_method() -> str:
-    """Returns how :func:`fit_many` trains several models, unless it is told.
-
-    The choice depends on the platform alone. It is not timed, so that results repeat;
-    ``experiments.benchmarks.growth`` measures both ways.
-
-    Args:
-      None.
-
-    Returns:
-      ``"threads"`` on a CPU, ``"vmap"`` elsewhere.
-
-    Raises:
-      Nothing.
-
-    Example:
-      >>> sweep_method() in ("threads", "vmap")
-      True
-    """
-    return "threads" if jax.default_backend() == "cpu" else "vmap"
 
 
 def _check_run(run: Any) -> None:

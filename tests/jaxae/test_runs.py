@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxae
-from jaxae.training import _drive, _many, programs
+from jaxae.training import _drive, many, programs
 
 RNG = np.random.default_rng(9)
 X = jnp.asarray(RNG.uniform(size=(37, 6)), jnp.float32)
@@ -128,7 +128,7 @@ def test_the_state_of_the_caller_survives_and_that_of_a_call_is_used_up(one_by_o
 
 @pytest.mark.parametrize("cache", [2**25, 1], ids=["together", "one after another"])
 def test_models_in_threads_have_the_bits_of_each_by_itself(one_by_one, cache, monkeypatch):
-    monkeypatch.setattr(_many, "_CACHE_BYTES", cache)
+    monkeypatch.setattr(many, "_CACHE_BYTES", cache)
     states, keys = starts()
     seen = [[], [], []]
     trained = jaxae.fit_many(

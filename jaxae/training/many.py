@@ -55,6 +55,28 @@ class StackedModels(NamedTuple):
         return len(self.keys)
 
 
+def sweep_method() -> str:
+    """Returns how :func:`jaxae.fit_many` trains several models, unless it is told.
+
+    The choice depends on the platform alone. It is not timed, so that results repeat;
+    ``experiments.benchmarks.growth`` measures both ways.
+
+    Args:
+      None.
+
+    Returns:
+      ``"threads"`` on a CPU, ``"vmap"`` elsewhere.
+
+    Raises:
+      Nothing.
+
+    Example:
+      >>> sweep_method() in ("threads", "vmap")
+      True
+    """
+    return "threads" if jax.default_backend() == "cpu" else "vmap"
+
+
 def train_under_vmap(arguments: FitArguments, stacked: StackedModels) -> TrainState:
     """Returns the stacked states of models that go through each step together."""
     if arguments.checkpoints is None:

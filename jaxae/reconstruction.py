@@ -134,11 +134,12 @@ def bernoulli_nll(
       Deviation: none.
     """
     x = _checks.array("x", x)
-    logits, in_range, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
-    dtype = jnp.result_type(logits, in_range)
-    logits, in_range, x = map(_checks.widen, (logits, in_range, x))
-    # 0, or NaN where a traced x leaves [0, 1]. It is apart from x, which the gradient reads.
-    outside = jax.lax.stop_gradient(in_range - x)
+    logits, _, features = _checks.pair("logits", logits, x, example_ndim, low=0.0, high=1.0)
+    dtype = jnp.result_type(logits, x)
+    logits, x = map(_checks.widen, (logits, x))
     log_on, log_off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-    terms = x * log_on + (1 - x) * log_off + outside
+    terms = x * log_on + (1 - x) * log_off
+    if _checks.is_traced(x):  # its range is not checked yet
+        # Apart from x, which the gradient reads.
+        terms = terms + _checks.nan_flags(x, low=0.0, high=1.0)
     return -jnp.sum(terms, axis=features).astype(dtype)

@@ -21,7 +21,8 @@ from jaxtyping import Array
 from jaxae._checks import advice, batch_layers, remedies
 
 
-def _is_traced(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
+    """Returns whether a value is one of a trace, whose numbers are not known."""
     return isinstance(value, jax.core.Tracer)
 
 
@@ -55,7 +56,7 @@ def floating(
             f"{advice.floating_conversion(name, x.dtype)}"
         )
     x = _on_device(x)
-    if _is_traced(x):
+    if is_traced(x):
         return _nan_outside(x, low, high, above)
     if bad := _holds(lambda v: ~(abs(v) < np.inf), x):
         raise ValueError(
@@ -141,7 +142,7 @@ def number(
                 f"{name} must be {allowed}, but it is an array of shape {value.shape} "
                 f"and dtype {value.dtype}"
             )
-        if _is_traced(value):
+        if is_traced(value):
             value = jnp.asarray(value, dtype)
             bounds = [None if np.isinf(bound) else bound for bound in (low, high)]
             return _nan_outside(value, *([None, None] if strict else []), *bounds)
@@ -163,18 +164,27 @@ def _nan_outside(
     below: float | None = None,
 ) -> Array:
     """Returns a traced ``x`` with NaN for the entries outside [low, high] or (above, below)."""
+    # Added, not selected: the gradient of an entry is that of x, at no cost in the backward pass.
+    return x + nan_flags(x, low, high, above, below) if {low, high, above, below} != {None} else x
+
+
+def nan_flags(
+    x: Array,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Array:
+    """Returns NaN for the entries outside [low, high] or (above, below), and 0 for the others."""
     checks = (low, jnp.greater_equal), (high, jnp.less_equal), (above, jnp.greater)
     inside = [check(x, bound) for bound, check in (*checks, (below, jnp.less)) if bound is not None]
-    if not inside:
-        return x
-    # Added, not selected: the gradient of an entry is that of x, at no cost in the backward pass.
     is_inside = functools.reduce(jnp.logical_and, inside)
-    return x + jax.lax.stop_gradient(jnp.where(is_inside, jnp.zeros_like(x), jnp.nan))
+    return jax.lax.stop_gradient(jnp.where(is_inside, jnp.zeros_like(x), jnp.nan))
 
 
 def ordered(low: Any, high: Any) -> None:
     """Checks that ``low`` is at most ``high``, where both are given and known."""
-    is_known = not any(value is None or _is_traced(value) for value in (low, high))
+    is_known = not any(value is None or is_traced(value) for value in (low, high))
     if is_known and float(low) > float(high):
         raise ValueError(f"low must be at most high, but low={low} and high={high}")
 

@@ -101,7 +101,7 @@ def make_stages(config: Config) -> dict[str, Stage]:
         return Stage(("-m", f"experiments.benchmarks.{name}", *options), seconds)
 
     rivals = [name for name in RIVALS if name in in_torch.ways("cuda")]
-    options = ("--rivals", *rivals) if rivals and has_accelerator() else ()
+    options = ("--rivals", *rivals) if rivals and torch_sees_gpu() else ()
     stages = {"agreement": benchmark("agreement", 120)}
     for case in ["64, batch 64"] if config.quick else task.CASES:
         name = f"training-{re.sub('[^0-9]+', '-', case)}"
@@ -124,10 +124,12 @@ def lecture_arguments(config: Config) -> tuple[str, ...]:
     if config.data_dir is not None:
         data = ("--dataset", "mnist", "--data-dir", str(config.data_dir))
     quick = ("--quick",) if config.quick else ()
-    return ("-m", "experiments.lecture", *data, "--jobs", str(min(os.cpu_count() or 1, 5)), *quick)
+    jobs = ("--jobs", str(min(os.cpu_count() or 1, 5)))
+    # A stage that was cut off has left checkpoints, and goes on from them.
+    return ("-m", "experiments.lecture", *data, *jobs, "--resume", *quick)
 
 
-def has_accelerator() -> bool:
+def torch_sees_gpu() -> bool:
     """Returns whether PyTorch, where it is installed, sees a GPU; JAX is not started here."""
     if in_torch.version() is None:
         return False
@@ -182,11 +184,14 @@ def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, A
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stops a process and what it has started, at once if it does not end within five seconds."""
+    """Stops a process, and kills it and its group if it does not end within half a minute.
+
+    The lecture needs that time: it stops its parts, which are in groups of their own and save.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(5)
+            process.wait(30)
         except ProcessLookupError:
             break
         except subprocess.TimeoutExpired:

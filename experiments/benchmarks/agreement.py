@@ -1,4 +1,4 @@
-"""What this device computes, beside the CPU: the same bits where they are promised, else how near.
+"""Compares this device with the CPU: random bits must be equal, other numbers have an error.
 
     python -m experiments.benchmarks.agreement
 
@@ -97,7 +97,9 @@ def losses(kinds: Collection[str]) -> dict[str, tuple[Callable[..., Any], Any, n
 def _kinds(
     encode: Callable[..., Any], decode: Callable[..., Any]
 ) -> dict[str, Callable[[Any, Any], Any]]:
-    parts = lambda params: (partial(encode, params), partial(decode, params))
+    def parts(params: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        return partial(encode, params), partial(decode, params)
+
     return {
         "reconstruction": lambda p, x: jaxae.reconstruction_loss(*parts(p), x, example_ndim=3),
         "sparse": lambda p, x: jaxae.sparse_loss(*parts(p), x, weight=0.1, example_ndim=3),

@@ -44,7 +44,7 @@ class Config(common.Options):
     """Options of the benchmark."""
 
     cases: tuple[str, ...] = ()
-    """What grows, and the sweeps to run; by default all."""
+    """Names of the growing sizes and of the sweeps to run, by default all."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
@@ -202,9 +202,9 @@ def main(config: Config) -> dict[str, Any]:
     if config.quick:
         chosen, sweeps = small, {"quick": Size(128, 16, 8, 2)}
     else:
-        is_asked_for = lambda name: not config.cases or name in config.cases
-        chosen = {name: sizes for name, sizes in GROWTH.items() if is_asked_for(name)}
-        sweeps = {name: size for name, size in SWEEPS.items() if is_asked_for(name)}
+        names = config.cases or [*GROWTH, *SWEEPS]
+        chosen = {name: sizes for name, sizes in GROWTH.items() if name in names}
+        sweeps = {name: size for name, size in SWEEPS.items() if name in names}
     with common.record("growth", config.out) as record:
         grown = {}
         for name, sizes in chosen.items():

@@ -1,1 +1,1 @@
-"""What the experiments train on: data sets, kinds of noise, and densities that are known."""
+"""Training data: data sets, kinds of noise, and densities with a closed form."""

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its record, checkpoints, trained networks and claims."""
+"""Results of a run: its record, checkpoints, trained networks, numbers and claims."""

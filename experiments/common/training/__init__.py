@@ -1,1 +1,1 @@
-"""What the experiments train with: autoencoders over seeds and settings, and classifiers."""
+"""Training in experiments: trainers, sweeps over settings and seeds, losses, classifiers."""

@@ -29,8 +29,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +53,10 @@ TOPICS = [
     *("mistakes", "models", "objectives", "unit_norm", "reconstruction", "runs", "score"),
     *("keep_best", "sparsity", "training"),
 ]
+# Compiling for a GPU, XLA tries several kernels for every matrix product. The lecture compiles
+# dozens of programs and runs each for seconds, so that the trials cost more than they bring: on an
+# H200 `experiments.sparse --quick` takes 56 s with them and 29 s without.
+UNTRIED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 TAIL = 600  # characters of the output of a stage that failed, which are printed
 
 
@@ -64,6 +68,8 @@ class Stage:
     """Of Python, without ``--out``."""
     seconds: float
     """After which it is stopped."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are set for it."""
     writes: bool = True
     """Whether it takes ``--out``."""
 
@@ -107,14 +113,17 @@ def make_stages(config: Config) -> dict[str, Stage]:
         name = f"training-{re.sub('[^0-9]+', '-', case)}"
         stages[name] = benchmark("training", 150, "--cases", case, *options)
     stages["models"] = benchmark("growth", 120, "--cases", "784-64, 30 models")
-    stages["lecture"] = Stage(lecture_arguments(config), 240)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {UNTRIED}".strip()
+    stages["lecture"] = Stage(lecture_arguments(config), 240, {"XLA_FLAGS": flags})
     for case in ["lecture"] if config.quick else contraction.CASES:
         stages[f"contraction-{case}"] = benchmark("contraction", 90, "--cases", case)
     if not config.quick:
         workers = str(min(os.cpu_count() or 1, 8))
         options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:benchmark")
         files = [f"tests/jaxae/test_{topic}.py" for topic in TOPICS]
-        stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, writes=False)
+        # Tests compare with the precision of float32, which TF32 has not.
+        own = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+        stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, own, writes=False)
     return stages
 
 
@@ -124,7 +133,7 @@ def lecture_arguments(config: Config) -> tuple[str, ...]:
     if config.data_dir is not None:
         data = ("--dataset", "mnist", "--data-dir", str(config.data_dir))
     quick = ("--quick",) if config.quick else ()
-    jobs = ("--jobs", str(min(os.cpu_count() or 1, 5)))
+    jobs = ("--jobs", str(min(os.cpu_count() or 1, 8)))
     # A stage that was cut off has left checkpoints, and goes on from them.
     return ("-m", "experiments.lecture", *data, *jobs, "--resume", *quick)
 
@@ -156,9 +165,8 @@ def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, A
     """Runs a stage and returns its entry: the command, how it ended, and seconds."""
     folder = ["--out", str(out / name)] if stage.writes else []
     command = [sys.executable, *stage.arguments, *folder]
-    own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the lecture's parts share the device
-    if not stage.writes:  # tests compare with the precision of float32, which TF32 has not
-        own["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    # The lecture's parts and the workers of the tests share the device.
+    own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **stage.environment}
     log = out / f"{name}.log"
     begin = time.monotonic()
     with open(log, "wb") as output:

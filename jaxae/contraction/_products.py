@@ -174,7 +174,9 @@ def dense_matrix(core: Array | Linear, dtype: DTypeLike) -> Array:
     return columns.reshape(size, math.prod(core.outputs)).T
 
 
-def multiply(left: ScaledMatrix, right: ScaledMatrix, dtype: DTypeLike) -> ScaledMatrix:
+def multiply(
+    left: ScaledMatrix, right: ScaledMatrix, dtype: DTypeLike, *, is_exact: bool = False
+) -> ScaledMatrix:
     """Returns the product of two matrices; a large map without a matrix is applied instead.
 
     The outer diagonals are not multiplied in: they are the diagonals of the result.
@@ -193,9 +195,9 @@ def multiply(left: ScaledMatrix, right: ScaledMatrix, dtype: DTypeLike) -> Scale
         core = jax.vmap(left.core.apply)(given)
         core = core.reshape(len(columns), math.prod(left.core.outputs)).T
     else:
-        core = _scale_columns(dense_matrix(left.core, dtype), between) @ dense_matrix(
-            right.core, dtype
-        )
+        scaled = _scale_columns(dense_matrix(left.core, dtype), between)
+        product = _matmul if is_exact else jnp.matmul
+        core = product(scaled, dense_matrix(right.core, dtype))
     return ScaledMatrix(checkpoint_name(core, PRODUCT), left.rows, right.cols)
 
 

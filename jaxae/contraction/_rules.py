@@ -291,6 +291,9 @@ def _as_map_of_operand(
         # The trace may have fixed the dtype of the result; here it follows that of ``v``.
         if params.get("preferred_element_type") is not None:
             params["preferred_element_type"] = v.dtype
+        # An algorithm is for one dtype, and ``v`` may have another.
+        if not _is_precision(params.get("precision"), params):
+            params["precision"] = jax.lax.Precision.HIGHEST
         return eqn.primitive.bind(*arrays, **params)
 
     return apply
@@ -353,12 +356,15 @@ def _none(value: object, params: dict[str, Any]) -> bool:
 
 
 def _is_precision(value: object, params: dict[str, Any]) -> bool:
-    """Whether it is a precision, or one for each operand.
-
-    Not an algorithm, which is for one dtype only: the matrix is multiplied in another.
-    """
+    """Whether it is a precision, or one for each operand."""
     each = value if isinstance(value, tuple) else (value,)
     return all(one is None or isinstance(one, jax.lax.Precision) for one in each)
+
+
+def _is_precision_or_algorithm(value: object, params: dict[str, Any]) -> bool:
+    """Whether it says how a product is rounded."""
+    algorithms = jax.lax.DotAlgorithm, jax.lax.DotAlgorithmPreset
+    return isinstance(value, algorithms) or _is_precision(value, params)
 
 
 def _is_linear_gather_mode(value: object, params: dict[str, Any]) -> bool:
@@ -413,7 +419,7 @@ RULES = {
     "dot_general": _rule(
         _read_map,
         dimension_numbers=_any,
-        precision=_is_precision,
+        precision=_is_precision_or_algorithm,
         preferred_element_type=_any,
         out_sharding=_none,
     ),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -37,6 +39,11 @@ _WRITES_WITH_GRADIENT = 3
 # Work of one operation of a map that is applied, such as a convolution: its loops are shorter, and
 # reach less of the speed of the processor than a matrix product does.
 _APPLIED_COST = 4
+# Work of one operation with all digits of float32 where products are rounded by default: a GPU does
+# it outside its matrix units, a TPU makes six products of bfloat16 of it.
+_EXACT_COST = 6
+# The settings of ``jax_default_matmul_precision`` with which no product is rounded.
+_EXACT_SETTINGS = ("highest", "float32", "F32_F32_F32", "BF16_BF16_F32_X6", "BF16_BF16_F32_X9")
 
 # How many products as large as that of the value are done in all, with the gradient.
 # Of C = A B: C, and the derivatives in A and in B. A Gram matrix A A^T is counted the same.
@@ -110,7 +117,7 @@ class Search:
     """
 
     def __init__(self, factors: Sequence[Factor], batch: int, dtype: DTypeLike) -> None:
-        self.batch, self.dtype = batch, dtype
+        self.batch, self.dtype, self.exact_cost = batch, dtype, exact_cost(dtype)
         first, *others = factors
         cols = None
         if others and first.linear.injective:
@@ -154,8 +161,8 @@ class Search:
         ways = (self.product(self.products[c, stop], self.products[start, c]) for c in cuts)
         return min(ways, key=lambda node: node.cost.work)
 
-    def product(self, left: Node, right: Node) -> Node:
-        """Returns the product of two matrices."""
+    def product(self, left: Node, right: Node, *, is_exact: bool = False) -> Node:
+        """Returns the product of two matrices, with all digits or those of the device's default."""
         (p, n), (_, q) = left.shape, right.shape
         is_constant = left.is_constant and right.is_constant
         # The outer diagonals are not multiplied in, only those between the two cores.
@@ -165,12 +172,13 @@ class Search:
             flops, operation_cost = right.linear.flops * p, float(_APPLIED_COST)
         elif left.linear and left.linear.is_applied:
             flops, operation_cost = left.linear.flops * q, float(_APPLIED_COST)
+        operation_cost *= self.exact_cost if is_exact else 1.0
         products = _PRODUCTS_OF_A_PRODUCT * operation_cost
         own = self._cost(flops, p * q, is_constant, products=products)
         return Node(
             f"{left.name} {right.name if right.linear else f'({right.name})'}",
             (p, q),
-            lambda a, b: multiply(a, b, self.dtype).core,
+            lambda a, b: multiply(a, b, self.dtype, is_exact=is_exact).core,
             (left, right),
             left.rows,
             right.cols,
@@ -201,7 +209,8 @@ class Search:
         size, inner = node.shape
         is_constant = node.is_constant and not any_varies(node.cols)
         flops = 2.0 * size * size * inner
-        own = self._cost(flops, size * size, is_constant, products=_PRODUCTS_OF_A_PRODUCT)
+        products = _PRODUCTS_OF_A_PRODUCT * self.exact_cost
+        own = self._cost(flops, size * size, is_constant, products=products)
         return Node(
             f"{node.name} {_transpose_name(node.name)}",
             (size, size),
@@ -217,9 +226,8 @@ class Search:
         """Returns M S M^T for a symmetric S: the Gram matrix of a product from that of a part."""
         name = f"{node.name} ({symmetric.name}) {_transpose_name(node.name)}"
         # S is symmetric, so that M (M S)^T is the same.
-        return replace(
-            self.product(node, self._transpose(self.product(node, symmetric))), name=name
-        )
+        half = self.product(node, symmetric, is_exact=True)
+        return replace(self.product(node, self._transpose(half), is_exact=True), name=name)
 
     def _grams(self) -> dict[int, Node]:
         """Returns R R^T for the product R of the first factors, by how many they are."""
@@ -227,10 +235,14 @@ class Search:
         for cut in range(1, len(self.leaves)):
             ways = [self.gram(self.products[0, cut])]
             # A constant one costs next to nothing per example, and no other way is cheaper.
-            if cut > 1 and not ways[0].is_constant:
+            if cut > 1 and not ways[0].is_constant and self._can_be_exact(self.leaves[cut - 1]):
                 ways.append(self._congruence(self.leaves[cut - 1], best[cut - 1]))
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
+
+    def _can_be_exact(self, node: Node) -> bool:
+        """Returns whether products with a matrix keep all digits: a map applied does as it says."""
+        return self.exact_cost == 1 or not (node.linear and node.linear.is_applied)
 
     def _left_grams(self) -> dict[int, Node]:
         """Returns L^T L for the product L of the factors after the first ones."""
@@ -238,7 +250,8 @@ class Search:
         count = len(self.leaves)
         for cut in range(count - 1, 0, -1):
             ways = [self.gram(self._transpose(self.products[cut, count]))]
-            if cut < count - 1 and not ways[0].is_constant:
+            leaf = self.leaves[cut]
+            if cut < count - 1 and not ways[0].is_constant and self._can_be_exact(leaf):
                 ways.append(self._congruence(self._transpose(self.leaves[cut]), best[cut + 1]))
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
@@ -263,7 +276,8 @@ class Search:
         is_constant &= not any_varies(node.rows, node.cols, symmetric.rows)
         # Two matrices are written: X with the diagonals multiplied in, and X S.
         flops, numbers = 2.0 * p * n * n, 2 * p * n
-        cost = self._cost(flops, numbers, is_constant, products=_PRODUCTS_OF_A_NORM_BY_GRAM)
+        products = _PRODUCTS_OF_A_NORM_BY_GRAM * self.exact_cost
+        cost = self._cost(flops, numbers, is_constant, products=products)
         cost = cost.plus(node.cost, symmetric.cost)
         if not symmetric.is_constant or is_constant:
 
@@ -291,7 +305,8 @@ class Search:
         is_constant &= not any_varies(left.rows, right.rows)
         # Two operations to multiply the entries of T and S, two for the product with diagonals.
         flops = 4.0 * size * size
-        cost = self._cost(flops, 0, is_constant, products=_PRODUCTS_OF_A_NORM_BY_GRAMS)
+        products = _PRODUCTS_OF_A_NORM_BY_GRAMS * self.exact_cost
+        cost = self._cost(flops, 0, is_constant, products=products)
 
         def value(t: ScaledMatrix, s: ScaledMatrix) -> tuple[Array, Array]:
             return norm_by_grams(t, s, self.dtype)
@@ -305,6 +320,13 @@ class Search:
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))
+
+
+def exact_cost(dtype: DTypeLike) -> float:
+    """Returns how many operations of a product of the default precision one exact one takes."""
+    is_rounded = jax.default_backend() != "cpu" and jnp.dtype(dtype) == jnp.float32
+    setting = jax.config.values["jax_default_matmul_precision"]
+    return float(_EXACT_COST) if is_rounded and setting not in _EXACT_SETTINGS else 1.0
 
 
 def _transpose_name(name: str) -> str:

@@ -111,9 +111,6 @@ def with_rule(rule):
 
 MODE = lax.GatherScatterMode
 UNKNOWN_VALUES = {
-    "precision=": lambda x: lax.dot(
-        jnp.ones((3, 6)), x, precision=lax.DotAlgorithmPreset.F32_F32_F32
-    ),
     "mode=": with_rule(partial(gathered, mode=MODE.FILL_OR_DROP, fill_value=3.0)),
     "GatherScatterMode.ONE_HOT": with_rule(partial(gathered, mode=MODE.ONE_HOT, fill_value=0)),
     "reduce_precision": lambda x: lax.reduce_precision(1.3 * x, 5, 2),
@@ -124,6 +121,18 @@ UNKNOWN_VALUES = {
         preferred_element_type=jnp.float32,
     ),
 }
+
+
+def test_a_product_by_an_algorithm_is_a_factor(float64):
+    weights = jnp.linspace(-1.0, 1.0, 18, dtype=jnp.float32).reshape(3, 6)
+    rows = jnp.linspace(0.0, 1.0, 48, dtype=jnp.float32).reshape(2, 4, 6)
+    encode = lambda x_i: jnp.sin(x_i @ weights.T).reshape(-1)
+    plain = jaxae.contractive_penalty(encode, rows, example_ndim=2)
+    with jax.default_matmul_precision("F32_F32_F32"):
+        found = jaxae.explain_contraction(encode, rows, example_ndim=2)
+        penalty = jaxae.contractive_penalty(encode, rows, example_ndim=2)
+    assert not found.reason
+    np.testing.assert_allclose(penalty, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("reason", UNKNOWN_VALUES)

@@ -3,6 +3,7 @@
 Everything is compared, value and gradient, with ``jax.jacrev`` in float64 at weights of order one.
 """
 
+import dataclasses
 from functools import partial
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxae
-from jaxae.contraction import _chain, _evaluate, _trace
+from jaxae.contraction import _chain, _evaluate, _search, _trace
 
 RNG = np.random.default_rng(8)
 
@@ -420,6 +421,44 @@ def test_the_width_of_the_input_disappears_from_the_work_per_example():
     assert found.flops == 2 * 256 * 8 * 32**2 + 2 * 600 * 32**2
     of_jacrev = next(flops for name, flops, _ in found.rejected if name == "jacrev")
     assert found.flops < of_jacrev / 10
+
+
+@pytest.mark.parametrize(
+    ("platform", "precision", "dtype", "formula"),
+    [
+        ("cpu", None, "float32", "<X, X S>"),
+        ("gpu", None, "float32", "‖"),
+        ("gpu", "tensorfloat32", "float32", "‖"),
+        ("gpu", "highest", "float32", "<X, X S>"),
+        ("gpu", "F32_F32_F32", "float32", "<X, X S>"),
+        ("gpu", None, "float64", "<X, X S>"),
+        ("tpu", None, "bfloat16", "‖"),
+    ],
+)
+def test_exact_products_are_dear_where_others_are_rounded(
+    platform, precision, dtype, formula, monkeypatch, float64
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    sizes = [784, 512, 256, 64]
+    params = [jnp.ones(shape, dtype) / 512 for shape in pairwise(sizes)]
+    with jax.default_matmul_precision(precision):
+        found = plan(partial(three_layers, params), jnp.ones((128, 784), dtype))
+    assert found.formula.startswith(formula)
+
+
+def test_square_matrices_have_all_digits():
+    params = [jnp.ones(shape) / 9 for shape in ((9, 7), (7, 6), (6, 4))]
+    chain = _trace.read_chain(partial(three_layers, params), jax.ShapeDtypeStruct((9,), "float32"))
+    search = _search.Search(chain.factors, 5, jnp.float32)
+    values = _evaluate._MatrixValues(jnp.float32, {}, {})
+    for start in range(2):
+        first, second = search.leaves[start : start + 2]
+        node = search._congruence(
+            *(dataclasses.replace(n, rows=None, cols=None) for n in (second, search.gram(first)))
+        )
+        text = str(jax.make_jaxpr(lambda node=node: values.matrix(node).core)())
+        assert text.count("dot_general") == 3
+        assert text.count("Precision.HIGHEST") == 6  # two factors each
 
 
 def test_one_layer_is_not_taken_in_groups():

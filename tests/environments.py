@@ -6,8 +6,8 @@
 
 Each environment is made from nothing in a temporary folder, from a clone of the last commit, so
 what is not committed is not tested. Python 3.11 and newer are looked for on the path and among
-the versions of pyenv. "newest" is what ``pip install -r requirements.txt`` takes; "oldest" are the
-lower bounds of that file themselves, as ``uv`` resolves them. About a quarter of an hour each, on
+the versions of pyenv. "newest" is what ``pip`` takes for the two requirements.txt, "oldest" are the
+lower bounds in them, as ``uv`` resolves them. About a quarter of an hour each, on
 two cores; needs a package index.
 """
 
@@ -32,8 +32,8 @@ OLDEST_PYTHON = (3, 11)
 HEAD = f"""# Where the tests were run
 
 Each line is a run of the whole suite in a fresh environment, from a fresh clone, by
-`python tests/environments.py`. "newest" is what `pip install -r requirements.txt` takes on that
-day, "oldest" the lower bounds of that file.
+`python tests/environments.py`. "newest" is what `pip` takes for the two `requirements.txt` on that
+day, "oldest" the lower bounds in these files.
 
 | Python | packages | {" | ".join(PACKAGES)} | result | minutes | cores | day |
 |---|---|{"---|" * len(PACKAGES)}---|---:|---:|---|
@@ -91,15 +91,15 @@ def run_suite(python: Python, packages: str) -> tuple[bool, str]:
             Path(folder, "shared").symlink_to(data)
         _call(python.path, "-m", "venv", str(environment))
         own = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+        files = []
+        for name in ("requirements.txt", "tests/requirements.txt"):
+            files += ["-r", str(clone / name)]
         if packages == "newest":
-            _call(
-                str(own), "-m", "pip", "install", "--quiet", "-r", str(clone / "requirements.txt")
-            )
+            _call(str(own), "-m", "pip", "install", "--quiet", *files)
         else:
             _call(str(own), "-m", "pip", "install", "--quiet", "uv")
             options = ["--quiet", "--python", str(own), "--resolution", "lowest-direct"]
-            requirements = str(clone / "requirements.txt")
-            _call(str(own), "-m", "uv", "pip", "install", *options, "-r", requirements)
+            _call(str(own), "-m", "uv", "pip", "install", *options, *files)
         started = time.monotonic()
         suite = subprocess.run(
             [str(own), "-m", "pytest"], cwd=clone, text=True, stdout=subprocess.PIPE

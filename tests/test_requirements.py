@@ -1,4 +1,4 @@
-"""What is needed to run: two files that say the same, bounds, and wheels for every system.
+"""What is needed to run: files that say the same as setup.cfg, bounds, and wheels for every system.
 
 Whether every package has a wheel takes a minute and the index of packages; uv, unlike pip, judges
 the markers by the system that is asked about and not by the one it runs on:
@@ -22,19 +22,28 @@ SYSTEMS = ("windows", "macos", "aarch64-manylinux_2_28", "x86_64-manylinux_2_28"
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
-def stated():
-    """Returns the lines of requirements.txt that name a package, in order."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def lines_of(name):
+    """Returns the lines of a requirements file that name a package, in order."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def stated():
+    """Returns all lines that name a package: what the experiments need, then what the tests do."""
+    return [*lines_of("requirements.txt"), *lines_of("tests/requirements.txt")]
 
 
 def test_requirements_and_setup_agree():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = setup["options.extras_require"]
-    parts = (setup["options"]["install_requires"], extras["experiments"], extras["test"])
-    found = [line for part in parts for line in part.strip().splitlines()]
-    assert found == stated()
+    library, experiments, test = (
+        part.strip().splitlines()
+        for part in (setup["options"]["install_requires"], extras["experiments"], extras["test"])
+    )
+    assert lines_of("requirements.txt") == [*library, *experiments, test[0]]
+    assert test[0].startswith("pytest>")
+    assert lines_of("tests/requirements.txt") == test[1:]
 
 
 def test_every_requirement_has_a_lower_bound():

@@ -60,6 +60,11 @@ def test_all_is_what_is_exported():
     assert len(set(jaxae.__all__)) == len(jaxae.__all__)
 
 
+def test_the_docstring_of_the_package_lists_every_name_once():
+    listed = re.findall(r"^\* ``(\w+)``: .+$", jaxae.__doc__, re.MULTILINE)
+    assert sorted(listed) == sorted(jaxae.__all__)
+
+
 @each_function
 def test_docstring_has_every_section(name):
     doc = inspect.getdoc(FUNCTIONS[name]) or ""

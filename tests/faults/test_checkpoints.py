@@ -359,6 +359,7 @@ def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, mo
     same(arrays(out), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
     # No file may grow beyond 300 KiB: the figures fit, one array of a wide network does not.
     options = ["--dataset", "digits", "--quick", "--code-dims", "2000", "--noise-levels", "0.4"]
@@ -411,6 +412,7 @@ def heard_signals():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.thorough(by_default=["SIGTERM"])
 @pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", interrupts.SIGNALS[:4], ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
@@ -436,6 +438,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
     same(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_a_run_that_reads_in_pieces_is_that_from_memory_also_in_its_checkpoints(tmp_path, capsys):
     # Below the least that a run needs, whatever its data; all of the digits, since a few are kept.
     options = [option for option in OPTIONS if option != "--quick"]

@@ -1,9 +1,7 @@
 """Two real processes on the loopback address that train one run, and what happens to them.
 
 Each process is started as a user starts it. The first test trains a library's run; the others the
-denoising experiment. More victims, among them the first process:
-
-    JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_hosts.py
+denoising experiment.
 """
 
 import json
@@ -24,9 +22,7 @@ from experiments.common.results import checkpoints
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
-MANY = int(os.environ.get("JAXAE_KILLS", "2")) > 2
 MOST_SECONDS = 120
-METHODS = ("threads", "vmap") if MANY else ("vmap",)
 
 PROGRAM = """
 import functools, json, sys
@@ -143,10 +139,11 @@ def kill(process):
         os.kill(number, signal.SIGKILL)
 
 
-def two_programs(count, **environment):
+def two_programs(count, *methods, **environment):
+    """Returns what each of ``count`` processes found; ``methods`` are those of ``fit_many``."""
     port = free_port()
     processes = [
-        start(["-c", PROGRAM, str(count), str(index), str(port), *METHODS], **environment)
+        start(["-c", PROGRAM, str(count), str(index), str(port), *methods], **environment)
         for index in range(count)
     ]
     found = ends(processes)
@@ -154,8 +151,13 @@ def two_programs(count, **environment):
     return [json.loads(output.splitlines()[-1]) for output, *_ in found]
 
 
-def test_two_processes_train_what_one_trains():
-    (one,), two = two_programs(1), two_programs(2)
+METHODS = {"vmap": ["vmap"], "both methods": ["vmap", "threads"]}
+
+
+@pytest.mark.thorough(by_default=["vmap"])
+@pytest.mark.parametrize("methods", METHODS.values(), ids=METHODS)
+def test_two_processes_train_what_one_trains(methods):
+    (one,), two = two_programs(1, *methods), two_programs(2, *methods)
     assert len(one["curve"]) == 4
     assert one["curve"][-1] < 0.5 * one["curve"][0]
     assert two[0]["curve"] == two[1]["curve"]
@@ -168,12 +170,12 @@ def test_two_processes_train_what_one_trains():
     assert two[0]["stopped"] == two[1]["stopped"]
     assert [found["stopped again"] for found in two] == [3, 3]
     assert [found["refused"] for found in two] == ["ValueError", "LostProcessError"]
-    for method in METHODS:
+    for method in methods:
         assert two[0][method] == two[1][method]
         np.testing.assert_allclose(two[0][method], one[method], atol=1e-5)
 
 
-@pytest.mark.skipif(not MANY, reason="one device a process is tried; JAXAE_KILLS=20 tries two")
+@pytest.mark.thorough
 def test_two_processes_with_two_devices_each():
     (one,), two = two_programs(1), two_programs(2, JAX_NUM_CPU_DEVICES="2")
     np.testing.assert_allclose(two[0]["curve"], one["curve"], rtol=1e-5)
@@ -231,10 +233,8 @@ def alone(tmp_path_factory):
     return losses(out), json.loads((out / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("victim", [1, 0] if MANY else [1])
-def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
-    victim, both, request, tmp_path
-):
+def kill_one(victim, both, tmp_path):
+    """Kills one of two processes; the other one has to end with an error that says so."""
     processes = both(tmp_path)
     wait_for_a_checkpoint(tmp_path, processes)
     began = time.monotonic()
@@ -247,9 +247,16 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     assert last.endswith("start all again, with --resume")
     assert "Traceback" not in errors
     assert not (tmp_path / "metrics.json").exists()
-    if not MANY:  # that two go on from what the first one finds is tested above
-        return
-    alone = request.getfixturevalue("alone")
+
+
+def test_one_that_is_killed_ends_the_other_with_a_clear_error(both, tmp_path):
+    kill_one(1, both, tmp_path)  # that two go on from what the first one finds is tested above
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("victim", [1, 0])
+def test_after_one_was_killed_both_resume(victim, both, alone, tmp_path):
+    kill_one(victim, both, tmp_path)
     found = ends(both(tmp_path, "--resume"))
     assert [status for *_, status in found] == [0, 0], found
     assert "nothing to resume" not in found[0][0]
@@ -261,6 +268,7 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     np.testing.assert_allclose(mse(metrics), mse(alone[1]), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_signal_to_one_stops_both_after_the_same_step(both, tmp_path):
     processes = both(tmp_path, epochs=100_000)
     wait_for_a_checkpoint(tmp_path, processes)

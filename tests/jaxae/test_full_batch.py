@@ -119,6 +119,7 @@ def test_evaluations_are_counted_as_they_happen(name):
     assert counts[1] < counts[0] + 8
 
 
+@pytest.mark.thorough(by_default=["unit_norm-lbfgs", "scale-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize("around", ["scale", "unit_norm"])
 def test_what_changes_the_step_of_a_search_is_seen(name, around):
@@ -228,6 +229,7 @@ def test_they_fit_the_train_step(name):
     np.testing.assert_allclose(state.params, x.mean(0), atol=1e-4)
 
 
+@pytest.mark.thorough(by_default=["float32-lbfgs", "float64-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_and_tree_are_kept(name, dtype, float64):
@@ -319,6 +321,7 @@ DTYPES = [
 ]
 
 
+@pytest.mark.thorough(by_default=["bfloat16-float32-lbfgs", "float32-float64-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize(("params", "data"), DTYPES, ids=["-".join(pair) for pair in DTYPES])
 def test_loss_and_parameters_may_differ_in_dtype(name, params, data, float64):

@@ -66,6 +66,7 @@ def random_pair(k, scale=0.5):
 # 2.1 Linear denoising autoencoders.
 
 
+@pytest.mark.thorough(by_default=["3"])
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 6])
 def test_linear_dae_learns_the_shrunk_principal_axes(k):
     x = jnp.asarray(DATA)
@@ -157,6 +158,7 @@ def test_untied_cae_shrinks_for_free_and_tied_does_not():
 # 2.7 Linear autoencoders are PCA.
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_linear_autoencoder_is_pca(k):
     x = jnp.asarray(DATA)
@@ -287,6 +289,7 @@ def test_small_noise_before_the_activation_is_the_contractive_penalty_when_tied(
 # 2.10 One layer.
 
 
+@pytest.mark.thorough(by_default=["auto-tanh", "jacfwd-relu", "jacrev-softplus", "auto-<lambda>"])
 @pytest.mark.parametrize("f", [jnp.tanh, jax.nn.sigmoid, jax.nn.relu, jax.nn.softplus, lambda a: a])
 @pytest.mark.parametrize("method", ["auto", "jacfwd", "jacrev"])
 def test_one_layer_penalty_is_slopes_times_column_norms(f, method):

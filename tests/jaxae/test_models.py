@@ -18,6 +18,7 @@ def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.thorough(by_default=["False-3-hidden1", "True-12-hidden0"])
 @pytest.mark.parametrize("hidden", [(), (7,), (9, 5)])
 @pytest.mark.parametrize("code_dim", [3, 12])
 @pytest.mark.parametrize("tied", [False, True])

@@ -285,6 +285,7 @@ def random_chain(rng):
     return encode
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_chains_are_their_full_jacobian(seed, float64):
     rng = np.random.default_rng(seed)

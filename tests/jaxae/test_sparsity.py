@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
@@ -72,7 +73,7 @@ shapes = st.sampled_from([(1,), (6,), (3, 5), (2, 3, 4)])
 codes = hnp.arrays(np.float32, shapes, elements=st.floats(-9, 9, width=32))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(codes, st.data())
 def test_top_k_keeps_the_k_largest(code, data):
     k = data.draw(st.integers(1, code.shape[-1]))

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxae
@@ -133,6 +134,7 @@ def layers_of(name, rng):
     return layers
 
 
+@pytest.mark.thorough(by_default=["one unit", "three layers"])
 @pytest.mark.parametrize("name", WIDTHS)
 def test_dense_encoders_written_in_five_ways(name, float64):
     kernels, biases, activations, ways = zip(*layers_of(name, RNG), strict=True)
@@ -160,7 +162,7 @@ def test_dense_encoders_written_in_five_ways(name, float64):
     st.sampled_from(ACTIVATIONS),
     st.booleans(),
 )
-@settings(max_examples=10, deadline=None, derandomize=True)
+@examples(10, derandomize=True)
 def test_convolutional_encoders(padding, strides, groups, activation, is_deep):
     conv = nn.Conv(4, (3, 2), strides, padding, feature_group_count=groups)
     conv = conv.copy(param_dtype=jnp.float64, bias_init=nn.initializers.normal(1.0))
@@ -278,6 +280,21 @@ OTHERS = {
 }
 
 
+@pytest.mark.thorough(
+    by_default=[
+        "identity",
+        "curved input, two layers",
+        "tied",
+        "difference of itself",
+        "crelu",
+        "cancelling pair",
+        "nothing",
+        "skip",
+        "mixing rule",
+        "reverse rule",
+        "scan",
+    ]
+)
 @pytest.mark.parametrize("name", [*CHAINS, *OTHERS])
 def test_chains_and_what_is_none(name, float64):
     encode = (CHAINS | OTHERS)[name]
@@ -330,6 +347,9 @@ def linear_ends(params, x_i):
     return jnp.tanh(x_i @ params[0]) @ params[1] @ params[2]
 
 
+@pytest.mark.thorough(
+    by_default=["2-which0-linear_ends", "1-which1-linear_ends", "5-which2-three_layers"]
+)
 @pytest.mark.parametrize("encode", [three_layers, linear_ends])
 @pytest.mark.parametrize(("group", "which"), [(2, range(7)), (1, [0, 1]), (5, [1])])
 def test_every_order_gives_the_same(encode, group, which, float64):
@@ -362,6 +382,7 @@ def cancelling(scale):
     return [jnp.asarray(weight, jnp.float32) for weight in weights]
 
 
+@pytest.mark.thorough(by_default=["<lambda>-<T, S>-0.0", "sin-<X, X S>-0.001"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
 @pytest.mark.parametrize(("last", "formula"), [(lambda v: v, "<T, S>"), (jnp.sin, "<X, X S>")])
 def test_what_cancels_is_no_worse_than_the_product(last, formula, scale):
@@ -556,6 +577,7 @@ HIGHER = {
 }
 
 
+@pytest.mark.thorough(by_default=["elementwise", "two layers"])
 @pytest.mark.parametrize("name", HIGHER)
 def test_higher_order_penalty_is_that_of_the_full_jacobian(name, key, float64):
     params, x = jax.tree.map(jnp.asarray, (W, RNG.normal(size=(4, 5))))

@@ -198,6 +198,7 @@ def test_a_part_that_fails_is_said_to_have_failed_and_the_rest_is_there(
     assert not outcome["sparse"]["error"]
 
 
+@pytest.mark.thorough
 def test_a_part_is_really_run_on_a_file_of_ones_own(tmp_path, monkeypatch):
     images = np.random.default_rng(0).uniform(size=(40, 4, 4))
     np.save(tmp_path / "mine.npy", images.astype("float32"))
@@ -263,6 +264,7 @@ def test_every_text_is_escaped(tmp_path):
     assert "trial run" in html
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
     reason="Ctrl-C is ignored here, as in a background job of a shell, and processes inherit that",

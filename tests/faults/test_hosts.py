@@ -23,6 +23,7 @@ from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 120
+METHODS = ("threads", "vmap")
 
 PROGRAM = """
 import functools, json, sys
@@ -139,11 +140,10 @@ def kill(process):
         os.kill(number, signal.SIGKILL)
 
 
-def two_programs(count, *methods, **environment):
-    """Returns what each of ``count`` processes found; ``methods`` are those of ``fit_many``."""
+def two_programs(count, **environment):
     port = free_port()
     processes = [
-        start(["-c", PROGRAM, str(count), str(index), str(port), *methods], **environment)
+        start(["-c", PROGRAM, str(count), str(index), str(port), *METHODS], **environment)
         for index in range(count)
     ]
     found = ends(processes)
@@ -151,13 +151,9 @@ def two_programs(count, *methods, **environment):
     return [json.loads(output.splitlines()[-1]) for output, *_ in found]
 
 
-METHODS = {"vmap": ["vmap"], "both methods": ["vmap", "threads"]}
-
-
-@pytest.mark.thorough(by_default=["vmap"])
-@pytest.mark.parametrize("methods", METHODS.values(), ids=METHODS)
-def test_two_processes_train_what_one_trains(methods):
-    (one,), two = two_programs(1, *methods), two_programs(2, *methods)
+@pytest.mark.thorough
+def test_two_processes_train_what_one_trains():
+    (one,), two = two_programs(1), two_programs(2)
     assert len(one["curve"]) == 4
     assert one["curve"][-1] < 0.5 * one["curve"][0]
     assert two[0]["curve"] == two[1]["curve"]
@@ -170,7 +166,7 @@ def test_two_processes_train_what_one_trains(methods):
     assert two[0]["stopped"] == two[1]["stopped"]
     assert [found["stopped again"] for found in two] == [3, 3]
     assert [found["refused"] for found in two] == ["ValueError", "LostProcessError"]
-    for method in methods:
+    for method in METHODS:
         assert two[0][method] == two[1][method]
         np.testing.assert_allclose(two[0][method], one[method], atol=1e-5)
 

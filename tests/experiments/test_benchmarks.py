@@ -454,6 +454,7 @@ def lowered(variant, given):
     return text, options, made._run.epoch.layout(given.x).blocks
 
 
+@pytest.mark.thorough
 def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
     given = in_jaxae.make_task(MANY_STEPS)
     words = ("threefry", "philox2x32", "philox4x32", "rng_bit_generator", "stablehlo.sort")

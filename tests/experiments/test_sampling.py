@@ -69,6 +69,7 @@ def exact_ratios():
         return mixture.measure_samplers(jax.random.key(2), *functions, truth, sizes)
 
 
+@pytest.mark.thorough
 def test_exact_chains_are_as_near_as_true_samples(exact_ratios):
     assert exact_ratios["annealed Langevin"]["200"] < 2
     assert exact_ratios["denoising chain, by length"]["200"] < 2

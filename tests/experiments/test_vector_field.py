@@ -9,6 +9,7 @@ import pytest
 
 import jaxae
 from experiments import vector_field
+from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.run import command_line
 

@@ -281,6 +281,7 @@ def test_without_resume_older_checkpoints_make_way_for_the_first_new_one_and_are
     assert trained.load(moved.parent).about["epoch"] == 4
 
 
+@pytest.mark.thorough
 def test_a_later_run_without_checkpoints_leaves_those_that_are_there(out, finished):
     assert run(out, options=[*OPTIONS, "--epochs", "1"]) == 0
     assert (out / "metrics.json").exists()
@@ -349,6 +350,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
     same(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, monkeypatch):
     clock = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))

@@ -120,6 +120,7 @@ def test_a_disk_that_is_full_when_a_figure_is_written(untouched, tmp_path, monke
     resumes_to(untouched, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_figure_that_cannot_be_drawn(untouched, tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError("latex was not able to process the following string")

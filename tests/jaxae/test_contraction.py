@@ -279,6 +279,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.thorough(by_default=["no input"])
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_jacobian_without_entries_is_zero(name, key):
     encode, d = EMPTY[name]

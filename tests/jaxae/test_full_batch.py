@@ -58,6 +58,7 @@ STARTS = (np.linspace(-1, 1.5, 8), np.linspace(1.5, -1, 8), np.zeros(8), np.full
           np.linspace(0, 2, 8))  # fmt: skip
 
 
+@pytest.mark.thorough(by_default=["conjugate_gradient"])
 @each_optimizer
 def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
     grad, value = jax.jit(jax.grad(rosenbrock)), jax.jit(rosenbrock)
@@ -79,6 +80,7 @@ def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
     assert ours < 2 * theirs
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_contractive_autoencoder_gets_as_low_as_with_scipy(name, float64):
     loss, start = contractive_objective()
@@ -96,6 +98,7 @@ def test_contractive_autoencoder_gets_as_low_as_with_scipy(name, float64):
     assert result.value < 0.5 * result.values[0]
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_evaluations_are_counted_as_they_happen(name):
     asked = []
@@ -139,6 +142,7 @@ def test_what_changes_the_step_of_a_search_is_seen(name, around):
         params = optax.apply_updates(params, updates)
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_going_on_equals_going_through(name):
     start = jnp.linspace(-1, 1.5, 8)
@@ -244,6 +248,7 @@ def test_dtype_and_tree_are_kept(name, dtype, float64):
 # ---- going on with another loss -----------------------------------------------------------------
 
 
+@pytest.mark.thorough(by_default=["conjugate_gradient"])
 @each_optimizer
 def test_along_a_path_of_weights_each_value_is_that_of_its_own_loss(name):
     optimizer = OPTIMIZERS[name]()

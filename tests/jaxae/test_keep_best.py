@@ -98,6 +98,7 @@ SCORES = [
 ]
 
 
+@pytest.mark.thorough(by_default=["int32"])
 @pytest.mark.parametrize(("dtype", "values", "best"), SCORES, ids=[s[0] for s in SCORES])
 def test_scores_are_compared_in_their_own_dtype(dtype, values, best, float64):
     values = jnp.asarray(values, dtype)

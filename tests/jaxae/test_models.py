@@ -134,6 +134,7 @@ def test_the_functions_are_pure_and_vmap(key):
     assert jax.vmap(partial(decode, params))(codes).shape == (5, 6)
 
 
+@pytest.mark.thorough(by_default=["DenseAutoencoder"])
 @pytest.mark.parametrize("model", [jaxae.DenseAutoencoder, jaxae.ConvAutoencoder])
 def test_float64(model, key, float64):
     init, encode, decode = jaxae.as_functions(model((4, 4, 1), 3, param_dtype=jnp.float64))

@@ -146,6 +146,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.thorough(by_default=["integer", "boolean"])
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_what_is_a_weight_does_not_depend_on_its_dtype(name, float64):
     def encode(v):

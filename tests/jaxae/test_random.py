@@ -158,6 +158,7 @@ def test_battery(order):
     assert stats.kstest(found, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.thorough(by_default=["LCG", "repeated"])
 @pytest.mark.parametrize("weak", ["counter", "LCG", "16 bits", "xorshift", "repeated"])
 def test_the_battery_finds_weak_generators(weak):
     i = np.arange(N, dtype=np.uint32)

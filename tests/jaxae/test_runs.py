@@ -403,6 +403,7 @@ def test_snapshots_come_every_so_many_epochs_and_at_the_end(method):
         same(kept.saved[model][-1].state, of_model(trained, model))
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_models_go_on_from_epochs_of_their_own(method):
     states, keys = starts()

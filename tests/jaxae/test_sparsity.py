@@ -58,6 +58,7 @@ def test_kl_is_finite_at_dead_and_saturated_units_and_points_inwards(value):
     assert (np.sign(gradient) == (-1 if value == 0 else 1)).all()
 
 
+@pytest.mark.thorough(by_default=["float32-1e-08"])
 @pytest.mark.parametrize(
     ("dtype", "target"), [("bfloat16", 0.005), ("float16", 5e-4), ("float32", 1e-8)]
 )

@@ -161,6 +161,7 @@ def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin)
         reader.close()
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_many_models_each_in_its_own_order(method, monkeypatch):
     monkeypatch.setattr(_windows, "_WINDOW_BYTES", 9000)
@@ -257,6 +258,7 @@ def test_models_under_vmap_share_their_batches():
     )
 
 
+@pytest.mark.thorough
 def test_a_raw_key_will_do(from_memory):
     raw = jax.random.PRNGKey(3)
     fit = lambda x: jaxae.fit(RUNS[32], STATE, raw, x, jnp.float32(0.3), epochs=2).params

@@ -494,6 +494,7 @@ def test_second_derivatives(float64):
     assert_same(curvature(jaxae.contractive_penalty), curvature(full), rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_cast_to_float32_inside_is_exact_where_the_product_rounds(float64):
     """The derivative of a cast is 1; only the layer in between is computed in float32."""
     w, v = (jnp.asarray(RNG.normal(size=s)) for s in ((5, 6), (6, 4)))
@@ -510,6 +511,7 @@ def test_a_cast_to_float32_inside_is_exact_where_the_product_rounds(float64):
     np.testing.assert_allclose(got, full(encode, x), rtol=2e-6)
 
 
+@pytest.mark.thorough(by_default=["bfloat16"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_sums_in_float32(dtype):
     w = jnp.asarray(RNG.normal(size=(200, 100)) / 14, dtype)

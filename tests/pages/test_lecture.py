@@ -215,6 +215,7 @@ def test_a_part_is_really_run_on_a_file_of_ones_own(tmp_path, monkeypatch):
     assert claims.shown(metrics["by_code_dim"][0]["test_mse"]) in html
 
 
+@pytest.mark.thorough
 def test_results_that_cannot_be_read_are_a_failure_of_that_part_only(finished_parts):
     edit(finished_parts / "sparse" / "metrics.json", lambda metrics: metrics.clear())
     (finished_parts / "contractive" / "tangents.png").unlink(missing_ok=True)

@@ -69,16 +69,36 @@ def pytest_configure(config):
     config.stash[_num_left_out] = 0
 
 
+def _instance(item):
+    """Returns the name of an item among those of its test, or None if it is the only one."""
+    return item.callspec.id if hasattr(item, "callspec") else None
+
+
 def _is_thorough(item):
-    """Returns whether a test has the marker, and is not an instance that always runs."""
+    """Returns whether an item has the marker, and is not an instance that always runs."""
     marker = item.get_closest_marker("thorough")
-    if marker is None:
-        return False
-    instance = item.callspec.id if hasattr(item, "callspec") else None
-    return instance not in marker.kwargs.get("by_default", ())
+    return marker is not None and _instance(item) not in marker.kwargs.get("by_default", ())
 
 
+def _require_known_instances(items):
+    """Raises UsageError if ``by_default`` names an instance that its test does not have."""
+    missing = {}
+    for item in items:
+        if marker := item.get_closest_marker("thorough"):
+            test = item.nodeid.partition("[")[0]
+            named = missing.setdefault(test, set(marker.kwargs.get("by_default", ())))
+            named.discard(_instance(item))
+    for test, names in missing.items():
+        if names:
+            raise pytest.UsageError(
+                f"by_default of {test} names {sorted(names)}, which is no instance"
+            )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and the like leave out items
 def pytest_collection_modifyitems(config, items):
+    if not any("::" in argument for argument in config.args) and not config.getoption("lf"):
+        _require_known_instances(items)
     if config.getoption("thorough"):
         return
     left_out = [item for item in items if _is_thorough(item)]

@@ -360,6 +360,7 @@ def test_bad_options_of_the_accelerator(arguments, message, stages, tmp_path, ca
     assert "was not written by this command; move it away" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_streaming_compares_the_same_bits_and_writes_a_whole_file(
     tmp_path, as_users_run_it, monkeypatch
 ):

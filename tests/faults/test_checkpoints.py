@@ -319,8 +319,12 @@ def test_checkpoints_of_a_finished_run_are_removed_on_demand_and_nothing_else(ou
     assert run(out, "--resume", "--discard-checkpoints") == 0
     left = [path for path in (out / "checkpoints").rglob("*") if path.is_file()]
     assert [path.name for path in left] == ["notes.txt"]
-    left[0].unlink()
-    left[0].parent.rmdir()
+
+
+@pytest.mark.thorough
+def test_checkpoints_of_the_run_before_are_removed_on_demand_once_it_goes_on(out):
+    assert run(out, "--resume", "--discard-checkpoints") == 0
+    assert not (out / "checkpoints").exists()
     assert run(out) == 0
     assert run(out, "--discard-checkpoints", options=[*OPTIONS, "--epochs", "1"]) == 0
     assert places(out) == ["000003", "000004"]  # of the run before

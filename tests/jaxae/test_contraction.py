@@ -258,6 +258,7 @@ def test_derivatives_are_multiplied_in_float32(dtype):
         np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=0.03)
 
 
+@pytest.mark.thorough(by_default=["float16-None"])
 @pytest.mark.parametrize(("dtype", "units"), [("float16", 40), ("float16", None), ("bfloat16", 40)])
 def test_small_changes_of_the_jacobian_are_not_lost_in_half_precision(dtype, units, key):
     """enc = 2^-11 x^2 has the change -2^-10 diag(e), of which each square is 0 in float16."""

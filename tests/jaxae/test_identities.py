@@ -113,6 +113,7 @@ def test_score_of_gaussian_data_is_that_of_the_smoothed_density():
 # 2.4, 2.5 Contractive autoencoders in closed form.
 
 
+@pytest.mark.thorough
 def test_contractive_reconstruction_equals_denoising_with_variance_lambda():
     x, weight = jnp.asarray(DATA), STDDEV**2
     identity = lambda z: z
@@ -358,6 +359,7 @@ def test_top_k_with_an_orthonormal_decoder_hard_thresholds():
 # 2.12 Variance of the Hutchinson estimator.
 
 
+@pytest.mark.thorough(by_default=["rademacher"])
 @pytest.mark.parametrize("probes", ["gaussian", "rademacher"])
 def test_variance_of_the_estimator(key, probes):
     w = RNG.normal(size=(3, D))

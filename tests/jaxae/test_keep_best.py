@@ -65,6 +65,7 @@ def test_going_on_remembers_the_best_so_far():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough(by_default=["vmap"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_many_models_each_have_their_own_best(method):
     run, _, alone = trained(every=4)

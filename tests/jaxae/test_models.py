@@ -60,6 +60,7 @@ def test_no_activation_is_the_lectures_linear_code(key):
     )
 
 
+@pytest.mark.thorough(by_default=["hidden1"])
 @pytest.mark.parametrize("hidden", [(), (7, 4)])
 def test_tied_decoder_uses_the_transposed_kernels_and_trains_them_once(key, hidden):
     model = jaxae.DenseAutoencoder((6,), 3, hidden_dims=hidden, activation=None, tied=True)

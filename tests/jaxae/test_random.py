@@ -278,6 +278,7 @@ def test_a_shuffle_is_a_permutation(n, key):
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
 
 
+@pytest.mark.thorough(by_default=["hash"])
 @pytest.mark.parametrize("make", [lambda key: key, jaxae.hash_key], ids=["default", "hash"])
 def test_shuffles_are_uniform(make):
     """Every place is as likely for every number, also given where its neighbour went."""

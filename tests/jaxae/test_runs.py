@@ -191,6 +191,7 @@ def test_a_precision_of_products_is_a_program_of_its_own():
     assert run.program(*arguments) is default
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_a_model_that_breaks_down_is_named_and_stops_the_others(method):
     def loss(params, key, x, bad_after):

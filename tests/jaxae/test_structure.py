@@ -605,6 +605,7 @@ def test_higher_order_penalty_of_squares_is_known(key, float64):
     assert_same(again, draws)
 
 
+@pytest.mark.thorough(by_default=["jacfwd"])
 @pytest.mark.parametrize("method", ["jacfwd", "jacrev"])
 def test_higher_order_penalty_without_structure_in_chunks(method, key, float64):
     shape = (4, 3) if method == "jacfwd" else (40, 2)

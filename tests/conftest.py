@@ -20,8 +20,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+import examples  # noqa: F401  (registers the profiles of Hypothesis)
 import jax
 import pytest
+from hypothesis import settings
 from jaxtyping import config as jaxtyping_config
 
 from experiments.common import plots
@@ -50,6 +52,77 @@ gc.set_threshold(300_000, 20, 50)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+THOROUGH = "thorough(by_default): further instances; by_default names those that always run"
+_num_left_out = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="run the tests marked thorough too")
+
+
+def pytest_configure(config):
+    is_thorough = config.getoption("thorough")
+    settings.load_profile("thorough" if is_thorough else "by default")  # of examples.py
+    config.addinivalue_line("markers", THOROUGH)
+    config.stash[_num_left_out] = 0
+
+
+def _instance(item):
+    """Returns the name of an item among those of its test, or None if it is the only one."""
+    return item.callspec.id if hasattr(item, "callspec") else None
+
+
+def _is_thorough(item):
+    """Returns whether an item has the marker, and is not an instance that always runs."""
+    marker = item.get_closest_marker("thorough")
+    return marker is not None and _instance(item) not in marker.kwargs.get("by_default", ())
+
+
+def _require_known_instances(items):
+    """Raises UsageError if ``by_default`` names an instance that its test does not have."""
+    missing = {}
+    for item in items:
+        if marker := item.get_closest_marker("thorough"):
+            test = item.nodeid.partition("[")[0]
+            named = missing.setdefault(test, set(marker.kwargs.get("by_default", ())))
+            named.discard(_instance(item))
+    for test, names in missing.items():
+        if names:
+            raise pytest.UsageError(
+                f"by_default of {test} names {sorted(names)}, which is no instance"
+            )
+
+
+@pytest.hookimpl(tryfirst=True)  # before -k and the like leave out items
+def pytest_collection_modifyitems(config, items):
+    if not any("::" in argument for argument in config.args) and not config.getoption("lf"):
+        _require_known_instances(items)
+    if config.getoption("thorough"):
+        return
+    left_out = [item for item in items if _is_thorough(item)]
+    items[:] = [item for item in items if not _is_thorough(item)]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[_num_left_out] = len(left_out)
+
+
+# With pytest-xdist the workers collect the tests, all of them the same ones, and the process that
+# prints the summary collects none: each worker tells it the number.
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[_num_left_out]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    if found := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[_num_left_out] = found
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if found := config.stash[_num_left_out]:
+        terminalreporter.write_line(f"{found} thorough tests were left out; --thorough runs them")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Runs the whole suite in fresh environments: every Python here, newest and oldest packages.
+"""Runs the suite, also its thorough tests, in fresh environments: every Python, newest and oldest.
 
     python tests/environments.py                   all of them; writes docs/environments.md
     python tests/environments.py --only 3.13       this version alone; writes its lines
-    python tests/environments.py --newest-other    the newest besides this one; writes nothing
+    python tests/environments.py --newest-other    the newest besides this one, or this one where
+                                                   it is alone; writes nothing
 
 Each environment is made from nothing in a temporary folder, from a clone of the last commit, so
 what is not committed is not tested. Python 3.11 and newer are looked for on the path and among
@@ -102,7 +103,7 @@ def run_suite(python: Python, packages: str) -> tuple[bool, str]:
             _call(str(own), "-m", "uv", "pip", "install", *options, *files)
         started = time.monotonic()
         suite = subprocess.run(
-            [str(own), "-m", "pytest"], cwd=clone, text=True, stdout=subprocess.PIPE
+            [str(own), "-m", "pytest", "--thorough"], cwd=clone, text=True, stdout=subprocess.PIPE
         )
         minutes = (time.monotonic() - started) / 60
         print(suite.stdout[-6000:], flush=True)
@@ -133,8 +134,8 @@ def main() -> int:
     if options.newest_other:
         other = newest_other(pythons)
         if other is None:
-            print("no other Python from 3.11 on is here; the suite runs in this one alone")
-            return 0
+            print("no other Python from 3.11 on is here")
+            other = Python(sys.executable, (sys.version_info[0], sys.version_info[1]))
         print(f"the whole suite once more in Python {other.version[0]}.{other.version[1]}")
         passed, line = run_suite(other, "newest")
         print(line)

@@ -75,6 +75,7 @@ def import_all(folder):
     return json.loads(ended.stdout)
 
 
+@pytest.mark.thorough
 def test_the_wheel_holds_the_library_alone_and_all_of_it_can_be_imported(tmp_path):
     require_build_backend()
     wheel = build_wheel(tmp_path)

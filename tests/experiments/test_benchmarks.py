@@ -157,6 +157,7 @@ def as_users_run_it():
         yield
 
 
+@pytest.mark.thorough
 def test_training_and_its_variants_write_whole_files(tmp_path, capsys, as_users_run_it):
     for module in (training, epoch):
         options = ["--quick", "--out", str(tmp_path / module.__name__)]
@@ -258,6 +259,7 @@ def test_every_instruction_is_of_a_kind():
     assert kind("div", "jit(f)/transpose(jvp(g))/mul", "fusion(a)") == "elementwise"
 
 
+@pytest.mark.thorough
 def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
     options = ["--quick", "--out", str(tmp_path)]
     assert command_line.run(growth.main, growth.Config, options) == 0
@@ -269,6 +271,7 @@ def test_growth_writes_a_whole_file(tmp_path, as_users_run_it):
     assert list(results["sweeps"]["quick"]) == ["threads", "vmap", "one after another"]
 
 
+@pytest.mark.thorough
 def test_the_agreement_of_this_device(tmp_path, as_users_run_it):
     options = ["--quick", "--out", str(tmp_path)]
     assert command_line.run(agreement.main, agreement.Config, options) == 0
@@ -357,6 +360,7 @@ def test_bad_options_of_the_accelerator(arguments, message, stages, tmp_path, ca
     assert "was not written by this command; move it away" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_streaming_compares_the_same_bits_and_writes_a_whole_file(
     tmp_path, as_users_run_it, monkeypatch
 ):
@@ -451,6 +455,7 @@ def lowered(variant, given):
     return text, options, made._run.epoch.layout(given.x).blocks
 
 
+@pytest.mark.thorough
 def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
     given = in_jaxae.make_task(MANY_STEPS)
     words = ("threefry", "philox2x32", "philox4x32", "rng_bit_generator", "stablehlo.sort")

@@ -21,7 +21,8 @@ from unittest import mock
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from idx_files import idx_bytes, random_split, write_four
@@ -237,7 +238,7 @@ def test_rounding_errors_of_pixels_are_clipped(dtype, tmp_path):
 # IDX files
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=3)), st.booleans())
 def test_idx_round_trip(tmp_path_factory, array, compress):
     path = tmp_path_factory.mktemp("idx") / "file"
@@ -246,7 +247,7 @@ def test_idx_round_trip(tmp_path_factory, array, compress):
     np.testing.assert_array_equal(idx.read(path, ndim=array.ndim), array)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=60), st.integers(1, 3))
 def test_idx_reader_survives_any_bytes(tmp_path_factory, content, ndim):
     path = tmp_path_factory.getbasetemp() / "any-bytes"
@@ -979,6 +980,7 @@ def test_data_dir_of_another_data_set(prepared):
 # the real MNIST
 
 
+@pytest.mark.thorough
 @needs_mnist
 def test_real_mnist_from_tfds_and_from_idx_is_the_same(monkeypatch, request):
     # decoding 60,000 PNGs once per checkout is enough

@@ -175,6 +175,7 @@ def without_times(metrics):
     return re.sub(r'"seconds(_per_run)?": [0-9.]+', "", text)
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, monkeypatch):
     # "Same" means: the same examples in one canonical order, hence bit-identical metrics.
     import tensorflow_datasets as tfds
@@ -211,6 +212,7 @@ def test_another_seed_is_another_key():
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.thorough(by_default=["masking"])
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt-and-pepper"])
 def test_every_corruption_is_an_option_and_has_a_level_0(corruption, tmp_path, monkeypatch):
     monkeypatch.setattr(denoising, "draw", lambda *_: None)
@@ -397,6 +399,7 @@ def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, caps
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="SIGINT is ignored here"
 )
@@ -433,16 +436,22 @@ def test_a_batch_that_all_processes_cannot_share_is_one_line(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+COMMAND = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
+
+
+@pytest.mark.thorough
 def test_command_line_as_a_user_types_it(tmp_path):
-    """A real process: plain lines when the output is no terminal, status 0, status 2."""
-    command = [sys.executable, "-m", "experiments.denoising", "--dataset", "digits"]
+    """A real process: plain lines when the output is no terminal, status 0."""
     options = ["--quick", "--code-dims", "4", "--noise-levels", "0.5", "--out", str(tmp_path)]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "\r" not in done.stdout + done.stderr
     assert "test MSE" in done.stdout
     assert str(tmp_path) in done.stdout.splitlines()[-1]
-    bad = subprocess.run([*command, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_bad_option_on_a_real_command_line():
+    bad = subprocess.run([*COMMAND, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)
     assert bad.returncode == 2
     assert bad.stderr == "error: --epochs must be at least 1 and at most 1000000, but it is 0\n"
 

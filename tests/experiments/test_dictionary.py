@@ -76,6 +76,7 @@ def small(name, active, epochs=1, count=600):
     return family, data
 
 
+@pytest.mark.thorough(by_default=["top-k", "L1, unit atoms"])
 @pytest.mark.parametrize("name", networks.KINDS)
 def test_what_a_step_remembers_is_right(name):
     family, data = small(name, 2)
@@ -113,6 +114,7 @@ def test_the_weight_rises_from_zero_over_the_first_tenth():
     np.testing.assert_allclose(loss(200, 3.0) - loss(200, 0.0), whole, rtol=1e-4)
 
 
+@pytest.mark.thorough(by_default=["L1, unit atoms"])
 @pytest.mark.parametrize("name", ["L1, free atoms", "L1, unit atoms", "top-k"])
 def test_known_atoms_are_found(name):
     family, data = small(name, 2, epochs=40, count=3000)

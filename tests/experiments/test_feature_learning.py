@@ -56,6 +56,7 @@ def split():
     return Split(three_classes(300), three_classes(90), three_classes(90), 3)
 
 
+@pytest.mark.thorough(by_default=["False"])
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_the_epoch_with_the_least_validation_error_counts(split, is_frozen):
     options = {"learning_rate": 0.3, "batch_size": 50, "epochs": 4, "devices": 1}

@@ -69,6 +69,7 @@ def exact_ratios():
         return mixture.measure_samplers(jax.random.key(2), *functions, truth, sizes)
 
 
+@pytest.mark.thorough
 def test_exact_chains_are_as_near_as_true_samples(exact_ratios):
     assert exact_ratios["annealed Langevin"]["200"] < 2
     assert exact_ratios["denoising chain, by length"]["200"] < 2
@@ -165,17 +166,26 @@ def test_upper_half_of_pictures_with_channels():
         assert not known[2:].any()
 
 
-@pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory):
-    """One run of very few steps; its folder."""
-    out = tmp_path_factory.mktemp("sampling") / "out"
+def run_part(part, out):
+    """Runs one part, of very few steps; returns its folder."""
     args = ["--quick", "--dataset", "digits", "--steps", "2", "5", "--samples", "50"]
     args += ["--code-dim", "8", "--hidden", "8", "--pictures", "20", "--out", str(out)]
+    args += ["--parts", part]
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setitem(style.STYLE, "savefig.dpi", 30)
         patch.setattr(chains, "LENGTH", 20)
         assert command_line.run(sampling.main, sampling.Config, args) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def mixture_run(tmp_path_factory):
+    return run_part("mixture", tmp_path_factory.mktemp("mixture") / "out")
+
+
+@pytest.fixture(scope="module")
+def images_run(tmp_path_factory):
+    return run_part("images", tmp_path_factory.mktemp("images") / "out")
 
 
 FIGURES = {
@@ -184,11 +194,12 @@ FIGURES = {
 }
 
 
-def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
-    names = {path.name for path in tiny_run.iterdir()}
-    files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
-    assert names == FIGURES["mixture"] | FIGURES["images"] | files
-    found = json.loads((tiny_run / "metrics.json").read_text())["mixture"]
+FILES = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
+
+
+def test_a_run_leaves_every_file_and_complete_numbers(mixture_run):
+    assert {path.name for path in mixture_run.iterdir()} == FIGURES["mixture"] | FILES
+    found = json.loads((mixture_run / "metrics.json").read_text())["mixture"]
     assert found.keys() == {"true samples", "learned", "exact"}
     assert 0.2 < found["true samples"]["mean"] < 3
     for kind in (found["learned"], found["exact"]):
@@ -199,8 +210,10 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
             assert all(len(n["values"]) == 1 for n in kind[f"{name}, by noise"].values())
 
 
-def test_images_have_the_numbers_of_every_sampler(tiny_run):
-    found = json.loads((tiny_run / "metrics.json").read_text())["images"]
+@pytest.mark.thorough
+def test_images_have_the_numbers_of_every_sampler(images_run):
+    assert {path.name for path in images_run.iterdir()} == FIGURES["images"] | FILES
+    found = json.loads((images_run / "metrics.json").read_text())["images"]
     seen = {"confidence", "classes", "class_shares", "nearest"}
     for name in ("test images", "test images, denoised", "annealed Langevin, 10 steps"):
         assert found[name].keys() == seen
@@ -216,7 +229,7 @@ def test_images_have_the_numbers_of_every_sampler(tiny_run):
             assert all(np.isfinite(one["mean"]) for one in values)
     shares = [one["mean"] for one in found["walkback, from noise"]["class_shares"]]
     np.testing.assert_allclose(sum(shares), 100)
-    config = json.loads((tiny_run / "config.json").read_text())
+    config = json.loads((images_run / "config.json").read_text())
     assert config["settings"]["pictures"] == 20
 
 

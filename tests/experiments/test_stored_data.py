@@ -1,6 +1,5 @@
 """Data that stay on the disk: their rows, their order, and whether they fit into memory."""
 
-import os
 import resource
 import shutil
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rows")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_rows_of_a_file_are_those_of_the_array(data, folder):
     kinds = st.sampled_from([np.uint8, np.float32, np.dtype(">f8"), np.bool_, np.int16])
@@ -300,13 +300,13 @@ except MemoryError:
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]
     print(1024 * int(peak) / limit)
 """
-# A file 4 times as large takes 15 seconds.
-TIMES = "4" if int(os.environ.get("JAXAE_KILLS", "2")) > 2 else "1.5"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit of Linux")
-def test_data_larger_than_the_process_may_be(tmp_path):
-    command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.npy"), TIMES]
+@pytest.mark.thorough(by_default=["1.1"])
+@pytest.mark.parametrize("times", ["1.1", "4"])
+def test_data_larger_than_the_process_may_be(times, tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "x.npy"), times]
     found = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

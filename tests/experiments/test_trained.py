@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.flax
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from saved_checkpoints import params_of, save
 
@@ -117,6 +118,7 @@ print(sorted(functions[0].platforms))
 """
 
 
+@pytest.mark.thorough(by_default=["dense"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_programs_run_without_this_library(name, exported, tmp_path):
     x, codes, x_hat = expected(MODELS[name])
@@ -155,7 +157,7 @@ def test_the_newest_or_the_best(tmp_path):
 ACTIVATIONS = st.sampled_from([None, *trained._ACTIVATIONS.values()])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     code_dim=st.integers(1, 30),

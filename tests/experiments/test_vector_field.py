@@ -9,6 +9,7 @@ import pytest
 
 import jaxae
 from experiments import vector_field
+from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.run import command_line
 
@@ -20,6 +21,7 @@ def in_float64(density):
     return density._replace(nodes=jnp.asarray(np.asarray(density.nodes), jnp.float64))
 
 
+@pytest.mark.thorough(by_default=["mixture"])
 @each_density
 def test_posterior_mean_is_the_score_of_the_noisy_density(make, float64):
     # Miyasawa 1961: E[x | y] = y + s^2 grad log p_s(y)
@@ -29,6 +31,7 @@ def test_posterior_mean_is_the_score_of_the_noisy_density(make, float64):
     np.testing.assert_allclose(mean, Y + stddev**2 * np.asarray(score), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough(by_default=["mixture"])
 @each_density
 def test_noisy_density_integrates_to_one(make, float64):
     density = in_float64(make())
@@ -121,6 +124,12 @@ def test_relative_error_is_a_ratio_of_norms():
 
 def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch, coarse_figures):
     monkeypatch.setattr(densities, "ALL", {"mixture": densities.mixture})
+    paths = plots.paths
+
+    def draw_fewer_frames(path, positions, manifold, **options):
+        paths(path, positions[::15], manifold, **options)
+
+    monkeypatch.setattr(plots, "paths", draw_fewer_frames)
     args = ["--quick", "--epochs", "40", "--batch-size", "256", "--out", str(tmp_path)]
     with jax.numpy_dtype_promotion("standard"):
         assert command_line.run(vector_field.main, vector_field.Config, args) == 0

@@ -281,6 +281,7 @@ def test_without_resume_older_checkpoints_make_way_for_the_first_new_one_and_are
     assert trained.load(moved.parent).about["epoch"] == 4
 
 
+@pytest.mark.thorough
 def test_a_later_run_without_checkpoints_leaves_those_that_are_there(out, finished):
     assert run(out, options=[*OPTIONS, "--epochs", "1"]) == 0
     assert (out / "metrics.json").exists()
@@ -318,8 +319,12 @@ def test_checkpoints_of_a_finished_run_are_removed_on_demand_and_nothing_else(ou
     assert run(out, "--resume", "--discard-checkpoints") == 0
     left = [path for path in (out / "checkpoints").rglob("*") if path.is_file()]
     assert [path.name for path in left] == ["notes.txt"]
-    left[0].unlink()
-    left[0].parent.rmdir()
+
+
+@pytest.mark.thorough
+def test_checkpoints_of_the_run_before_are_removed_on_demand_once_it_goes_on(out):
+    assert run(out, "--resume", "--discard-checkpoints") == 0
+    assert not (out / "checkpoints").exists()
     assert run(out) == 0
     assert run(out, "--discard-checkpoints", options=[*OPTIONS, "--epochs", "1"]) == 0
     assert places(out) == ["000003", "000004"]  # of the run before
@@ -349,6 +354,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
     same(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, monkeypatch):
     clock = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
@@ -359,6 +365,7 @@ def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, mo
     same(arrays(out), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
     # No file may grow beyond 300 KiB: the figures fit, one array of a wide network does not.
     options = ["--dataset", "digits", "--quick", "--code-dims", "2000", "--noise-levels", "0.4"]
@@ -411,6 +418,7 @@ def heard_signals():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.thorough(by_default=["SIGTERM"])
 @pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", interrupts.SIGNALS[:4], ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
@@ -436,6 +444,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
     same(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_a_run_that_reads_in_pieces_is_that_from_memory_also_in_its_checkpoints(tmp_path, capsys):
     # Below the least that a run needs, whatever its data; all of the digits, since a few are kept.
     options = [option for option in OPTIONS if option != "--quick"]

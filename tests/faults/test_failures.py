@@ -120,6 +120,7 @@ def test_a_disk_that_is_full_when_a_figure_is_written(untouched, tmp_path, monke
     resumes_to(untouched, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_figure_that_cannot_be_drawn(untouched, tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError("latex was not able to process the following string")
@@ -135,6 +136,7 @@ def test_a_figure_that_cannot_be_drawn(untouched, tmp_path, monkeypatch, capsys)
     resumes_to(untouched, tmp_path)
 
 
+@pytest.mark.thorough(by_default=["write_json"])
 @pytest.mark.parametrize("what", ["write_json", "_write_listing"])
 def test_a_disk_that_is_full_when_numbers_are_written(
     what, untouched, tmp_path, monkeypatch, capsys
@@ -166,6 +168,7 @@ class FullDisk:
         return self._file.write(text)
 
 
+@pytest.mark.thorough(by_default=["for a time"])
 @pytest.mark.parametrize("writes", [range(2, 3), range(2, 1000)], ids=["for a time", "for good"])
 def test_a_disk_that_is_full_when_the_log_is_written(
     writes, untouched, tmp_path, monkeypatch, capsys
@@ -296,6 +299,7 @@ def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch):
         print("stopping after this step")
 
 
+@pytest.mark.thorough
 def test_as_a_shell_does_it(untouched, tmp_path):
     """A reader that goes, a closed error stream, and a user's own settings of matplotlib."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 60\nbackend: nonsense\n")
@@ -360,6 +364,7 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
         assert array.tobytes() == final_arrays(tmp_path)[name].tobytes()
 
 
+@pytest.mark.thorough
 def test_fewer_epochs_at_resume_are_those_of_a_shorter_run(untouched, tmp_path, capsys):
     assert run(tmp_path / "long", *EVERY, epochs=4) == 0
     assert run(tmp_path / "short", epochs=1) == 0

@@ -1,15 +1,12 @@
 """The readers on any bytes: an array or ``InputError``, soon, and in little memory.
 
-Each test takes 100 examples. To take 2,000, a few minutes:
-
-    JAXAE_FUZZ_EXAMPLES=2000 pytest -n 0 tests/faults/test_fuzz_readers.py
+Each test takes 50 examples, and 200 with ``--thorough``.
 """
 
 import contextlib
 import gzip
 import io
 import json
-import os
 import resource
 import struct
 import subprocess
@@ -23,7 +20,8 @@ import jax
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from idx_files import idx_bytes
 
@@ -33,11 +31,10 @@ from experiments.common.data.sources import array_file, decoded, idx, image_fold
 from experiments.common.errors import InputError
 from experiments.common.results import atomic, checkpoints, trained
 
-EXAMPLES = int(os.environ.get("JAXAE_FUZZ_EXAMPLES", "100"))
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
-fuzz = settings(
-    max_examples=EXAMPLES,
+fuzz = examples(
+    200,
     deadline=2000,  # milliseconds of one example
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,9 +1,7 @@
 """Two real processes on the loopback address that train one run, and what happens to them.
 
 Each process is started as a user starts it. The first test trains a library's run; the others the
-denoising experiment. More victims, among them the first process:
-
-    JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_hosts.py
+denoising experiment.
 """
 
 import json
@@ -24,9 +22,8 @@ from experiments.common.results import checkpoints
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
-MANY = int(os.environ.get("JAXAE_KILLS", "2")) > 2
 MOST_SECONDS = 120
-METHODS = ("threads", "vmap") if MANY else ("vmap",)
+METHODS = ("threads", "vmap")
 
 PROGRAM = """
 import functools, json, sys
@@ -154,6 +151,7 @@ def two_programs(count, **environment):
     return [json.loads(output.splitlines()[-1]) for output, *_ in found]
 
 
+@pytest.mark.thorough
 def test_two_processes_train_what_one_trains():
     (one,), two = two_programs(1), two_programs(2)
     assert len(one["curve"]) == 4
@@ -173,7 +171,7 @@ def test_two_processes_train_what_one_trains():
         np.testing.assert_allclose(two[0][method], one[method], atol=1e-5)
 
 
-@pytest.mark.skipif(not MANY, reason="one device a process is tried; JAXAE_KILLS=20 tries two")
+@pytest.mark.thorough
 def test_two_processes_with_two_devices_each():
     (one,), two = two_programs(1), two_programs(2, JAX_NUM_CPU_DEVICES="2")
     np.testing.assert_allclose(two[0]["curve"], one["curve"], rtol=1e-5)
@@ -231,10 +229,8 @@ def alone(tmp_path_factory):
     return losses(out), json.loads((out / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("victim", [1, 0] if MANY else [1])
-def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
-    victim, both, request, tmp_path
-):
+def kill_one(victim, both, tmp_path):
+    """Kills one of two processes; the other one has to end with an error that says so."""
     processes = both(tmp_path)
     wait_for_a_checkpoint(tmp_path, processes)
     began = time.monotonic()
@@ -247,9 +243,16 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     assert last.endswith("start all again, with --resume")
     assert "Traceback" not in errors
     assert not (tmp_path / "metrics.json").exists()
-    if not MANY:  # that two go on from what the first one finds is tested above
-        return
-    alone = request.getfixturevalue("alone")
+
+
+def test_one_that_is_killed_ends_the_other_with_a_clear_error(both, tmp_path):
+    kill_one(1, both, tmp_path)  # that two go on from what the first one finds is tested above
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("victim", [1, 0])
+def test_after_one_was_killed_both_resume(victim, both, alone, tmp_path):
+    kill_one(victim, both, tmp_path)
     found = ends(both(tmp_path, "--resume"))
     assert [status for *_, status in found] == [0, 0], found
     assert "nothing to resume" not in found[0][0]
@@ -261,6 +264,7 @@ def test_one_that_is_killed_ends_the_other_with_a_clear_error_and_both_resume(
     np.testing.assert_allclose(mse(metrics), mse(alone[1]), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_signal_to_one_stops_both_after_the_same_step(both, tmp_path):
     processes = both(tmp_path, epochs=100_000)
     wait_for_a_checkpoint(tmp_path, processes)

@@ -2,10 +2,8 @@
 
 The run is the denoising experiment as a user starts it, without its figures. Some moments are
 random in time, others are in the middle of a save: as soon as a checkpoint that is not whole yet
-appears on the disk. By default there are few, since every start of a process takes seconds; all
-twenty, over one and four devices:
-
-    JAXAE_KILLS=20 python -m pytest -n 0 tests/faults/test_kills.py
+appears on the disk. By default there is one, since every start of a process takes seconds; with
+``--thorough`` there are twenty, over one and over four devices.
 """
 
 import contextlib
@@ -26,8 +24,6 @@ import pytest
 from experiments.common.results import checkpoints
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("JAXAE_KILLS", "2"))
-DEVICES = (1, 4) if KILLS > 2 else (1,)
 OPTIONS = [
     "--dataset",
     "digits",
@@ -39,8 +35,7 @@ OPTIONS = [
     "--num-seeds",
     "2",
 ]
-EPOCHS = 60 * KILLS
-OPTIONS += ["--epochs", str(EPOCHS), "--checkpoint-every", "6"]
+OPTIONS += ["--checkpoint-every", "6"]
 MOST_SECONDS = 120
 # Figures would take most of the time, and come after all that is killed here.
 PROGRAM = """
@@ -52,8 +47,8 @@ sys.exit(command_line.run(denoising.main, denoising.Config))
 """
 
 
-def start(devices, out, *more, cache):
-    command = [sys.executable, "-c", PROGRAM, *OPTIONS, "--out", str(out)]
+def start(devices, epochs, out, *more, cache):
+    command = [sys.executable, "-c", PROGRAM, *OPTIONS, "--epochs", str(epochs), "--out", str(out)]
     command += ["--devices", str(devices), "--compilation-cache", str(cache), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
@@ -102,11 +97,11 @@ def numbers(out):
     return json.loads(re.sub(r'"seconds(_per_run)?": [0-9.]+,?', "", text))
 
 
-def final_arrays(out):
+def final_arrays(out, epochs):
     """Returns parameters, optimiser state and losses of every model after its last epoch."""
     found = {}
     for model in sorted((out / "checkpoints").iterdir()):
-        path = model / f"{EPOCHS:06d}"
+        path = model / f"{epochs:06d}"
         found[model.name] = checkpoints.read_arrays(path, checkpoints.read_manifest(path))
     return found
 
@@ -115,12 +110,9 @@ def log_lines(out):
     return sorted((out / "log.jsonl").read_text().splitlines())
 
 
-@pytest.fixture(scope="module", params=DEVICES, ids=lambda devices: f"{devices} devices")
-def untouched(request, tmp_path_factory):
-    """A run that was left alone: its command, its folder, when it began to train, and its end."""
-    folder = tmp_path_factory.mktemp("untouched")
-    cache = folder / "cache"
-    command = partial(start, request.param, cache=cache)
+def run_untouched(devices, epochs, folder):
+    """Returns the command of a run that is left alone, its folder, when it trained and ended."""
+    command = partial(start, devices, epochs, cache=folder / "cache")
     began = time.monotonic()
     process = command(folder / "out")
     while not any(log.stat().st_size for log in (folder / "out").glob(".partial-*/log.jsonl")):
@@ -130,27 +122,33 @@ def untouched(request, tmp_path_factory):
     return command, folder / "out", (trains, time.monotonic() - began)
 
 
-def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(untouched, tmp_path):
-    command, expected, (begin, end) = untouched
+@pytest.mark.thorough(by_default=["1-1"])
+@pytest.mark.parametrize(("devices", "kills"), [(1, 1), (1, 20), (4, 20)])
+def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(
+    devices, kills, tmp_path, tmp_path_factory
+):
+    epochs = 60 * max(kills, 2)  # the first kills are among the first twenty saves
+    folder = tmp_path_factory.mktemp("untouched")
+    command, expected, (begin, end) = run_untouched(devices, epochs, folder)
     moments = random.Random(0)
     killed, resumed = 0, 0
-    for i in range(KILLS):
+    for i in range(kills):
         process = command(tmp_path, "--resume")
         if i % 2 == 0:
             kill_in_a_save(process, tmp_path, moments.randrange(20))
         else:  # anywhere from its start to where all kills make the way together
-            kill_after(process, moments.uniform(0, begin + (end - begin) / KILLS))
+            kill_after(process, moments.uniform(0, begin + (end - begin) / kills))
         if process.returncode == 0:  # it was faster than the untouched one: nothing is left
             break
         killed += process.returncode == -signal.SIGKILL
         resumed += (tmp_path / "checkpoints").is_dir()
     output = finish(command(tmp_path, "--resume"))
-    assert killed >= max(1, KILLS // 2)
+    assert killed >= max(1, kills // 2)
     assert resumed
     assert "nothing to resume" not in output
     assert numbers(tmp_path) == numbers(expected)
     assert log_lines(tmp_path) == log_lines(expected)
-    mine, theirs = final_arrays(tmp_path), final_arrays(expected)
+    mine, theirs = final_arrays(tmp_path, epochs), final_arrays(expected, epochs)
     assert mine.keys() == theirs.keys()
     assert len(mine) == 2
     for model, arrays in theirs.items():

@@ -44,6 +44,7 @@ def test_exact_methods_give_the_chain_rule(x, method):
     np.testing.assert_allclose(of(x), expected, rtol=1e-12)  # not compiled
 
 
+@pytest.mark.thorough(by_default=["2-auto", "None-jacfwd", "None-jacrev"])
 @pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_gradient_in_every_weight_at_order_one(x, method, chunk_size):
@@ -58,6 +59,9 @@ def test_gradient_in_every_weight_at_order_one(x, method, chunk_size):
     assert all(float(jnp.abs(g).max()) > 1e-3 for g in gradients)
 
 
+@pytest.mark.thorough(
+    by_default=["hutchinson-batch1", "auto-batch2", "jacrev-batch2", "jacfwd-batch1"]
+)
 @pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
 @pytest.mark.parametrize("method", [*EXACT, "hutchinson"])
 def test_batch_axes_jit_and_vmap(x, key, batch, method):
@@ -82,6 +86,7 @@ def test_images_are_examples_of_three_axes(float64):
         np.testing.assert_allclose(got, flat, rtol=1e-12)
 
 
+@pytest.mark.thorough(by_default=["5-2-rademacher", "1-None-gaussian"])
 @pytest.mark.parametrize("probes", ["rademacher", "gaussian"])
 @pytest.mark.parametrize(("num_samples", "chunk_size"), [(1, None), (5, None), (5, 2)])
 def test_hutchinson_is_unbiased(key, probes, num_samples, chunk_size):
@@ -253,6 +258,7 @@ def test_derivatives_are_multiplied_in_float32(dtype):
         np.testing.assert_allclose(np.asarray(value, np.float64), expected, rtol=0.03)
 
 
+@pytest.mark.thorough(by_default=["float16-None"])
 @pytest.mark.parametrize(("dtype", "units"), [("float16", 40), ("float16", None), ("bfloat16", 40)])
 def test_small_changes_of_the_jacobian_are_not_lost_in_half_precision(dtype, units, key):
     """enc = 2^-11 x^2 has the change -2^-10 diag(e), of which each square is 0 in float16."""
@@ -274,6 +280,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.thorough(by_default=["no input"])
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_jacobian_without_entries_is_zero(name, key):
     encode, d = EMPTY[name]

@@ -140,6 +140,7 @@ def test_streams_of_several_arrays_give_the_bits_of_arrays(stream, from_memory, 
     same(train(data), from_memory)
 
 
+@pytest.mark.thorough(by_default=["arrays-threads", "stream-vmap"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 @pytest.mark.parametrize("data", [DATA, jaxae.Streamed(DATA)], ids=["arrays", "stream"])
 def test_many_models_on_several_arrays(method, data):

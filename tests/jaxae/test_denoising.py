@@ -22,6 +22,7 @@ def of_width(dtype):
     return (lambda x_i: jax.nn.sigmoid(w @ x_i)), (lambda z: w.T @ z), X.astype(dtype)
 
 
+@pytest.mark.thorough(by_default=["squared_error"])
 @pytest.mark.parametrize("reconstruction", [jaxae.squared_error, jaxae.bernoulli_nll])
 def test_equal_emphasis_is_the_plain_loss_and_the_two_parts_add_up(reconstruction, key):
     encode, decode, x = of_width(jnp.float32)

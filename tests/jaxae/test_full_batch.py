@@ -58,6 +58,7 @@ STARTS = (np.linspace(-1, 1.5, 8), np.linspace(1.5, -1, 8), np.zeros(8), np.full
           np.linspace(0, 2, 8))  # fmt: skip
 
 
+@pytest.mark.thorough(by_default=["conjugate_gradient"])
 @each_optimizer
 def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
     grad, value = jax.jit(jax.grad(rosenbrock)), jax.jit(rosenbrock)
@@ -79,6 +80,7 @@ def test_rosenbrock_ends_where_scipy_ends_at_a_similar_price(name, float64):
     assert ours < 2 * theirs
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_contractive_autoencoder_gets_as_low_as_with_scipy(name, float64):
     loss, start = contractive_objective()
@@ -96,6 +98,7 @@ def test_contractive_autoencoder_gets_as_low_as_with_scipy(name, float64):
     assert result.value < 0.5 * result.values[0]
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_evaluations_are_counted_as_they_happen(name):
     asked = []
@@ -119,6 +122,7 @@ def test_evaluations_are_counted_as_they_happen(name):
     assert counts[1] < counts[0] + 8
 
 
+@pytest.mark.thorough(by_default=["unit_norm-lbfgs", "scale-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize("around", ["scale", "unit_norm"])
 def test_what_changes_the_step_of_a_search_is_seen(name, around):
@@ -138,6 +142,7 @@ def test_what_changes_the_step_of_a_search_is_seen(name, around):
         params = optax.apply_updates(params, updates)
 
 
+@pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_going_on_equals_going_through(name):
     start = jnp.linspace(-1, 1.5, 8)
@@ -228,6 +233,7 @@ def test_they_fit_the_train_step(name):
     np.testing.assert_allclose(state.params, x.mean(0), atol=1e-4)
 
 
+@pytest.mark.thorough(by_default=["float32-lbfgs", "float64-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_and_tree_are_kept(name, dtype, float64):
@@ -242,6 +248,7 @@ def test_dtype_and_tree_are_kept(name, dtype, float64):
 # ---- going on with another loss -----------------------------------------------------------------
 
 
+@pytest.mark.thorough(by_default=["conjugate_gradient"])
 @each_optimizer
 def test_along_a_path_of_weights_each_value_is_that_of_its_own_loss(name):
     optimizer = OPTIMIZERS[name]()
@@ -319,6 +326,7 @@ DTYPES = [
 ]
 
 
+@pytest.mark.thorough(by_default=["bfloat16-float32-lbfgs", "float32-float64-conjugate_gradient"])
 @each_optimizer
 @pytest.mark.parametrize(("params", "data"), DTYPES, ids=["-".join(pair) for pair in DTYPES])
 def test_loss_and_parameters_may_differ_in_dtype(name, params, data, float64):

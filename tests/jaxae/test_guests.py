@@ -120,6 +120,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.thorough(by_default=["linen"])
 @pytest.mark.parametrize("guest", [jaxae_model, linen, nnx, equinox, haiku])
 def test_every_loss_agrees_with_the_plain_function(guest, key):
     guest(WEIGHTS)  # skips here where the library is not usable

@@ -226,6 +226,24 @@ def assert_close(name, ours, true, dtype):
     )
 
 
+@pytest.mark.thorough(
+    by_default=[
+        "Bernoulli",
+        "DiagonalGaussian",
+        "Gaussian",
+        "bernoulli_nll",
+        "gaussian_nll",
+        "squared_error",
+        "kl_sparsity_penalty",
+        "contractive_loss",
+        "psnr",
+        "keep_top_k",
+        "score_estimate",
+        "unit_norm",
+        "explained_variance",
+        "dead_unit_loss",
+    ]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision(name, float64):
     assert_right_in_half_precision(name, CASES[name])

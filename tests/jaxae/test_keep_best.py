@@ -65,6 +65,7 @@ def test_going_on_remembers_the_best_so_far():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough(by_default=["vmap"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_many_models_each_have_their_own_best(method):
     run, _, alone = trained(every=4)
@@ -98,6 +99,7 @@ SCORES = [
 ]
 
 
+@pytest.mark.thorough(by_default=["int32"])
 @pytest.mark.parametrize(("dtype", "values", "best"), SCORES, ids=[s[0] for s in SCORES])
 def test_scores_are_compared_in_their_own_dtype(dtype, values, best, float64):
     values = jnp.asarray(values, dtype)

@@ -27,6 +27,7 @@ def test_the_gradient_of_a_sum_is_not_a_jacobian_norm(float64):
     assert 2 * np.sum(half**2) > 10
 
 
+@pytest.mark.thorough(by_default=["auto"])
 @pytest.mark.parametrize("method", ["auto", "jacfwd", "jacrev", "hutchinson"])
 def test_the_penalty_moves_the_weights(key, method):
     model = jaxae.DenseAutoencoder((6,), 4, code_activation=jax.nn.sigmoid, tied=True)

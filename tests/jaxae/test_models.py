@@ -18,6 +18,7 @@ def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.thorough(by_default=["False-3-hidden1", "True-12-hidden0"])
 @pytest.mark.parametrize("hidden", [(), (7,), (9, 5)])
 @pytest.mark.parametrize("code_dim", [3, 12])
 @pytest.mark.parametrize("tied", [False, True])
@@ -59,6 +60,7 @@ def test_no_activation_is_the_lectures_linear_code(key):
     )
 
 
+@pytest.mark.thorough(by_default=["hidden1"])
 @pytest.mark.parametrize("hidden", [(), (7, 4)])
 def test_tied_decoder_uses_the_transposed_kernels_and_trains_them_once(key, hidden):
     model = jaxae.DenseAutoencoder((6,), 3, hidden_dims=hidden, activation=None, tied=True)
@@ -133,6 +135,7 @@ def test_the_functions_are_pure_and_vmap(key):
     assert jax.vmap(partial(decode, params))(codes).shape == (5, 6)
 
 
+@pytest.mark.thorough(by_default=["DenseAutoencoder"])
 @pytest.mark.parametrize("model", [jaxae.DenseAutoencoder, jaxae.ConvAutoencoder])
 def test_float64(model, key, float64):
     init, encode, decode = jaxae.as_functions(model((4, 4, 1), 3, param_dtype=jnp.float64))

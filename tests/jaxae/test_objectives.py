@@ -41,6 +41,15 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.thorough(
+    by_default=[
+        "batch0-plain",
+        "batch1-sparse",
+        "batch2-denoising",
+        "batch1-contractive",
+        "batch0-combined",
+    ]
+)
 @pytest.mark.parametrize("loss", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 @pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
 def test_shape_is_the_batch_and_jit_equals_eager(loss, batch):
@@ -150,6 +159,7 @@ def test_learned_gaussian_encoder_trains_its_spread(key):
     assert float(jnp.abs(gradient[4:]).max()) > 1e-3
 
 
+@pytest.mark.thorough
 def test_images_with_a_convolutional_model(key):
     images = jnp.asarray(RNG.uniform(size=(3, 8, 8, 1)), jnp.float32)
     model = jaxae.ConvAutoencoder((8, 8, 1), code_dim=5, channels=(4,), code_activation=jnp.tanh)

@@ -155,6 +155,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.thorough(by_default=["integer", "boolean"])
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_what_is_a_weight_does_not_depend_on_its_dtype(name, float64):
     def encode(v):
@@ -294,6 +295,7 @@ def random_chain(rng):
     return encode
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_chains_are_their_full_jacobian(seed, float64):
     rng = np.random.default_rng(seed)

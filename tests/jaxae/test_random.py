@@ -148,6 +148,7 @@ def p_values(words):
     return np.array([p for test in BATTERY for p in test(words)])
 
 
+@pytest.mark.thorough(by_default=["steps", "split keys"])
 @pytest.mark.parametrize("order", STREAMS)
 def test_battery(order):
     words = np.asarray(jax.jit(STREAMS[order])(jaxae.hash_key(jax.random.key(2026))))
@@ -157,6 +158,7 @@ def test_battery(order):
     assert stats.kstest(found, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.thorough(by_default=["LCG", "repeated"])
 @pytest.mark.parametrize("weak", ["counter", "LCG", "16 bits", "xorshift", "repeated"])
 def test_the_battery_finds_weak_generators(weak):
     i = np.arange(N, dtype=np.uint32)
@@ -268,6 +270,7 @@ def test_float64_draws_have_53_bits(float64):
     assert chi_square(np.bincount(low >> 12, minlength=16)) > 1e-4
 
 
+@pytest.mark.thorough(by_default=["1", "5", "256", "257", "60000"])
 @pytest.mark.parametrize("n", [1, 2, 5, 255, 256, 257, 1000, 4096, 4097, 60_000])
 def test_a_shuffle_is_a_permutation(n, key):
     order = np.asarray(jax.jit(partial(jaxae.shuffled_order, n=n))(key))
@@ -275,6 +278,7 @@ def test_a_shuffle_is_a_permutation(n, key):
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
 
 
+@pytest.mark.thorough(by_default=["hash"])
 @pytest.mark.parametrize("make", [lambda key: key, jaxae.hash_key], ids=["default", "hash"])
 def test_shuffles_are_uniform(make):
     """Every place is as likely for every number, also given where its neighbour went."""
@@ -305,6 +309,7 @@ def test_an_order_is_of_32_bit_integers_in_float64_too(n, float64):
     assert jaxae.shuffled_order(jax.random.key(0), n).dtype == jnp.int32
 
 
+@pytest.mark.thorough(by_default=["uint8", "int16"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "uint64"])
 def test_positions_may_be_of_any_integer_dtype(dtype, key, no_type_hook):
     order = np.asarray(jaxae.shuffled_order(key, 60_000))

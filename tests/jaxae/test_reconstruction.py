@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
@@ -55,7 +56,7 @@ def test_bernoulli_nll_of_grey_pixels_is_the_cross_entropy(float64):
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.floats(-1e4, 1e4, width=32), st.floats(0, 1, width=32))
 def test_bernoulli_nll_is_finite_and_its_gradient_is_sigmoid_minus_x(logit, x):
     logits, targets = jnp.array([logit], jnp.float32), jnp.array([x], jnp.float32)

@@ -191,6 +191,7 @@ def test_a_precision_of_products_is_a_program_of_its_own():
     assert run.program(*arguments) is default
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_a_model_that_breaks_down_is_named_and_stops_the_others(method):
     def loss(params, key, x, bad_after):
@@ -403,6 +404,7 @@ def test_snapshots_come_every_so_many_epochs_and_at_the_end(method):
         same(kept.saved[model][-1].state, of_model(trained, model))
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_models_go_on_from_epochs_of_their_own(method):
     states, keys = starts()

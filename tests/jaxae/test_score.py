@@ -44,6 +44,7 @@ def test_identity_has_no_field_and_images_work():
     np.testing.assert_array_equal(field, np.zeros((2, 3, 3, 1)))
 
 
+@pytest.mark.thorough
 def test_score_of_a_mixture_from_the_posterior_mean(float64):
     # r*(y) = E[x | y] of a finite sample is the softmax-weighted mean of its points; the score
     # of the smoothed sample, differentiated by JAX, must agree.
@@ -75,6 +76,7 @@ def test_a_chain_keeps_every_few_states_and_follows_its_schedule(key):
     assert (jax.jit(run)(x) == chain).all()
 
 
+@pytest.mark.thorough(by_default=["batch1"])
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
 def test_every_step_of_every_chain_has_its_own_draw(batch, key):
     step = lambda key_i, x_i: jax.random.normal(key_i, x_i.shape)

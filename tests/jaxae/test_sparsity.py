@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
@@ -57,6 +58,7 @@ def test_kl_is_finite_at_dead_and_saturated_units_and_points_inwards(value):
     assert (np.sign(gradient) == (-1 if value == 0 else 1)).all()
 
 
+@pytest.mark.thorough(by_default=["float32-1e-08"])
 @pytest.mark.parametrize(
     ("dtype", "target"), [("bfloat16", 0.005), ("float16", 5e-4), ("float32", 1e-8)]
 )
@@ -72,7 +74,7 @@ shapes = st.sampled_from([(1,), (6,), (3, 5), (2, 3, 4)])
 codes = hnp.arrays(np.float32, shapes, elements=st.floats(-9, 9, width=32))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(codes, st.data())
 def test_top_k_keeps_the_k_largest(code, data):
     k = data.draw(st.integers(1, code.shape[-1]))

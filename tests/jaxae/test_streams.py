@@ -14,7 +14,8 @@ import numpy as np
 import optax
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxae
@@ -88,6 +89,7 @@ def memory_map(tmp_path):
     return np.load(tmp_path / "x.npy", mmap_mode="r")
 
 
+@pytest.mark.thorough(by_default=["3000-32"])
 @pytest.mark.parametrize("size", RUNS)
 @pytest.mark.parametrize("window", [1, 3000, 2**25])
 def test_the_bits_of_an_array(size, window, memory_map, from_memory, monkeypatch):
@@ -116,7 +118,7 @@ def shuffle(n, epoch, model):
     return np.asarray(jaxae.shuffled_order(epoch_keys(key, epoch)[0], n))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     n=st.sampled_from([1, 2, 7, 40, 131]),
     size=st.integers(1, 40),
@@ -159,6 +161,7 @@ def test_windows_hold_the_batches_of_the_shuffle(n, size, window, models, begin)
         reader.close()
 
 
+@pytest.mark.thorough(by_default=["threads"])
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 def test_many_models_each_in_its_own_order(method, monkeypatch):
     monkeypatch.setattr(_windows, "_WINDOW_BYTES", 9000)
@@ -255,12 +258,14 @@ def test_models_under_vmap_share_their_batches():
     )
 
 
+@pytest.mark.thorough
 def test_a_raw_key_will_do(from_memory):
     raw = jax.random.PRNGKey(3)
     fit = lambda x: jaxae.fit(RUNS[32], STATE, raw, x, jnp.float32(0.3), epochs=2).params
     np.testing.assert_array_equal(fit(jaxae.Streamed(X)), fit(jnp.asarray(X)))
 
 
+@pytest.mark.thorough
 def test_the_thread_that_reads_is_in_the_contexts_of_its_caller():
     key = jax.random.key(3)  # of a generator that the context changes
     run = lambda: jaxae.make_run(loss, SGD, batch_size=32)

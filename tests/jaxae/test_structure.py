@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxae
@@ -134,6 +135,7 @@ def layers_of(name, rng):
     return layers
 
 
+@pytest.mark.thorough(by_default=["one unit", "three layers"])
 @pytest.mark.parametrize("name", WIDTHS)
 def test_dense_encoders_written_in_five_ways(name, float64):
     kernels, biases, activations, ways = zip(*layers_of(name, RNG), strict=True)
@@ -161,7 +163,7 @@ def test_dense_encoders_written_in_five_ways(name, float64):
     st.sampled_from(ACTIVATIONS),
     st.booleans(),
 )
-@settings(max_examples=10, deadline=None, derandomize=True)
+@examples(10, derandomize=True)
 def test_convolutional_encoders(padding, strides, groups, activation, is_deep):
     conv = nn.Conv(4, (3, 2), strides, padding, feature_group_count=groups)
     conv = conv.copy(param_dtype=jnp.float64, bias_init=nn.initializers.normal(1.0))
@@ -279,6 +281,21 @@ OTHERS = {
 }
 
 
+@pytest.mark.thorough(
+    by_default=[
+        "identity",
+        "curved input, two layers",
+        "tied",
+        "difference of itself",
+        "crelu",
+        "cancelling pair",
+        "nothing",
+        "skip",
+        "mixing rule",
+        "reverse rule",
+        "scan",
+    ]
+)
 @pytest.mark.parametrize("name", [*CHAINS, *OTHERS])
 def test_chains_and_what_is_none(name, float64):
     encode = (CHAINS | OTHERS)[name]
@@ -331,6 +348,9 @@ def linear_ends(params, x_i):
     return jnp.tanh(x_i @ params[0]) @ params[1] @ params[2]
 
 
+@pytest.mark.thorough(
+    by_default=["2-which0-linear_ends", "1-which1-linear_ends", "5-which2-three_layers"]
+)
 @pytest.mark.parametrize("encode", [three_layers, linear_ends])
 @pytest.mark.parametrize(("group", "which"), [(2, range(7)), (1, [0, 1]), (5, [1])])
 def test_every_order_gives_the_same(encode, group, which, float64):
@@ -363,6 +383,7 @@ def cancelling(scale):
     return [jnp.asarray(weight, jnp.float32) for weight in weights]
 
 
+@pytest.mark.thorough(by_default=["<lambda>-<T, S>-0.0", "sin-<X, X S>-0.001"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
 @pytest.mark.parametrize(("last", "formula"), [(lambda v: v, "<T, S>"), (jnp.sin, "<X, X S>")])
 def test_what_cancels_is_no_worse_than_the_product(last, formula, scale):
@@ -512,6 +533,7 @@ def test_second_derivatives(float64):
     assert_same(curvature(jaxae.contractive_penalty), curvature(full), rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_cast_to_float32_inside_is_exact_where_the_product_rounds(float64):
     """The derivative of a cast is 1; only the layer in between is computed in float32."""
     w, v = (jnp.asarray(RNG.normal(size=s)) for s in ((5, 6), (6, 4)))
@@ -528,6 +550,7 @@ def test_a_cast_to_float32_inside_is_exact_where_the_product_rounds(float64):
     np.testing.assert_allclose(got, full(encode, x), rtol=2e-6)
 
 
+@pytest.mark.thorough(by_default=["bfloat16"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_sums_in_float32(dtype):
     w = jnp.asarray(RNG.normal(size=(200, 100)) / 14, dtype)
@@ -595,6 +618,7 @@ HIGHER = {
 }
 
 
+@pytest.mark.thorough(by_default=["elementwise", "two layers"])
 @pytest.mark.parametrize("name", HIGHER)
 def test_higher_order_penalty_is_that_of_the_full_jacobian(name, key, float64):
     params, x = jax.tree.map(jnp.asarray, (W, RNG.normal(size=(4, 5))))
@@ -620,6 +644,7 @@ def test_higher_order_penalty_of_squares_is_known(key, float64):
     assert_same(again, draws)
 
 
+@pytest.mark.thorough(by_default=["jacfwd"])
 @pytest.mark.parametrize("method", ["jacfwd", "jacrev"])
 def test_higher_order_penalty_without_structure_in_chunks(method, key, float64):
     shape = (4, 3) if method == "jacfwd" else (40, 2)

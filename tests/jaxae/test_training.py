@@ -95,6 +95,7 @@ def batches_of_an_epoch(key, epoch, n, batch_size):
     return seen
 
 
+@pytest.mark.thorough(by_default=["10-3", "7-7"])
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (2, 5), (1, 1), (7, 7)])
 def test_every_example_is_used_once_per_epoch(key, n, batch_size):
     seen = batches_of_an_epoch(key, 0, n, batch_size)

@@ -198,6 +198,7 @@ def test_a_part_that_fails_is_said_to_have_failed_and_the_rest_is_there(
     assert not outcome["sparse"]["error"]
 
 
+@pytest.mark.thorough
 def test_a_part_is_really_run_on_a_file_of_ones_own(tmp_path, monkeypatch):
     images = np.random.default_rng(0).uniform(size=(40, 4, 4))
     np.save(tmp_path / "mine.npy", images.astype("float32"))
@@ -214,6 +215,7 @@ def test_a_part_is_really_run_on_a_file_of_ones_own(tmp_path, monkeypatch):
     assert claims.shown(metrics["by_code_dim"][0]["test_mse"]) in html
 
 
+@pytest.mark.thorough
 def test_results_that_cannot_be_read_are_a_failure_of_that_part_only(finished_parts):
     edit(finished_parts / "sparse" / "metrics.json", lambda metrics: metrics.clear())
     (finished_parts / "contractive" / "tangents.png").unlink(missing_ok=True)
@@ -263,6 +265,7 @@ def test_every_text_is_escaped(tmp_path):
     assert "trial run" in html
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
     reason="Ctrl-C is ignored here, as in a background job of a shell, and processes inherit that",

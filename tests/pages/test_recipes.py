@@ -104,6 +104,7 @@ def on_the_batch(weights, decoder, key, x):
 GUESTS = [linen, nnx, equinox]
 
 
+@pytest.mark.thorough(by_default=["linen"])
 @pytest.mark.parametrize("guest", GUESTS)
 def test_batch_normalisation_in_training_mode_is_that_of_the_whole_batch(guest):
     page, params, weights = guest(0.0)
@@ -120,6 +121,7 @@ def test_batch_normalisation_in_training_mode_is_that_of_the_whole_batch(guest):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), *both(params))
 
 
+@pytest.mark.thorough(by_default=["linen"])
 @pytest.mark.parametrize("guest", GUESTS)
 def test_every_example_has_a_mask_of_its_own(guest):
     page, params, _ = guest(0.5)

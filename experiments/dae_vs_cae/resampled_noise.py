@@ -12,9 +12,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.dae_vs_cae.networks import Networks
+from experiments.common.training.arrays import Params
+from experiments.dae_vs_cae.networks import Trained
 from experiments.dae_vs_cae.optimisers import LOOKS
 
 BUDGET = 600  # gradient evaluations
@@ -22,22 +23,21 @@ EARLY = 5  # of the 24 points at which the runs are compared
 RUNS = ("Adam, noise resampled", "L-BFGS, noise resampled", "L-BFGS, noise frozen")
 
 
-def measure(
-    networks: Networks, x: Array, noise: float, adam_rate: float, seed: int, seeds: int, run: Run
-) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns what L-BFGS makes of a DAE whose noise is drawn afresh at every step.
 
     All are judged by one loss: the mean over 8 corruptions of every example that no optimiser
-    has seen. ``adam_rate`` is the one that was best with frozen noise.
+    has seen. Adam has the step size that was best with frozen noise.
     """
+    loss, x = trained.dae_loss, trained.batch
 
-    loss = networks.dae_loss(noise)
-
-    def descend(optimizer: Any, steps: int, is_frozen: bool) -> Callable[..., tuple[Array, Array]]:
+    def descend(
+        optimizer: optax.GradientTransformation, steps: int, is_frozen: bool
+    ) -> Callable[..., tuple[Array, Array]]:
         step = jaxae.make_train_step(loss, optimizer)
 
         @jax.jit
-        def curve(params: Any, key: Array, x: Array) -> tuple[Array, Array]:
+        def curve(params: Params, key: Array, x: Array) -> tuple[Array, Array]:
             step_key, judge_key = jax.random.split(key)
             judges = jax.random.split(judge_key, 8)
 
@@ -58,7 +58,9 @@ def measure(
         return curve
 
     curves = {
-        "Adam, noise resampled": descend(optax.adam(adam_rate), BUDGET, False),
+        "Adam, noise resampled": descend(
+            optax.adam(found["optimisers"]["DAE"]["adam_rate"]), BUDGET, False
+        ),
         "L-BFGS, noise resampled": descend(jaxae.lbfgs(), BUDGET // 2, False),
         "L-BFGS, noise frozen": descend(jaxae.lbfgs(), BUDGET // 2, True),
     }
@@ -66,17 +68,18 @@ def measure(
     result: dict[str, Any] = {"evaluations": grid.tolist()}
     for name, curve in curves.items():
         rows = []
-        for number, (params, key) in enumerate(networks.starts(seed, seeds)):
+        for number, (params, key) in enumerate(trained.starts()):
             judged, count = map(np.asarray, curve(params, key, x))
             rows.append(np.interp(grid, count, judged))
             run.log(name, optimiser=name, seed=number, loss=float(judged[-1]))
         unit = "expected denoising loss, summed over pixels"
         result[name] = [over_seeds(c, unit) for c in np.stack(rows).T.tolist()]
-    return result
+    return {"resampled_noise": result}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["resampled_noise"]
     names = {
         "Adam, noise resampled": LOOKS["Adam"],
         "L-BFGS, noise resampled": LOOKS["L-BFGS"],
@@ -90,8 +93,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, "resampled_noise.png", panels, title="L-BFGS on a noisy objective")
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["resampled_noise"]
     early, final = ({name: found[name][at] for name in RUNS} for at in (EARLY, -1))
     stalls = final[RUNS[1]]["mean"] > final[RUNS[0]]["mean"]
     return [

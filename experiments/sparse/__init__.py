@@ -38,7 +38,13 @@ from experiments.sparse import features, filter_norms, kl, networks, path, shrin
 
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)  # default lambdas over the images' rms distance
 MOST_IMAGES = 20_000
-PARTS: tuple[LecturePart[networks.Trained], ...] = (path, filter_norms, features, kl, shrinkage)
+PARTS: tuple[LecturePart[networks.Trained], ...] = (
+    path,
+    filter_norms,
+    features,
+    kl,
+    shrinkage,
+)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Family(Trainer):
 
         def measure(params: Params, setting: Setting, x: Array) -> dict[str, Array]:
             kernel = params["decoder_kernel_0"]
-            return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
+            return units.measure_units(*bound(params, setting), kernel, x, threshold=threshold)
 
         self._measure = jax.jit(measure)
         super().__init__(

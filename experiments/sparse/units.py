@@ -27,7 +27,7 @@ UNITS = {
 }
 
 
-def measure(
+def measure_units(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
     kernel: Array,

@@ -29,12 +29,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
@@ -54,6 +55,12 @@ from jaxae.corruption import Corruption
 
 Function = Callable[[Array], Array]  # of one example
 
+LEVELS_HELP = (
+    f"Noise levels, by default {noises.shown_levels('uniform')} for uniform noise; "
+    "the first trains every code dimension,\n"
+    "all of them the one nearest to 64 (digits: 16)."
+)
+
 
 @dataclass(frozen=True)
 class Config(command_line.CommonConfig):
@@ -61,9 +68,7 @@ class Config(command_line.CommonConfig):
 
     code_dims: tuple[int, ...] | None = None
     """Code dimensions; default 1568 784 256 64 32 16 8, for digits 128 64 32 16 8 4 2."""
-    noise_levels: tuple[float, ...] | None = None
-    """Noise levels, by default 0.55 1 2 for uniform noise; the first trains every code dimension,
-    all of them the one nearest to 64 (digits: 16)."""
+    noise_levels: Annotated[tuple[float, ...] | None, tyro.conf.arg(help=LEVELS_HELP)] = None
     corruption: noises.Name = "uniform"
     """Kind of corruption."""
 

@@ -83,3 +83,8 @@ def test_a_part_sees_the_numbers_of_those_before_it():
 
     found = parts.measure([First(), Second()], None, 2, {"known": 3})
     assert found == {"known": 3, "first": 2, "second": 5}
+
+
+def test_what_is_written_knows_nothing_of_who_writes_it():
+    for path in (FOLDER / "common" / "results").glob("*.py"):
+        assert "experiments.common.run" not in path.read_text(encoding="utf-8"), path

@@ -23,9 +23,10 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments import denoising
+from experiments.common import interrupts
 from experiments.common.errors import InputError
 from experiments.common.results import atomic, checkpoints, records, trained
-from experiments.common.run import command_line, interrupts
+from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]

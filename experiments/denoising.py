@@ -49,11 +49,9 @@ from experiments.common.results.numbers import Metrics
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 from jaxae.corruption import Corruption
-
-Function = Callable[[Array], Array]  # of one example
 
 LEVELS_HELP = (
     f"Noise levels, by default {noises.shown_levels('uniform')} for uniform noise; "

@@ -47,7 +47,7 @@ from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
@@ -64,8 +64,6 @@ UNITS = {
     "distance_left": "distance to the curve after ten steps, over the distance before",
     "distance_to_zeros": "largest distance of a critical point to a learned zero",
 }
-
-PointFunction = Callable[[Array], Array]  # of one point, or of its code
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def make_trainer(density: Density, config: Config, epochs: int) -> fitting.Autoe
     """Returns a trainer that draws its points from the density; the data only say how many."""
     corrupt = partial(jaxae.gaussian_noise, stddev=NOISE[density.name])
 
-    def loss(key: Array, encode: PointFunction, decode: PointFunction, x: Array) -> Array:
+    def loss(key: Array, encode: Function, decode: Function, x: Array) -> Array:
         point_key, noise_key = jax.random.split(key)
         points = density.sample(point_key, x.shape[0])
         return jaxae.denoising_loss(noise_key, encode, decode, points, corrupt=corrupt)
@@ -137,7 +135,7 @@ def exact_field(density: Density, y: Array) -> Array:
     return density.posterior_mean(y, NOISE[density.name]) - y
 
 
-def on_grid(density: Density, learned: PointFunction) -> Fields:
+def on_grid(density: Density, learned: Function) -> Fields:
     """Returns both fields on a grid over the drawn square."""
     line = jnp.linspace(-HALF_WIDTH, HALF_WIDTH, GRID)
     grid = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
@@ -152,7 +150,7 @@ def relative_error(fields: Fields, where: np.ndarray) -> float:
     return float(gap / np.linalg.norm(fields.exact[where]))
 
 
-def against_nearest(density: Density, learned: PointFunction, y: Array) -> dict[str, float]:
+def against_nearest(density: Density, learned: Function, y: Array) -> dict[str, float]:
     """Returns how the learned field compares with pointing at the nearest point of a curve.
 
     The numbers are root mean squares over noisy points ``(n, 2)``, relative to the distance to
@@ -177,7 +175,7 @@ def against_nearest(density: Density, learned: PointFunction, y: Array) -> dict[
     }
 
 
-def zeros(field: PointFunction, starts: Array) -> np.ndarray:
+def zeros(field: Function, starts: Array) -> np.ndarray:
     """Returns the distinct zeros of a field in the drawn square, by damped Newton steps."""
 
     def newton(y: Array) -> Array:
@@ -197,7 +195,7 @@ def zeros(field: PointFunction, starts: Array) -> np.ndarray:
     return np.array(distinct).reshape(-1, 2)
 
 
-def critical_points(density: Density, learned: PointFunction, starts: Array) -> list[Metrics]:
+def critical_points(density: Density, learned: Function, starts: Array) -> list[Metrics]:
     """Returns the critical points of the noisy density, each with the nearest learned zero.
 
     The exact field is the noise variance times the gradient of the log density (Alain and
@@ -222,7 +220,7 @@ class Field(NamedTuple):
     trainer: fitting.AutoencoderTrainer
     params: list[Params]
 
-    def learned(self, seed: int) -> PointFunction:
+    def learned(self, seed: int) -> Function:
         """Returns dec(enc(y)) - y, as the network of a seed has learned it."""
         encode, decode = self.trainer.bound(self.params[seed])
         return partial(jaxae.reconstruction_field, encode, decode)
@@ -298,7 +296,7 @@ def draw(run: Run, trained: Trained, found: Metrics) -> None:
         draw_field(run, field.density, field.learned(-1))
 
 
-def draw_field(run: Run, density: Density, learned: PointFunction) -> None:
+def draw_field(run: Run, density: Density, learned: Function) -> None:
     """Draws the learned and the exact field, a circle of corruptions, and the way home."""
     fields = on_grid(density, learned)
     name, stddev = density.name, NOISE[density.name]

@@ -1,6 +1,6 @@
 """Contraction against distance: how far codes move when inputs move near and far."""
 
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.contractive.networks import METHODS, Trained, seed_keys
 from experiments.contractive.probes import Probes
 
@@ -25,7 +25,7 @@ UNITS = {
 }
 
 
-def distances(key: Array, encode: Callable[[Array], Array], probes: Probes) -> dict[str, Array]:
+def distances(key: Array, encode: Function, probes: Probes) -> dict[str, Array]:
     """Returns how code distances follow input distances, as ratios of root mean squares."""
 
     def rms(v: Array) -> Array:
@@ -33,7 +33,7 @@ def distances(key: Array, encode: Callable[[Array], Array], probes: Probes) -> d
 
     codes = jax.vmap(encode)(probes.test)
     other = jnp.roll(probes.test, 1, axis=0)
-    length = lambda v: jnp.linalg.norm(v, axis=-1)
+    length = partial(jnp.linalg.norm, axis=-1)
     pairs = rms(length(codes - jnp.roll(codes, 1, axis=0))) / rms(length(probes.test - other))
     nearest = jax.vmap(encode)(probes.sample + probes.neighbours[:, 0])
     moved = rms(length(nearest - codes[: len(nearest)])) / rms(length(probes.neighbours[:, 0]))

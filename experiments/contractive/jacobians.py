@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 
 LEADING = 10  # right singular vectors that are kept
 
@@ -24,14 +24,14 @@ class Decomposition(NamedTuple):
     vectors: Array
 
 
-def jacobian_svd(encode: Callable[[Array], Array], x_i: Array) -> tuple[Array, Array]:
+def jacobian_svd(encode: Function, x_i: Array) -> tuple[Array, Array]:
     """Returns singular values ``(r,)`` and right singular vectors ``(r, d)`` at one example."""
     _, values, vectors = jnp.linalg.svd(jax.jacfwd(encode)(x_i), full_matrices=False)
     return values, vectors
 
 
 def make_decompose(
-    make_encoder: Callable[[Params], Callable[[Array], Array]],
+    make_encoder: Callable[[Params], Function],
 ) -> Callable[[Params, Array], Decomposition]:
     """Returns the compiled ``decompose(params, x)``: the Jacobians at the examples ``x``."""
 

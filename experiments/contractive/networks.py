@@ -16,7 +16,7 @@ from experiments.common.results.numbers import Metrics, rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive, denoising
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.contractive import probes
@@ -70,7 +70,7 @@ class Trained:
     sweep: dict[str, dict[float, Replicates]]
     methods: dict[str, Replicates]
 
-    def encoder(self, params: Params) -> Callable[[Array], Array]:
+    def encoder(self, params: Params) -> Function:
         """Returns the encoder with these parameters."""
         return partial(self.functions.encode, params)
 
@@ -100,9 +100,7 @@ def seed_keys(seed: int, number: int) -> tuple[Array, Array]:
     return train_key, curve_key
 
 
-def over_examples(
-    encode: Callable[[Array], Array], decode: Callable[[Array], Array], x: Array
-) -> dict[str, Array]:
+def over_examples(encode: Function, decode: Function, x: Array) -> dict[str, Array]:
     """Returns the means over examples that every network gets."""
 
     def score_example(x_i: Array) -> dict[str, Array]:

@@ -11,8 +11,8 @@ from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.common.training.arrays import Params
-from experiments.dae_vs_cae.networks import WEIGHT, Function, Trained, corrupt
+from experiments.common.training.arrays import Function, Params
+from experiments.dae_vs_cae.networks import WEIGHT, Trained, corrupt
 
 
 def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:

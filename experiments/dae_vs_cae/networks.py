@@ -12,14 +12,12 @@ import jaxae
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 
 CODE_DIM = 64
 WEIGHTS = (0.05, 0.15, 0.5, 1.5)  # lambda of the CAE
 WEIGHT = 0.15  # where there is only one
-
-Function = Callable[[Array], Array]  # of one example
 
 
 @dataclass(frozen=True)

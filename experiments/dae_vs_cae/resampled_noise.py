@@ -1,7 +1,6 @@
 """What second-order optimisers make of a loss whose noise is drawn afresh at every step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,8 @@ BUDGET = 600  # gradient evaluations
 EARLY = 5  # of the 24 points at which the runs are compared
 RUNS = ("Adam, noise resampled", "L-BFGS, noise resampled", "L-BFGS, noise frozen")
 
+Carry = tuple[jaxae.TrainState, Array]  # the state, and the evaluations so far
+
 
 def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns what L-BFGS makes of a DAE whose noise is drawn afresh at every step.
@@ -41,13 +42,13 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
             step_key, judge_key = jax.random.split(key)
             judges = jax.random.split(judge_key, 8)
 
-            def body(carry: Any, i: Array) -> tuple[Any, None]:
+            def body(carry: Carry, i: Array) -> tuple[Carry, None]:
                 state, count = carry
                 state, _ = step(state, jax.random.fold_in(step_key, 0 if is_frozen else i), x)
                 searched = optax.tree.get(state.opt_state, "num_linesearch_steps", 0)
                 return (state, count + 1 + searched), None
 
-            def chunk(carry: Any, numbers: Array) -> tuple[Any, tuple[Array, Array]]:
+            def chunk(carry: Carry, numbers: Array) -> tuple[Carry, tuple[Array, Array]]:
                 carry, _ = jax.lax.scan(body, carry, numbers)
                 judged = jax.vmap(lambda key: loss(carry[0].params, key, x))(judges).mean()
                 return carry, (judged, carry[1])
@@ -65,7 +66,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
         "L-BFGS, noise frozen": descend(jaxae.lbfgs(), BUDGET // 2, True),
     }
     grid = np.geomspace(20, BUDGET, 24)
-    result: dict[str, Any] = {"evaluations": grid.tolist()}
+    result: Metrics = {"evaluations": grid.tolist()}
     for name, curve in curves.items():
         rows = []
         for number, (params, key) in enumerate(trained.starts()):

@@ -15,8 +15,8 @@ from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
-from experiments.dae_vs_cae.networks import WEIGHTS, Function, Trained
+from experiments.common.training.arrays import Function, Params
+from experiments.dae_vs_cae.networks import WEIGHTS, Trained
 
 RADII = np.geomspace(0.01, 10, 13)  # pixel values
 NOT_COMPARABLE = (

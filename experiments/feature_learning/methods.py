@@ -11,9 +11,8 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
+from experiments.common.training.arrays import Function
 from experiments.common.training.losses import contractive, denoising
-
-Function = Callable[[Array], Array]  # of one example
 
 
 class Published(NamedTuple):

@@ -4,7 +4,7 @@ A linear and a relu code differ by one number, the slope of the activation below
 value, so both networks, all methods but the CAE and all seeds share one compiled program.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.overcomplete_copy.inputs import (
     INPUTS,
@@ -33,7 +33,6 @@ from experiments.overcomplete_copy.inputs import (
 
 SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
 
-Reconstruct = Callable[[Array], Array]  # of one example
 Trace = dict[int, dict[str, Array]]  # relative errors by epoch and kind of input
 Gains = dict[str, np.ndarray]  # along the principal axes, by method
 
@@ -60,12 +59,12 @@ def tag(variant: Variant, seed: int) -> Tag:
     return Tag(f"{kind}_{method}_seed-{seed}", f"{kind} {method}, seed {seed}", entry)
 
 
-def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
+def relative_error(reconstruct: Function, x: Array) -> Array:
     """Returns ||r(x) - x||^2 / ||x||^2, both summed over the rows; 0 is a perfect copy."""
     return jnp.sum(jnp.square(jax.vmap(reconstruct)(x) - x)) / jnp.sum(jnp.square(x))
 
 
-def noise_ratios(reconstruct: Reconstruct, x: Array, noise: Array) -> dict[str, Array]:
+def noise_ratios(reconstruct: Function, x: Array, noise: Array) -> dict[str, Array]:
     """Returns how much noise gets through, as shares of ||noise||^2; both are 1 for a copy.
 
     ``noise_left`` is ||r(x + noise) - x||^2, the error of denoising; ``noise_passed`` is
@@ -79,7 +78,7 @@ def noise_ratios(reconstruct: Reconstruct, x: Array, noise: Array) -> dict[str, 
     return {"noise_left": share(noisy - x), "noise_passed": share(noisy - clean)}
 
 
-def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
+def gains(reconstruct: Function, x: Array, axes: Array) -> Array:
     """Returns u^T J_r u for each column u of ``axes``, as the mean over the rows of x."""
 
     def example_gains(x_i: Array) -> Array:
@@ -89,7 +88,7 @@ def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
     return jnp.mean(jax.lax.map(example_gains, x), axis=0)
 
 
-def activated(encode: Reconstruct, slope: float | Array) -> Reconstruct:
+def activated(encode: Function, slope: float | Array) -> Function:
     """Returns the encoder with an activation that has this slope below 0."""
 
     def encode_with_slope(x_i: Array) -> Array:
@@ -101,8 +100,8 @@ def activated(encode: Reconstruct, slope: float | Array) -> Reconstruct:
 
 def plain_loss(
     key: Array,
-    encode: Reconstruct,
-    decode: Reconstruct,
+    encode: Function,
+    decode: Function,
     x: Array,
     slope: Array,
     noise: Array,
@@ -115,7 +114,7 @@ def plain_loss(
 
 
 def contractive_loss(
-    key: Array, encode: Reconstruct, decode: Reconstruct, x: Array, slope: Array, weight: Array
+    key: Array, encode: Function, decode: Function, x: Array, slope: Array, weight: Array
 ) -> Array:
     """Returns the loss of the CAE, with one random probe per example."""
     return jaxae.combined_loss(
@@ -205,7 +204,7 @@ class VariantTrainer:
         """Returns all that is measured of a trained network, and its pictures."""
         return self._measures(params, SLOPES[variant.kind], probes)
 
-    def _parts(self, params: Params, slope: Array) -> tuple[Reconstruct, Reconstruct]:
+    def _parts(self, params: Params, slope: Array) -> tuple[Function, Function]:
         """Returns encoder and reconstruction."""
         encode, decode = self._plain.bound(params)
         code = activated(encode, slope)

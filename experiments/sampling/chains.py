@@ -17,7 +17,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.common.training.arrays import Params
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sampling.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
@@ -30,8 +30,6 @@ WEIGHT = 1.0  # lambda of the CAE
 TANGENT = 0.4  # standard deviation of the noise of the CAE's walk
 LENGTH = 100  # steps of the chains and of the walk
 KINDS = 4  # of autoencoders
-
-Function = Callable[[Array], Array]  # of one example
 
 
 class Sizes(NamedTuple):

@@ -21,6 +21,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.trained import Network, makes_network
+from experiments.common.training.arrays import Params
 from experiments.common.training.fitting import Trainer
 
 
@@ -107,10 +108,10 @@ def told_autoencoder(
     def init(key: Array) -> Any:
         return network.init(key, jnp.zeros(outputs), jnp.ones(()))["params"]
 
-    def encode(params: Any, x_i: Array, stddev: Any) -> Any:
+    def encode(params: Params, x_i: Array, stddev: Any) -> Any:
         return network.apply({"params": params}, x_i, stddev, method="encode")
 
-    def decode(params: Any, code: Array, stddev: Any) -> Any:
+    def decode(params: Params, code: Array, stddev: Any) -> Any:
         return network.apply({"params": params}, code, stddev, method="decode")
 
     functions: Any = (init, encode, decode)  # which are told the level too
@@ -169,7 +170,7 @@ class Denoiser(Trainer):
         def init(key: Array) -> Any:
             return network.init(key, jnp.zeros(network.outputs), jnp.ones(()))["params"]
 
-        def loss(params: Any, key: Array, x: Array) -> Array:
+        def loss(params: Params, key: Array, x: Array) -> Array:
             draw_key, noise_key = jax.random.split(key)
             x = x if draw is None else draw(draw_key, x)
             functions = self.bound(params)
@@ -182,17 +183,17 @@ class Denoiser(Trainer):
             init, loss, optimizer, batch_size=batch_size, epochs=epochs, devices=devices
         )
 
-    def bound(self, params: Any) -> tuple[Any, Any]:
+    def bound(self, params: Params) -> tuple[Any, Any]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""
         apply = partial(self._network.apply, {"params": params})
         return partial(_of, apply, "encode"), partial(_of, apply, "decode")
 
-    def reconstruct(self, params: Any, x_i: Array, stddev: Array) -> Array:
+    def reconstruct(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
         encode, decode = self.bound(params)
         return self._mean(decode(encode(x_i, stddev), stddev))
 
-    def score(self, params: Any, x_i: Array, stddev: Array) -> Array:
+    def score(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns (r(x, s) - x) / s^2."""
         encode, decode = (partial(_told, function, stddev) for function in self.bound(params))
         estimate = lambda code: self._mean(decode(code))

@@ -33,7 +33,7 @@ Step = Callable[[Array, Array], Array]
 
 def exact_score(x_i: Array, stddev: Array) -> Array:
     """Returns the gradient of the log density of the noisy points."""
-    decode = lambda code: DENSITY.posterior_mean(code, stddev)
+    decode = partial(DENSITY.posterior_mean, stddev=stddev)
     return jaxae.score_estimate(lambda v: v, decode, x_i, stddev=stddev)
 
 

@@ -15,15 +15,13 @@ import jaxae
 from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.run.experiment import Run
-from experiments.common.training.arrays import Params, unit_rows
+from experiments.common.training.arrays import Function, Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sparse import units
 
 KL_CODE_DIM, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
 KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
-
-Function = Callable[[Array], Array]  # of one example
 
 
 class Setup(NamedTuple):

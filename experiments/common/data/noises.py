@@ -16,60 +16,50 @@ class Noise(NamedTuple):
     """One kind of corruption.
 
     Attributes:
-      at_level: makes the corruption from a level, which may be traced.
+      corruption: of ``jaxae``.
+      parameter: the name of its argument that is the level.
       levels: "noise", "a lot of noise" and "a lot more": the default levels, which the help texts
         name; the first one is for training.
       meaning: what a level is, for the axis of a plot.
       highest: the highest level that makes sense.
     """
 
-    at_level: Callable[[float | Array], Corruption]
+    corruption: Callable[..., Array]
+    parameter: str
     levels: tuple[float, ...]
     meaning: str
     highest: float
 
-
-def uniform(level: float | Array) -> Corruption:
-    """Returns uniform noise of a half-width; pixels stay in [0, 1]."""
-    return partial(jaxae.uniform_noise, scale=level, low=0.0, high=1.0)
-
-
-def gaussian(level: float | Array) -> Corruption:
-    """Returns Gaussian noise of a standard deviation."""
-    return partial(jaxae.gaussian_noise, stddev=level)
-
-
-def masking(level: float | Array) -> Corruption:
-    """Returns noise that sets pixels to 0 with a probability."""
-    return partial(jaxae.masking_noise, rate=level)
-
-
-def salt_and_pepper(level: float | Array) -> Corruption:
-    """Returns noise that sets pixels to 0 or 1 with a probability."""
-    return partial(jaxae.salt_and_pepper_noise, rate=level)
+    def at_level(self, level: float | Array) -> Corruption:
+        """Returns the corruption with a level, which may be traced."""
+        return partial(self.corruption, **{self.parameter: level})
 
 
 BY_NAME: dict[str, Noise] = {
     "uniform": Noise(
-        uniform,
+        partial(jaxae.uniform_noise, low=0.0, high=1.0),
+        "scale",
         (0.55, 1.0, 2.0),
         "half-width of the uniform noise (pixel values)",
         1000.0,
     ),
     "gaussian": Noise(
-        gaussian,
+        jaxae.gaussian_noise,
+        "stddev",
         (0.3, 0.6, 1.2),
         "standard deviation of the noise (pixel values)",
         1000.0,
     ),
     "masking": Noise(
-        masking,
+        jaxae.masking_noise,
+        "rate",
         (0.25, 0.5, 0.75),
         "probability of a pixel being set to 0",
         1.0,
     ),
     "salt-and-pepper": Noise(
-        salt_and_pepper,
+        jaxae.salt_and_pepper_noise,
+        "rate",
         (0.2, 0.4, 0.6),
         "probability of a pixel being replaced",
         1.0,

@@ -76,9 +76,10 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
         "DAE minibatch": (make_sampler(dae_loss, batch_size=BATCH), DRAWS),
         "CAE minibatch": (make_sampler(cae_loss, batch_size=BATCH), DRAWS // 4),
     }
+    gradient_key, _ = trained.noise_keys()
     variances: dict[str, list[float]] = {}
     for seed, params in enumerate(trained.ae):
-        seed_key = jax.random.fold_in(trained.key(0), seed)
+        seed_key = jax.random.fold_in(gradient_key, seed)
         for (name, (sample, count)), one in zip(
             samplers.items(), jax.random.split(seed_key, len(samplers)), strict=True
         ):

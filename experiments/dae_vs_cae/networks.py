@@ -46,9 +46,10 @@ class Trained:
     seed: int
     race_seeds: int
 
-    def key(self, use: int) -> Array:
-        """Returns the key of one of the two uses of noise: 0 in gradients, 1 in expansions."""
-        return jax.random.split(jax.random.key(self.seed))[use]
+    def noise_keys(self) -> tuple[Array, Array]:
+        """Returns the keys of the noise of the gradients, and of that of the expansions."""
+        gradient_key, expansion_key = jax.random.split(jax.random.key(self.seed))
+        return gradient_key, expansion_key
 
     def bound(self, params: Params) -> tuple[Function, Function]:
         """Returns encoder and decoder with these parameters."""
@@ -112,7 +113,6 @@ def train(
 ) -> Trained:
     """Returns all networks, trained on the first of ``data``, to be measured on the second."""
     x, test = data
-
     weights = {f"CAE {weight:g}": weight for weight in WEIGHTS}
     strengths = {"AE": 0.0, "DAE": noise, **weights}
 

@@ -110,7 +110,7 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 
 def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns what the small-noise expansion leaves, with and without its Laplacian term."""
-    x = trained.test[:64]
+    x, (_, expansion_key) = trained.test[:64], trained.noise_keys()
     remainders: dict[str, list[np.ndarray]] = {"with": [], "without": []}
     slopes: dict[str, list[float]] = {"with": [], "without": []}
     shares = []
@@ -123,7 +123,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
             return expand(key, reconstruct, x, jnp.asarray(STDDEVS), pairs=16)
 
         for seed, params in enumerate(trained.dae):
-            key = jax.random.fold_in(trained.key(1), seed)
+            key = jax.random.fold_in(expansion_key, seed)
             expansion = expanded(jax.tree.map(widen, params), widen(x), key)
             remainder = np.asarray(expansion.remainder)
             gaps = {

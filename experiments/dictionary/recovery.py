@@ -33,16 +33,16 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
 
     Each network has its own examples. They are made, and dropped, as it is trained.
     """
-    setup = trained.sums
+    sums = trained.sums
     rows = []
     for name, kind in KINDS.items():
-        family = Family(kind, INPUTS, ACTIVE, setup.schedule, setup.count)
+        family = Family(kind, INPUTS, ACTIVE, sums.schedule, sums.count)
         for position, active in enumerate(ACTIVE):
             scores = []
-            for seed in range(setup.num_seeds):
-                data_key, key = jax.random.split(jax.random.fold_in(setup.key, seed))
+            for seed in range(sums.num_seeds):
+                data_key, key = jax.random.split(jax.random.fold_in(sums.key, seed))
                 data = examples.sums(
-                    data_key, atoms=ATOMS, inputs=INPUTS, active=active, count=setup.count
+                    data_key, atoms=ATOMS, inputs=INPUTS, active=active, count=sums.count
                 )
                 named = f"{name}_atoms-{active}_seed-{seed}"
                 scores.append(train_and_measure(family, key, data, position, named, run))

@@ -97,7 +97,7 @@ def main(config: Config) -> Metrics:
     total = recovery.epochs(on_sums, seeds) + frontier.epochs(on_patches, seeds)
     with Run("dictionary", config, dataset, total=total) as run:
         sum_key, patch_key = jax.random.split(jax.random.key(config.seed))
-        sums = networks.Sums(sum_key, on_sums, count, seeds)
+        sums = networks.SumsSetup(sum_key, on_sums, count, seeds)
         trained = frontier.train(patch_key, patches, on_patches, sums, run)
         known = {"atoms": recovery.ATOMS, "dimensions": recovery.INPUTS}
         found = parts.measure(PARTS, run, trained, known)

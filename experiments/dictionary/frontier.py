@@ -13,7 +13,7 @@ from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import unit_rows
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.dictionary.examples import Patches
-from experiments.dictionary.networks import KINDS, Family, Schedule, Sums, Trained, tag
+from experiments.dictionary.networks import KINDS, Family, Schedule, SumsSetup, Trained, tag
 
 FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
 TOP_K = (4, 8, 16, 32)
@@ -43,7 +43,7 @@ def epochs(schedule: Schedule, seeds: int) -> int:
     return count * seeds * schedule.epochs
 
 
-def train(key: Array, patches: Patches, schedule: Schedule, sums: Sums, run: Run) -> Trained:
+def train(key: Array, patches: Patches, schedule: Schedule, sums: SumsSetup, run: Run) -> Trained:
     """Returns the networks of every kind and setting, trained on patches."""
     rms = float(np.sqrt(np.mean(np.sum(np.asarray(patches.train) ** 2, axis=1))))
     most, inputs = schedule.units, patches.train.shape[1]

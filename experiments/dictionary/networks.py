@@ -65,7 +65,7 @@ class Schedule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sums:
+class SumsSetup:
     """How networks are trained on sums of known atoms, which are made when they are needed."""
 
     key: Array
@@ -85,7 +85,7 @@ class Trained(NamedTuple):
       params: of each kind, by the label of the setting, one for each seed.
     """
 
-    sums: Sums
+    sums: SumsSetup
     patches: Patches
     families: "dict[str, Family]"
     settings: dict[str, dict[float, float]]

@@ -4,8 +4,8 @@
 ``draw`` draws the figures, from the numbers and from the networks.
 ``claims`` compares the numbers with what the lecture says, for its page.
 
-An experiment names its parts in ``PARTS``, in the order of the page. mypy compares each of them
-with the classes below, so that all have the same functions with the same arguments.
+An experiment names its parts in ``PARTS``, in the order of the page. All have the functions of the
+classes below: mypy compares the types, and ``tests/experiments/test_parts.py`` the names too.
 """
 
 from collections.abc import Iterable

@@ -6,7 +6,7 @@ value, so both networks, all methods but the CAE and all seeds share one compile
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -179,9 +179,17 @@ class VariantTrainer:
                 [f"{named.checkpoint}_until-{epoch}"], self._models[variant.kind]
             )
 
-        options: Any = {"on_epoch": partial(named.log, run), "checkpoints": checkpoints}
-        plain = key, self._x, slope, 0.0, 0.0
-        for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
+        trained = self._plain.at_epochs(
+            self._kept_epochs,
+            key,
+            self._x,
+            slope,
+            0.0,
+            0.0,
+            on_epoch=partial(named.log, run),
+            checkpoints=checkpoints,
+        )
+        for epoch, params in trained:
             trace[epoch] = self._errors(params, slope, inputs)
         return params, trace
 
@@ -272,7 +280,7 @@ def train_all(
     keys = make_keys(config.seed, num_seeds)
     probes = [make_probes(images, seed_keys, strengths["DAE"].noise) for seed_keys in keys]
     trainer = VariantTrainer(images, config, sizes)
-    measured: dict[Variant, list[dict[str, Any]]] = {}
+    measured: dict[Variant, list[Metrics]] = {}
     regularised = {}
     for variant in (Variant(kind, method) for kind in SLOPES for method in strengths):
         if any(strengths[variant.method]):

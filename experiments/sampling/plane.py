@@ -1,6 +1,5 @@
 """The network that samples the mixture in the plane, and how it is trained."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from experiments.common.data import densities
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import Params
 from experiments.common.training.sweep import Sweep, Tag
-from experiments.sampling.conditional import POINTS, Denoiser, Levels, Scaled
+from experiments.sampling.conditional import POINTS, Denoiser, LevelFunction, Levels, Scaled
 
 DENSITY = densities.mixture()
 LEVELS = Levels(low=0.02, high=3.0)
@@ -40,8 +39,8 @@ class Estimates(NamedTuple):
       score: the gradient of the log density of the noisy points.
     """
 
-    reconstruct: Callable[[Array, Array], Array]
-    score: Callable[[Array, Array], Array]
+    reconstruct: LevelFunction
+    score: LevelFunction
 
 
 @dataclass(frozen=True)

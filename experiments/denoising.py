@@ -26,14 +26,16 @@ if not __package__:  # started as a file, where Python does not find the other p
 import functools
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
@@ -43,10 +45,19 @@ from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
 from experiments.common.results import numbers
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
+from jaxae.corruption import Corruption
+
+LEVELS_HELP = (
+    f"Noise levels, by default {noises.shown_levels('uniform')} for uniform noise; "
+    "the first trains every code dimension,\n"
+    "all of them the one nearest to 64 (digits: 16)."
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,7 @@ class Config(command_line.CommonConfig):
 
     code_dims: tuple[int, ...] | None = None
     """Code dimensions; default 1568 784 256 64 32 16 8, for digits 128 64 32 16 8 4 2."""
-    noise_levels: tuple[float, ...] | None = None
-    """Noise levels, by default 0.55 1 2 for uniform noise; the first trains every code dimension,
-    all of them the one nearest to 64 (digits: 16)."""
+    noise_levels: Annotated[tuple[float, ...] | None, tyro.conf.arg(help=LEVELS_HELP)] = None
     corruption: noises.Name = "uniform"
     """Kind of corruption."""
 
@@ -79,12 +88,12 @@ class Config(command_line.CommonConfig):
             command_line.require_number("--noise-levels", level, low=0.0, high=highest)
 
 
-class Plan(NamedTuple):
-    """What is trained on what: the configuration with all defaults filled in."""
+class Setup(NamedTuple):
+    """The data, and how networks are trained on them: the configuration, with all defaults."""
 
     config: Config
     dataset: datasets.Dataset
-    corrupt_at: Any
+    corrupt_at: Callable[[float | Array], Corruption]  # of a noise level
     dims: tuple[int, ...]
     levels: tuple[float, ...]
     swept_dim: int
@@ -92,15 +101,15 @@ class Plan(NamedTuple):
     num_seeds: int
 
 
-def make_plan(config: Config) -> Plan:
-    """Returns the plan for a configuration, after loading its data."""
+def make_setup(config: Config) -> Setup:
+    """Returns the data and the options, with what was left open filled in."""
     dataset = experiment.load(config)
     d = dataset.num_features
     noise = noises.BY_NAME[config.corruption]
     below = [k for k in (256, 64, 32, 16, 8) if k < d] if d > 256 else _halvings(d)
     dims = tuple(sorted(config.code_dims or (2 * d, d, *below), reverse=True))
     wanted = 64 if d > 256 else max(d // 4, 1)  # the lecture's 64; for digits 16
-    return Plan(
+    return Setup(
         config,
         dataset,
         noise.at_level,
@@ -115,42 +124,49 @@ def _halvings(d: int) -> list[int]:
     return [d >> shift for shift in range(1, 6) if d >> shift >= 2]
 
 
-def seed_keys(plan: Plan, seed: int) -> tuple[Array, Array, Array]:
+def seed_keys(setup: Setup, seed: int) -> tuple[Array, Array, Array]:
     """Returns the keys of training, of the test noise and of the baselines' noise.
 
     They do not depend on code dimension or level: all models see the same noise.
     """
     train_key, test_key, pairs_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(plan.config.seed), seed), 3
+        jax.random.fold_in(jax.random.key(setup.config.seed), seed), 3
     )
     return train_key, test_key, pairs_key
 
 
+class Scored(NamedTuple):
+    """The scores of one network over the seeds, and pictures of the first one."""
+
+    numbers: Metrics
+    pictures: dict[str, np.ndarray]
+
+
 class Runner:
-    """Trains, scores and keeps examples, one row of results at a time."""
+    """Trains, scores and keeps examples, one code dimension at a time."""
 
-    def __init__(self, plan: Plan, run: Run) -> None:
-        self.plan, self.run = plan, run
-        self.train, self.test = plan.dataset.flat()
+    def __init__(self, setup: Setup, run: Run) -> None:
+        self.setup, self.run = setup, run
+        self.train, self.test = setup.dataset.flat()
         self.to_train_on = fitting.in_memory_or_streamed(self.train)
-        self.examples = plan.dataset.one_of_each_class()
+        self.examples = setup.dataset.one_of_each_class()
 
-    def rows(self, dim: int) -> list[dict[str, Any]]:
-        """Returns the results at one code dimension, a row for each noise level it needs."""
-        plan, d = self.plan, self.train.shape[1]
+    def rows(self, dim: int) -> list[Scored]:
+        """Returns the results at one code dimension, one for each noise level it needs."""
+        setup, d = self.setup, self.train.shape[1]
 
-        def loss(key: Array, encode: Any, decode: Any, x: Array, level: Array) -> Array:
-            return jaxae.denoising_loss(key, encode, decode, x, corrupt=plan.corrupt_at(level))
+        def loss(key: Array, encode: Function, decode: Function, x: Array, level: Array) -> Array:
+            return jaxae.denoising_loss(key, encode, decode, x, corrupt=setup.corrupt_at(level))
 
         trainer = fitting.AutoencoderTrainer(
             jaxae.DenseAutoencoder((d,), dim, output_activation=nn.sigmoid),
             loss,
-            learning_rate=plan.config.learning_rate,
-            batch_size=plan.config.batch_size,
-            epochs=plan.epochs,
-            devices=plan.config.devices,
+            learning_rate=setup.config.learning_rate,
+            batch_size=setup.config.batch_size,
+            epochs=setup.epochs,
+            devices=setup.config.devices,
         )
-        levels = plan.levels if dim == plan.swept_dim else plan.levels[:1]
+        levels = setup.levels if dim == setup.swept_dim else setup.levels[:1]
 
         def tag(level: float, seed: int) -> Tag:
             return Tag(
@@ -160,41 +176,44 @@ class Runner:
             )
 
         def key(seed: int) -> Array:
-            return seed_keys(plan, seed)[0]
+            return seed_keys(setup, seed)[0]
 
-        sweep = Sweep(self.run, range(plan.num_seeds), key, tag)
+        sweep = Sweep(self.run, range(setup.num_seeds), key, tag)
         started = time.perf_counter()
         trained = sweep.fit(trainer, self.to_train_on, {level: (level,) for level in levels})
-        seconds = (time.perf_counter() - started) / (len(levels) * plan.num_seeds)
-        return [
-            self._row(trainer, dim, level, params) | {"seconds_per_run": round(seconds, 2)}
-            for level, params in trained.items()
-        ]
+        seconds = (time.perf_counter() - started) / (len(levels) * setup.num_seeds)
+        scored = [self._score(trainer, dim, level, own) for level, own in trained.items()]
+        for one in scored:
+            one.numbers["seconds_per_run"] = round(seconds, 2)
+        return scored
 
-    def _row(
-        self, trainer: fitting.AutoencoderTrainer, dim: int, level: float, trained: list[Any]
-    ) -> dict[str, Any]:
+    def _score(
+        self, trainer: fitting.AutoencoderTrainer, dim: int, level: float, trained: list[Params]
+    ) -> Scored:
         """Returns the scores of the seeds' networks, and pictures of the first one."""
         scores, pictures = [], {}
         for seed, params in enumerate(trained):
-            _, test_key, _ = seed_keys(self.plan, seed)
-            noisy = test_key, self.plan.corrupt_at(level), self.test
+            _, test_key, _ = seed_keys(self.setup, seed)
+            noisy = test_key, self.setup.corrupt_at(level), self.test
             pieces = fitting.noisy_pieces(*noisy)
             scores.append(fitting.mean_scores(trainer.scores, params, pieces))
             if seed == 0:
                 pictures = self._pictures(
                     trainer, params, *fitting.noisy_rows(*noisy, self.examples)
                 )
-        row: dict[str, Any] = {"code_dim": dim, "noise_level": level, **scores_over_seeds(scores)}
+        row: Metrics = {"code_dim": dim, "noise_level": level, **scores_over_seeds(scores)}
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
-        return row | {"pictures": pictures}
+        return Scored(row, pictures)
 
     def _pictures(
-        self, trainer: fitting.AutoencoderTrainer, params: Any, x_noisy: Array, x: Array
+        self, trainer: fitting.AutoencoderTrainer, params: Params, x_noisy: Array, x: Array
     ) -> dict[str, np.ndarray]:
         """Returns examples of the test set: clean, noisy and denoised, and the first code."""
-        as_images = lambda rows: np.asarray(rows).reshape(-1, *self.plan.dataset.example_shape)
+
+        def as_images(rows: Array) -> np.ndarray:
+            return np.asarray(rows).reshape(-1, *self.setup.dataset.example_shape)
+
         encode, _ = trainer.bound(params)
         return {
             "clean": as_images(x),
@@ -203,14 +222,14 @@ class Runner:
             "code": np.asarray(encode(x_noisy[0])),
         }
 
-    def baselines(self, level: float, dims: tuple[int, ...]) -> dict[str, Any]:
+    def baselines(self, level: float, dims: tuple[int, ...]) -> Metrics:
         """Returns the scores of the corrupted input and of the best linear map of each rank."""
-        untouched: list[Any] = []
-        linear: dict[int, list[Any]] = {dim: [] for dim in dims}
+        untouched: list[dict[str, float]] = []
+        linear: dict[int, list[dict[str, float]]] = {dim: [] for dim in dims}
         scores_of = {dim: fitting.make_scores(partial(_apply_linear, dim)) for dim in dims}
-        for seed in range(self.plan.num_seeds):
-            _, test_key, pairs_key = seed_keys(self.plan, seed)
-            corrupt = self.plan.corrupt_at(level)
+        for seed in range(self.setup.num_seeds):
+            _, test_key, pairs_key = seed_keys(self.setup, seed)
+            corrupt = self.setup.corrupt_at(level)
             noisy = test_key, corrupt, self.test
             pieces = fitting.noisy_pieces(*noisy)
             untouched.append(fitting.mean_scores(_SCORES_OF_INPUT, None, pieces))
@@ -236,7 +255,7 @@ def _apply_linear(rank: int, best: jaxae.LinearDenoiser, x_i: Array) -> Array:
     return best(x_i, rank=rank)
 
 
-def scores_over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
+def scores_over_seeds(scores: list[dict[str, float]]) -> Metrics:
     """Returns mean and spread over the seeds of each test score."""
     return {
         f"test_{name}": numbers.over_seeds([score[name] for score in scores], unit)
@@ -244,43 +263,97 @@ def scores_over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
-    """Writes all figures."""
-    by_dim, by_noise = table["by_code_dim"], table["by_noise_level"]
-    kind = plan.config.corruption
-    first, level = by_dim[0]["pictures"], f"{kind} noise {plan.levels[0]:g}"
+class Trained(NamedTuple):
+    """The networks of every code dimension, trained and scored.
 
-    sweep = by_noise[0]["pictures"]
+    Attributes:
+      runner: has the data, and scores what they are compared with.
+      scored: by code dimension, one for each noise level.
+    """
+
+    runner: Runner
+    scored: dict[int, list[Scored]]
+
+    @property
+    def by_code_dim(self) -> list[Scored]:
+        """Every code dimension, at the first noise level."""
+        return [own[0] for own in self.scored.values()]
+
+    @property
+    def by_noise_level(self) -> list[Scored]:
+        """Every noise level, at one code dimension."""
+        return self.scored[self.runner.setup.swept_dim]
+
+
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the scores of all networks, beside what they are compared with."""
+    runner, setup = trained.runner, trained.runner.setup
+    for position, level in enumerate(setup.levels):
+        base = runner.baselines(level, setup.dims if position == 0 else (setup.swept_dim,))
+        for row in (one.numbers for own in trained.scored.values() for one in own):
+            if row["noise_level"] == level:
+                row["corrupted"] = base["corrupted"]
+                row["linear"] = base["linear"][row["code_dim"]]
+    return {
+        "corruption": setup.config.corruption,
+        "num_features": setup.dataset.num_features,
+        "stochastic_view": stochastic_view(setup, jnp.asarray(runner.train[:256])),
+        "by_code_dim": [one.numbers for one in trained.by_code_dim],
+        "by_noise_level": [one.numbers for one in trained.by_noise_level],
+    }
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws all figures."""
+    draw_pictures(run, trained)
+    draw_curves(run, trained.runner.setup, found)
+
+
+def draw_pictures(run: Run, trained: Trained) -> None:
+    """Draws clean, corrupted and denoised images, by code dimension and by noise level."""
+    setup = trained.runner.setup
+    kind = setup.config.corruption
+    by_dim = {one.numbers["code_dim"]: one.pictures for one in trained.by_code_dim}
+    by_noise = {one.numbers["noise_level"]: one.pictures for one in trained.by_noise_level}
+    level = f"{kind} noise {setup.levels[0]:g}"
+    first, sweep = next(iter(by_dim.values())), next(iter(by_noise.values()))
+
     images = {name: sweep[name][0] for name in ("clean", "noisy", "denoised")}
     run.draw(plots.flow_chart, "flow_chart.png", code=sweep["code"], **images)
 
     top = {"original": first["clean"], "corrupted": first["noisy"]}
     run.draw(plots.image_rows, "corrupted.png", top, title=f"Test examples, {level}")
-    for row in by_dim:
-        rows = top | {"denoised": row["pictures"]["denoised"]}
-        title = f"Code dimension {row['code_dim']}, {level}"
-        run.draw(plots.image_rows, f"rows_dim_{row['code_dim']:04d}.png", rows, title=title)
-    rows = top | {f"dim(z) = {row['code_dim']}": row["pictures"]["denoised"] for row in by_dim}
+    for dim, pictures in by_dim.items():
+        rows = top | {"denoised": pictures["denoised"]}
+        title = f"Code dimension {dim}, {level}"
+        run.draw(plots.image_rows, f"rows_dim_{dim:04d}.png", rows, title=title)
+    rows = top | {f"dim(z) = {dim}": own["denoised"] for dim, own in by_dim.items()}
     title = f"Denoised by autoencoders of each code dimension, {level}"
     run.draw(plots.image_rows, "code_dims.png", rows, title=title, gaps=(2,))
 
     rows = {"original": first["clean"]}
-    for row in by_noise:
-        rows[f"noise {row['noise_level']:g}"] = row["pictures"]["noisy"]
-        rows[f"denoised {row['noise_level']:g}"] = row["pictures"]["denoised"]
-    title = f"Rising {kind} noise, code dimension {plan.swept_dim}"
+    for noise, pictures in by_noise.items():
+        rows[f"noise {noise:g}"] = pictures["noisy"]
+        rows[f"denoised {noise:g}"] = pictures["denoised"]
+    title = f"Rising {kind} noise, code dimension {setup.swept_dim}"
     gaps = tuple(range(1, len(rows), 2))
     run.draw(plots.image_rows, "noise_levels.png", rows, title=title, gaps=gaps)
 
-    meaning = noises.BY_NAME[kind].meaning
-    for rows_, against, x_label, title in (
-        (by_dim, "code_dim", "code dimension k", f"Denoising, {level}"),
-        (by_noise, "noise_level", meaning, f"Denoising at code dimension {plan.swept_dim}"),
+
+def draw_curves(run: Run, setup: Setup, found: Metrics) -> None:
+    """Draws the scores against the code dimension, and against the noise level."""
+    kind = setup.config.corruption
+    level = f"{kind} noise {setup.levels[0]:g}"
+    at_dim = f"Denoising at code dimension {setup.swept_dim}"
+    for against, x_label, title in (
+        ("code_dim", "code dimension k", f"Denoising, {level}"),
+        ("noise_level", noises.BY_NAME[kind].meaning, at_dim),
     ):
-        x = [row[against] for row in rows_]
+        rows = found[f"by_{against}"]
+        x = [row[against] for row in rows]
         scale = "log2" if against == "code_dim" else "linear"
         panels = [
-            plots.Panel(x_label, y_label, _lines(x, rows_, quantity), (scale, "linear"), x)
+            plots.Panel(x_label, y_label, _lines(x, rows, quantity), (scale, "linear"), x)
             for quantity, y_label in (
                 ("test_mse", "test MSE per pixel"),
                 ("test_psnr", "test PSNR (dB)"),
@@ -289,7 +362,7 @@ def draw(run: Run, plan: Plan, table: dict[str, list[dict[str, Any]]]) -> None:
         run.draw(plots.panels, f"curves_{against}.png", panels, title=title)
 
 
-def _lines(x: list[float], rows: list[dict[str, Any]], quantity: str) -> list[plots.Line]:
+def _lines(x: list[float], rows: list[Metrics], quantity: str) -> list[plots.Line]:
     series = [
         ("denoising autoencoder", rows, plots.METHODS["DAE"]),
         ("best linear map of rank k", [row["linear"] for row in rows], plots.OTHERS[0]),
@@ -301,50 +374,63 @@ def _lines(x: list[float], rows: list[dict[str, Any]], quantity: str) -> list[pl
     ]
 
 
-def stochastic_view(plan: Plan, x: Array) -> dict[str, Any]:
+def half_squared_error(x_hat_i: Array, x_i: Array) -> Array:
+    """Returns half the squared error of one example."""
+    return jaxae.squared_error(x_hat_i, x_i) / 2
+
+
+def stochastic_view(setup: Setup, x: Array) -> Metrics:
     """Returns how far the Gaussian likelihood of the decoder is from the squared error.
 
     With unit variance the negative log-likelihood is half the squared error plus d/2 log(2 pi), so
     their gradients are the same; both are compared on one noisy batch at fresh parameters.
     """
     init, encode, decode = jaxae.as_functions(
-        jaxae.DenseAutoencoder(x.shape[1:], plan.swept_dim, output_activation=nn.sigmoid)
+        jaxae.DenseAutoencoder(x.shape[1:], setup.swept_dim, output_activation=nn.sigmoid)
     )
 
     @jax.jit
-    def gap(params: Any, key: Array) -> Array:
-        def loss(reconstruction: Any) -> Any:
-            def mean(params: Any) -> Array:
-                parts = partial(encode, params), partial(decode, params)
-                options = {"corrupt": plan.corrupt_at(plan.levels[0])}
-                options["reconstruction"] = reconstruction
-                return jaxae.denoising_loss(key, *parts, x, **options).mean()
+    def gap(params: Params, key: Array) -> Array:
+        def gradient(reconstruction: Callable[[Array, Array], Array]) -> Array:
+            def mean_loss(params: Params) -> Array:
+                return jaxae.denoising_loss(
+                    key,
+                    partial(encode, params),
+                    partial(decode, params),
+                    x,
+                    corrupt=setup.corrupt_at(setup.levels[0]),
+                    reconstruction=reconstruction,
+                ).mean()
 
-            return jax.grad(mean)(params)
+            return ravel_pytree(jax.grad(mean_loss)(params))[0]
 
-        halved = lambda x_hat_i, x_i: jaxae.squared_error(x_hat_i, x_i) / 2
-        nll, error = (ravel_pytree(loss(r))[0] for r in (jaxae.gaussian_nll, halved))
+        nll, error = gradient(jaxae.gaussian_nll), gradient(half_squared_error)
         return jnp.linalg.norm(nll - error) / jnp.linalg.norm(error)
 
     values = []
-    for seed in range(plan.num_seeds):
-        init_key, noise_key = jax.random.split(seed_keys(plan, seed)[0])
+    for seed in range(setup.num_seeds):
+        init_key, noise_key = jax.random.split(seed_keys(setup, seed)[0])
         values.append(float(gap(init(init_key), noise_key)))
     unit = "relative distance of the two gradients"
     return {"gradient_gap": numbers.over_seeds(values, unit)}
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the slides say of the denoising autoencoder with what was measured."""
-    by_dim, by_noise = metrics["by_code_dim"], metrics["by_noise_level"]
-    error = lambda row: row["test_mse"]
-    untouched = lambda row: row["corrupted"]["test_mse"]
+    by_dim, by_noise = found["by_code_dim"], found["by_noise_level"]
+
+    def error(row: Metrics) -> Metrics:
+        return row["test_mse"]
+
+    def untouched(row: Metrics) -> Metrics:
+        return row["corrupted"]["test_mse"]
+
     widest, best, narrowest = by_dim[0], min(by_dim, key=lambda r: error(r)["mean"]), by_dim[-1]
     decisive = [row for row in by_dim if row in (widest, best, narrowest)]
     swept = by_noise[0]
     first, last = swept, by_noise[-1]
-    gap = metrics["stochastic_view"]["gradient_gap"]
-    kind = metrics["corruption"]
+    gap = found["stochastic_view"]["gradient_gap"]
+    kind = found["corruption"]
     return [
         Claim(
             "Algorithm 1: sample x, sample x~ from C(x~ given x), train on the pair to "
@@ -379,7 +465,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
         Claim(
             "MNIST: digits are denoised through codes of 1568, 784, 256, 64, 32, 16 and 8 numbers, "
             "also through codes larger than the input.",
-            f"With {widest['code_dim']} numbers for {metrics['num_features']} pixels the "
+            f"With {widest['code_dim']} numbers for {found['num_features']} pixels the "
             f"autoencoder does not copy: it leaves {shown(error(widest))} of "
             f"{shown(untouched(widest))}. The error is least at {best['code_dim']} numbers, "
             f"{shown(error(best))}, and rises to {shown(error(narrowest))} at "
@@ -436,49 +522,35 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def network_bytes(plan: Plan) -> int:
+def network_bytes(setup: Setup) -> int:
     """Returns the bytes of the weights and Adam's moments that are in memory at a time."""
-    d = plan.dataset.num_features
-    num_values = lambda k: 3 * 4 * (2 * d * k + d + k)
-    jobs = lambda k: plan.num_seeds * (len(plan.levels) if k == plan.swept_dim else 1)
-    return sum(jobs(k) * num_values(k) for k in plan.dims[:2])  # the largest; two train at a time
+    d = setup.dataset.num_features
+
+    def bytes_at(dim: int) -> int:
+        levels = len(setup.levels) if dim == setup.swept_dim else 1
+        return setup.num_seeds * levels * 3 * 4 * (2 * d * dim + d + dim)
+
+    return sum(bytes_at(dim) for dim in setup.dims[:2])  # the largest; two train at a time
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
-    plan = make_plan(config)
-    total = plan.epochs * plan.num_seeds * (len(plan.dims) + len(plan.levels) - 1)
-    networks = network_bytes(plan)
-    with Run("denoising", config, plan.dataset, total=total, networks=networks) as run:
-        runner = Runner(plan, run)
-        rows = dict(zip(plan.dims, run.in_parallel(runner.rows, plan.dims), strict=True))
-        for position, level in enumerate(plan.levels):
-            base = runner.baselines(level, plan.dims if position == 0 else (plan.swept_dim,))
-            for row in (row for dim_rows in rows.values() for row in dim_rows):
-                if row["noise_level"] == level:
-                    row["corrupted"] = base["corrupted"]
-                    row["linear"] = base["linear"][row["code_dim"]]
-        table = {
-            "by_code_dim": [rows[dim][0] for dim in plan.dims],
-            "by_noise_level": rows[plan.swept_dim],
+    setup = make_setup(config)
+    total = setup.epochs * setup.num_seeds * (len(setup.dims) + len(setup.levels) - 1)
+    networks = network_bytes(setup)
+    with Run("denoising", config, setup.dataset, total=total, networks=networks) as run:
+        runner = Runner(setup, run)
+        scored = dict(zip(setup.dims, run.in_parallel(runner.rows, setup.dims), strict=True))
+        trained = Trained(runner, scored)
+        found = measure(run, trained, {})
+        draw(run, trained, found)
+        resolved = {
+            "code_dims": setup.dims,
+            "noise_levels": setup.levels,
+            "epochs": setup.epochs,
+            "num_seeds": setup.num_seeds,
         }
-        draw(run, plan, table)
-        return run.finish(
-            {
-                "code_dims": plan.dims,
-                "noise_levels": plan.levels,
-                "epochs": plan.epochs,
-                "num_seeds": plan.num_seeds,
-            },
-            corruption=config.corruption,
-            num_features=plan.dataset.num_features,
-            stochastic_view=stochastic_view(plan, jnp.asarray(runner.train[:256])),
-            **{name: [_numbers(row) for row in part] for name, part in table.items()},
-        )
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "pictures"}
+        return run.finish(resolved, **found)
 
 
 if __name__ == "__main__":

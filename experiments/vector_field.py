@@ -25,16 +25,17 @@ if not __package__:  # started as a file, where Python does not find the other p
     sys.exit(2)
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 import jaxae
@@ -42,10 +43,11 @@ from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.data.densities import Density
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
@@ -90,7 +92,7 @@ class Fields(NamedTuple):
         return self.density > DENSE * self.density.max()
 
 
-def wide_first_layer(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def wide_first_layer(key: Array, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
     """Returns a kernel with fan-in scaling 2, three times as large where the input is a point.
 
     A network whose first layer is nearly linear over the square never finds the spiral.
@@ -103,7 +105,7 @@ def make_trainer(density: Density, config: Config, epochs: int) -> fitting.Autoe
     """Returns a trainer that draws its points from the density; the data only say how many."""
     corrupt = partial(jaxae.gaussian_noise, stddev=NOISE[density.name])
 
-    def loss(key: Array, encode: Any, decode: Any, x: Array) -> Array:
+    def loss(key: Array, encode: Function, decode: Function, x: Array) -> Array:
         point_key, noise_key = jax.random.split(key)
         points = density.sample(point_key, x.shape[0])
         return jaxae.denoising_loss(noise_key, encode, decode, points, corrupt=corrupt)
@@ -133,7 +135,7 @@ def exact_field(density: Density, y: Array) -> Array:
     return density.posterior_mean(y, NOISE[density.name]) - y
 
 
-def on_grid(density: Density, learned: Callable[[Array], Array]) -> Fields:
+def on_grid(density: Density, learned: Function) -> Fields:
     """Returns both fields on a grid over the drawn square."""
     line = jnp.linspace(-HALF_WIDTH, HALF_WIDTH, GRID)
     grid = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
@@ -148,17 +150,20 @@ def relative_error(fields: Fields, where: np.ndarray) -> float:
     return float(gap / np.linalg.norm(fields.exact[where]))
 
 
-def against_nearest(
-    density: Density, learned: Callable[[Array], Array], y: Array
-) -> dict[str, float]:
+def against_nearest(density: Density, learned: Function, y: Array) -> dict[str, float]:
     """Returns how the learned field compares with pointing at the nearest point of a curve.
 
     The numbers are root mean squares over noisy points ``(n, 2)``, relative to the distance to
     the nearest point: of the learned field minus that displacement, and of the distance that is
     left after following the field for ten steps.
     """
-    nearest = lambda p: density.nodes[jnp.argmin(jnp.sum((density.nodes - p[None]) ** 2, -1))] - p
-    rms = lambda vectors: float(jnp.sqrt(jnp.mean(jnp.sum(vectors**2, -1))))
+
+    def nearest(p: Array) -> Array:
+        return density.nodes[jnp.argmin(jnp.sum((density.nodes - p[None]) ** 2, -1))] - p
+
+    def rms(vectors: Array) -> float:
+        return float(jnp.sqrt(jnp.mean(jnp.sum(vectors**2, -1))))
+
     displacement = jax.vmap(nearest)(y)
     end = y
     for _ in range(10):
@@ -170,7 +175,7 @@ def against_nearest(
     }
 
 
-def zeros(field: Callable[[Array], Array], starts: Array) -> np.ndarray:
+def zeros(field: Function, starts: Array) -> np.ndarray:
     """Returns the distinct zeros of a field in the drawn square, by damped Newton steps."""
 
     def newton(y: Array) -> Array:
@@ -190,9 +195,7 @@ def zeros(field: Callable[[Array], Array], starts: Array) -> np.ndarray:
     return np.array(distinct).reshape(-1, 2)
 
 
-def critical_points(
-    density: Density, learned: Callable[[Array], Array], starts: Array
-) -> list[dict[str, Any]]:
+def critical_points(density: Density, learned: Function, starts: Array) -> list[Metrics]:
     """Returns the critical points of the noisy density, each with the nearest learned zero.
 
     The exact field is the noise variance times the gradient of the log density (Alain and
@@ -210,8 +213,92 @@ def critical_points(
     return sorted(rows, key=lambda row: (row["kind"], row["at"]))
 
 
-def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: Fields) -> None:
-    """Writes the figures of one density: both fields, a circle of corruptions, the way home."""
+class Field(NamedTuple):
+    """The networks of one density: their trainer, and their parameters, one for each seed."""
+
+    density: Density
+    trainer: fitting.AutoencoderTrainer
+    params: list[Params]
+
+    def learned(self, seed: int) -> Function:
+        """Returns dec(enc(y)) - y, as the network of a seed has learned it."""
+        encode, decode = self.trainer.bound(self.params[seed])
+        return partial(jaxae.reconstruction_field, encode, decode)
+
+
+class Trained(NamedTuple):
+    """The networks of all densities."""
+
+    fields: dict[str, Field]
+    seed_key: Callable[[int], Array]  # the key of a repetition
+
+
+def train(config: Config, epochs: Mapping[str, int], num_seeds: int, run: Run) -> Trained:
+    """Returns the networks of all densities, trained on fresh points."""
+    counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
+
+    def tag(name: str, seed: int) -> Tag:
+        return Tag(f"{name}_seed-{seed}", f"{name}, seed {seed}", {"density": name, "seed": seed})
+
+    seed_key = partial(jax.random.fold_in, jax.random.key(config.seed))
+    sweep = Sweep(run, range(num_seeds), seed_key, tag)
+    fields = {}
+    for name, make in densities.ALL.items():
+        density = make()
+        trainer = make_trainer(density, config, epochs[name])
+        params = sweep.fit(trainer, counted, {name: ()})[name]
+        fields[name] = Field(density, trainer, params)
+    return Trained(fields, seed_key)
+
+
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the errors of the fields over the seeds, for every density."""
+    results = {}
+    for name, field in trained.fields.items():
+        results[name] = measure_field(field, trained.seed_key)
+        near, far = (results[name][f"error_{part}"]["mean"] for part in ("near", "far"))
+        run.say(
+            f"{name:8s} error of the learned field: near the data "
+            f"{near:.3f}, far from them {far:.3f}"
+        )
+    return {"densities": results}
+
+
+def measure_field(field: Field, seed_key: Callable[[int], Array]) -> Metrics:
+    """Returns the errors over the seeds on one density."""
+    density = field.density
+    values: dict[str, list[float]] = {"error_near": [], "error_far": []}
+    for seed in range(len(field.params)):
+        key, learned = seed_key(seed), field.learned(seed)
+        fields = on_grid(density, learned)
+        values["error_near"].append(relative_error(fields, fields.is_dense))
+        values["error_far"].append(relative_error(fields, ~fields.is_dense))
+        if density.spread == 0:
+            y = density.sample(jax.random.fold_in(key, 2), 2000)
+            y = jaxae.gaussian_noise(jax.random.fold_in(key, 3), y, stddev=NOISE[density.name])
+            for name, value in against_nearest(density, learned, y).items():
+                values.setdefault(name, []).append(value)
+        else:  # on a curve the maxima form a curve
+            points = critical_points(density, learned, jnp.asarray(fields.grid[::5]))
+            distances = [row["distance_to_learned_zero"] for row in points]
+            worst = max(2 * HALF_WIDTH if d is None else d for d in distances)
+            values.setdefault("distance_to_zeros", []).append(worst)
+    result: Metrics = {name: over_seeds(own, UNITS[name]) for name, own in values.items()}
+    result["noise_stddev"] = NOISE[density.name]
+    if density.spread > 0:
+        result["critical_points"] = points  # of the last seed
+    return result
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the field of every density, as the last seed has learned it."""
+    for field in trained.fields.values():
+        draw_field(run, field.density, field.learned(-1))
+
+
+def draw_field(run: Run, density: Density, learned: Function) -> None:
+    """Draws the learned and the exact field, a circle of corruptions, and the way home."""
+    fields = on_grid(density, learned)
     name, stddev = density.name, NOISE[density.name]
     nodes = np.asarray(density.nodes)
     every_fourth = np.zeros((GRID, GRID), bool)
@@ -255,58 +342,9 @@ def draw(run: Run, density: Density, learned: Callable[[Array], Array], fields: 
     )
 
 
-def run_density(
-    density: Density,
-    config: Config,
-    epochs: int,
-    num_seeds: int,
-    run: Run,
-) -> dict[str, Any]:
-    """Returns the errors over the seeds on one density; draws the last seed's field."""
-    trainer = make_trainer(density, config, epochs)
-    counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
-    found: dict[str, list[float]] = {"error_near": [], "error_far": []}
-
-    def tag(name: str, seed: int) -> Tag:
-        return Tag(f"{name}_seed-{seed}", f"{name}, seed {seed}", {"density": name, "seed": seed})
-
-    seed_key = partial(jax.random.fold_in, jax.random.key(config.seed))
-    sweep = Sweep(run, range(num_seeds), seed_key, tag)
-    trained = sweep.fit(trainer, counted, {density.name: ()})[density.name]
-    for seed, params in enumerate(trained):
-        key = seed_key(seed)
-        encode, decode = trainer.bound(params)
-        learned = partial(jaxae.reconstruction_field, encode, decode)
-        fields = on_grid(density, learned)
-        found["error_near"].append(relative_error(fields, fields.is_dense))
-        found["error_far"].append(relative_error(fields, ~fields.is_dense))
-        if density.spread == 0:
-            y = density.sample(jax.random.fold_in(key, 2), 2000)
-            y = jaxae.gaussian_noise(jax.random.fold_in(key, 3), y, stddev=NOISE[density.name])
-            for name, value in against_nearest(density, learned, y).items():
-                found.setdefault(name, []).append(value)
-        else:  # on a curve the maxima form a curve
-            points = critical_points(density, learned, jnp.asarray(fields.grid[::5]))
-            distances = [row["distance_to_learned_zero"] for row in points]
-            worst = max(2 * HALF_WIDTH if d is None else d for d in distances)
-            found.setdefault("distance_to_zeros", []).append(worst)
-    result: dict[str, Any] = {
-        name: over_seeds(values, UNITS[name]) for name, values in found.items()
-    }
-    result["noise_stddev"] = NOISE[density.name]
-    if density.spread > 0:
-        result["critical_points"] = points  # of the last seed
-    draw(run, density, learned, fields)
-    run.say(
-        f"{density.name:8s} error of the learned field: near the data "
-        f"{result['error_near']['mean']:.3f}, far from them {result['error_far']['mean']:.3f}"
-    )
-    return result
-
-
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the slides say of the manifold with what was measured."""
-    found = metrics["densities"]
+    found = found["densities"]
     circle, spiral, mixture = (found[name] for name in ("circle", "spiral", "mixture"))
     near = {name: result["error_near"] for name, result in found.items()}
     kinds = Counter(row["kind"] for row in mixture["critical_points"])
@@ -398,20 +436,17 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     epochs = {
         name: config.epochs or (2 if config.quick else default) for name, default in EPOCHS.items()
     }
     num_seeds = config.num_seeds or (1 if config.quick else 3)
-    total = sum(epochs.values()) * num_seeds
-    with Run("vector_field", config, None, total=total) as run:
-        results = {
-            name: run_density(make(), config, epochs[name], num_seeds, run)
-            for name, make in densities.ALL.items()
-        }
-        resolved = {"num_seeds": num_seeds, "epochs_per_density": epochs}
-        return run.finish(resolved, densities=results)
+    with Run("vector_field", config, None, total=sum(epochs.values()) * num_seeds) as run:
+        trained = train(config, epochs, num_seeds, run)
+        found = measure(run, trained, {})
+        draw(run, trained, found)
+        return run.finish({"num_seeds": num_seeds, "epochs_per_density": epochs}, **found)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ def main(out, results):
     import finished_lecture
 
     from experiments import denoising, lecture
-    from experiments.common.run import command_line, processes
+    from experiments.common import processes
+    from experiments.common.run import command_line
     from experiments.common.training import sweep
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

@@ -18,18 +18,18 @@ cut to its first 10,000 training and 2,000 test images, which the exact Jacobian
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import LecturePart
 from experiments.contractive import (
     curves,
+    jacobians,
     networks,
     probes,
     scale_collapse,
@@ -38,13 +38,13 @@ from experiments.contractive import (
     trade_off,
 )
 
-ROWS: dict[str, Any] = {
-    "trade_off": trade_off,
-    "curves": curves,
-    "spectrum": spectrum,
-    "tangents": tangents,
-    "scale_collapse": scale_collapse,
-}
+PARTS: tuple[LecturePart[networks.Trained], ...] = (
+    trade_off,
+    curves,
+    spectrum,
+    tangents,
+    scale_collapse,
+)
 
 
 @dataclass(frozen=True)
@@ -93,35 +93,12 @@ class Config(command_line.CommonConfig):
         return 0.3 if self.dataset == "digits" else 3.0
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(metrics: Metrics) -> list[Claim]:
     """Returns what the lecture and its sources say of the CAE, beside what was measured."""
-    return [claim for row in ROWS.values() for claim in row.claims(metrics)]
+    return parts.claims(PARTS, metrics)
 
 
-def measure(nets: networks.Networks, config: Config, dataset: datasets.Dataset) -> dict[str, Any]:
-    """Returns what is measured of the trained networks."""
-    train, test = dataset.flat()
-    probe = probes.make(dataset)
-    with jax.default_matmul_precision("highest"):
-        jacobians = spectrum.decompose(nets, probe.sample)
-        parts = [
-            {method: trained.scores for method, trained in nets.methods.items()},
-            spectrum.measure(jacobians),
-            tangents.measure(jacobians, probe),
-            curves.measure(nets, probe, config),
-        ]
-        return {
-            "sweep": trade_off.measure(nets),
-            "methods": {
-                method: {name: number for part in parts for name, number in part[method].items()}
-                for method in networks.METHODS
-            },
-            "principal_components": tangents.measure_principal_components(train, probe),
-            "rescaled": scale_collapse.measure(nets, train, test),
-        }
-
-
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config)
     if min(dataset.example_shape[:2]) < 2:
@@ -133,19 +110,17 @@ def main(config: Config) -> dict[str, Any]:
     settings = networks.Settings(config.code_dim, config.noise, weights, weight)
     total = sizes["epochs"] * sizes["num_seeds"] * (2 * len(weights) + 2)
     with Run("contractive", config, dataset, total=total) as run:
-        train, test = map(jnp.asarray, dataset.flat())
-        nets = networks.train(config, settings, sizes, (train, test), run)
-        found = {
+        trained = networks.train(config, settings, sizes, dataset, run)
+        known = {
             "code_dim": config.code_dim,
-            "inputs": train.shape[1],
+            "inputs": dataset.num_features,
             "weight": weight,
             "weights": list(weights),
             "noise_stddev": config.noise,
             "radii": list(probes.RADII),
-            "leading": spectrum.LEADING,
-            **measure(nets, config, dataset),
+            "leading": jacobians.LEADING,
         }
-        pictures = tangents.pictures(nets, dataset)
-        for row in ROWS.values():
-            row.draw(run, found | {"pictures": pictures})
+        with jax.default_matmul_precision("highest"):
+            found = parts.measure(PARTS, run, trained, known)
+        parts.draw(PARTS, run, trained, found)
         return run.finish({**sizes, "weights": weights, "weight": weight}, **found)

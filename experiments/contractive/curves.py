@@ -1,7 +1,6 @@
 """Contraction against distance: how far codes move when inputs move near and far."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
-from experiments.common.run.command_line import CommonConfig
+from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks, seed_keys
+from experiments.common.training.arrays import Function, Params
+from experiments.contractive.networks import METHODS, Trained, seed_keys
 from experiments.contractive.probes import Probes
 
 UNITS = {
@@ -26,12 +25,15 @@ UNITS = {
 }
 
 
-def distances(key: Array, encode: Any, probes: Probes) -> dict[str, Array]:
+def distances(key: Array, encode: Function, probes: Probes) -> dict[str, Array]:
     """Returns how code distances follow input distances, as ratios of root mean squares."""
-    rms = lambda v: jnp.sqrt(jnp.mean(jnp.square(v), axis=0))
+
+    def rms(v: Array) -> Array:
+        return jnp.sqrt(jnp.mean(jnp.square(v), axis=0))
+
     codes = jax.vmap(encode)(probes.test)
     other = jnp.roll(probes.test, 1, axis=0)
-    length = lambda v: jnp.linalg.norm(v, axis=-1)
+    length = partial(jnp.linalg.norm, axis=-1)
     pairs = rms(length(codes - jnp.roll(codes, 1, axis=0))) / rms(length(probes.test - other))
     nearest = jax.vmap(encode)(probes.sample + probes.neighbours[:, 0])
     moved = rms(length(nearest - codes[: len(nearest)])) / rms(length(probes.neighbours[:, 0]))
@@ -45,22 +47,26 @@ def distances(key: Array, encode: Any, probes: Probes) -> dict[str, Array]:
     }
 
 
-def measure(networks: Networks, probes: Probes, config: CommonConfig) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the distances of each method's codes."""
 
     @jax.jit
-    def one(params: Any, key: Array, probes: Probes) -> dict[str, Array]:
-        return distances(key, networks.encoder(params), probes)
+    def measure_one(params: Params, key: Array, probes: Probes) -> dict[str, Array]:
+        return distances(key, trained.encoder(params), probes)
 
-    def of_method(params: list[Any]) -> dict[str, Any]:
-        rows = [one(p, seed_keys(config, seed)[1], probes) for seed, p in enumerate(params)]
+    def measure_method(per_seed: list[Params]) -> Metrics:
+        rows = [
+            measure_one(params, seed_keys(trained.seed, number)[1], trained.probes)
+            for number, params in enumerate(per_seed)
+        ]
         return rows_over_seeds(rows, UNITS)
 
-    return {method: of_method(trained.params) for method, trained in networks.methods.items()}
+    methods = trained.methods.items()
+    return {"methods": {method: measure_method(own.params) for method, own in methods}}
 
 
-def draw(run: Run, found: Mapping[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
     radii = found["radii"]
     raw, relative = [], []
     for method in METHODS:
@@ -78,12 +84,12 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "contraction.png", panels, title=title)
 
 
-def claims(found: Mapping[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what is said of similar inputs, and of where the CAE contracts."""
     return [similar_claim(found), local_claim(found)]
 
 
-def similar_claim(found: Mapping[str, Any]) -> Claim:
+def similar_claim(found: Metrics) -> Claim:
     """Holds if small steps, and steps to a neighbour, move the CAE's code less than the AE's."""
     methods = found["methods"]
     ae, cae = methods["AE"], methods["CAE"]
@@ -121,7 +127,7 @@ def similar_claim(found: Mapping[str, Any]) -> Claim:
     )
 
 
-def local_claim(found: Mapping[str, Any]) -> Claim:
+def local_claim(found: Metrics) -> Claim:
     """Holds if only the CAE's ratio rises with distance; corrected where it falls again."""
     ae, cae = found["methods"]["AE"], found["methods"]["CAE"]
     holds = bool((values_over_seeds([cae], "rise") > 1.02).all() and (ae["rise"]["mean"] < 1.02))

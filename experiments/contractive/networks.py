@@ -1,8 +1,9 @@
 """The networks that are measured: one architecture, trained plainly, as DAE and as CAE."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,12 +11,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import rows_over_seeds
+from experiments.common.data import datasets
+from experiments.common.results.numbers import Metrics, rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive, denoising
 from experiments.common.training.sweep import Sweep, Tag
+from experiments.contractive import probes
+from experiments.contractive.jacobians import Decomposition, make_decompose
+from experiments.contractive.probes import Probes
 
 METHODS = ("AE", "DAE", "CAE")
 UNITS = {
@@ -37,23 +43,45 @@ class Settings(NamedTuple):
     weight: float  # lambda of the CAE beside AE and DAE
 
 
-class Trained(NamedTuple):
-    """One network over the seeds: its parameters, and the scores that every network gets."""
+class Replicates(NamedTuple):
+    """One network, trained with every seed: its parameters, and the scores that all get."""
 
-    params: list[Any]
-    scores: dict[str, Any]
+    params: list[Params]
+    scores: Metrics
 
 
-class Networks(NamedTuple):
-    """All trained networks."""
+@dataclass(frozen=True)
+class Trained:
+    """All trained networks, and what they are measured with.
 
-    functions: jaxae.AutoencoderFunctions  # of the methods: tied weights
-    sweep: dict[str, dict[float, Trained]]  # CAEs with "tied" and "untied" weights, by lambda
-    methods: dict[str, Trained]  # AE, DAE and CAE, tied
+    Attributes:
+      dataset: the images.
+      seed: of the run, see ``seed_keys``.
+      probes: examples, directions and distances.
+      functions: of the methods, whose weights are tied.
+      sweep: CAEs with "tied" and "untied" weights, by lambda.
+      methods: AE, DAE and CAE.
+    """
 
-    def encoder(self, params: Any) -> Callable[[Array], Array]:
+    dataset: datasets.Dataset
+    seed: int
+    probes: Probes
+    functions: jaxae.AutoencoderFunctions
+    sweep: dict[str, dict[float, Replicates]]
+    methods: dict[str, Replicates]
+
+    def encoder(self, params: Params) -> Function:
         """Returns the encoder with these parameters."""
         return partial(self.functions.encode, params)
+
+    @cached_property
+    def jacobians(self) -> dict[str, list[Decomposition]]:
+        """The Jacobians of each method at ``probes.sample``, one for each seed."""
+        decompose = make_decompose(self.encoder)
+        return {
+            method: [decompose(params, self.probes.sample) for params in own.params]
+            for method, own in self.methods.items()
+        }
 
 
 def model(inputs: int, code_dim: int, *, tied: bool) -> jaxae.DenseAutoencoder:
@@ -61,15 +89,18 @@ def model(inputs: int, code_dim: int, *, tied: bool) -> jaxae.DenseAutoencoder:
     return jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.sigmoid, tied=tied)
 
 
-def seed_keys(config: CommonConfig, seed: int) -> tuple[Array, Array]:
-    """Returns the keys of training and of the contraction curve, the same for all networks."""
-    train_key, curve_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.seed), seed), 2
-    )
+def seed_keys(seed: int, number: int) -> tuple[Array, Array]:
+    """Returns the keys of training and of the contraction curve, the same for all networks.
+
+    Args:
+      seed: of the run.
+      number: of the repetition.
+    """
+    train_key, curve_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), 2)
     return train_key, curve_key
 
 
-def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
+def over_examples(encode: Function, decode: Function, x: Array) -> dict[str, Array]:
     """Returns the means over examples that every network gets."""
 
     def score_example(x_i: Array) -> dict[str, Array]:
@@ -85,11 +116,11 @@ def over_examples(encode: Any, decode: Any, x: Array) -> dict[str, Array]:
     return jaxae.evaluate(score_example, x, batch_size=100)
 
 
-def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Any, Array], dict[str, Array]]:
+def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Params, Array], dict[str, Array]]:
     """Returns the compiled ``scores(params, x)`` of the networks of one trainer."""
 
     @jax.jit
-    def scores(params: Any, x: Array) -> dict[str, Array]:
+    def scores(params: Params, x: Array) -> dict[str, Array]:
         with jax.default_matmul_precision("highest"):
             means = over_examples(*trainer.bound(params), x)
         encoder = params["encoder_kernel_0"]
@@ -100,7 +131,7 @@ def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Any, Array], d
     return scores
 
 
-def report(run: Run, name: str, row: Mapping[str, Any]) -> None:
+def report(run: Run, name: str, row: Metrics) -> None:
     """Prints the main numbers of one network."""
     mse, norm = row["test_mse"]["mean"], row["jacobian_norm"]["mean"]
     saturated = row["saturated_share"]["mean"]
@@ -121,7 +152,7 @@ class Fitter:
         self._config, self._run, self._seeds = config, run, range(sizes["num_seeds"])
         self._train, self._test = data
 
-        def trainer(loss: Any, tied: bool) -> fitting.AutoencoderTrainer:
+        def trainer(loss: Callable[..., Array], tied: bool) -> fitting.AutoencoderTrainer:
             return fitting.AutoencoderTrainer(
                 model(self._train.shape[1], code_dim, tied=tied),
                 loss,
@@ -139,7 +170,7 @@ class Fitter:
         scores = {kind: make_scores(self._trainers[kind]) for kind in ("tied", "untied")}
         self._scores = scores | {"denoising": scores["tied"]}
 
-    def fit(self, kind: str, settings: Sequence[float]) -> list[Trained]:
+    def fit(self, kind: str, settings: Sequence[float]) -> list[Replicates]:
         """Returns the network of each setting, trained once for each seed."""
 
         def tag(setting: float, seed: int) -> Tag:
@@ -150,38 +181,40 @@ class Fitter:
             )
 
         def key(seed: int) -> Array:
-            return seed_keys(self._config, seed)[0]
+            return seed_keys(self._config.seed, seed)[0]
 
         sweep = Sweep(self._run, self._seeds, key, tag)
         values = {setting: (setting,) for setting in settings}
         trained = sweep.fit(self._trainers[kind], self._train, values)
         return [self._scored(kind, trained[setting]) for setting in settings]
 
-    def _scored(self, kind: str, params: list[Any]) -> Trained:
+    def _scored(self, kind: str, params: list[Params]) -> Replicates:
         """Returns the scores over the seeds of one network."""
         rows = [self._scores[kind](seed_params, self._test) for seed_params in params]
-        return Trained(params, rows_over_seeds(rows, UNITS))
+        return Replicates(params, rows_over_seeds(rows, UNITS))
 
 
 def train(
     config: CommonConfig,
     settings: Settings,
     sizes: Mapping[str, int],
-    data: tuple[Array, Array],
+    dataset: datasets.Dataset,
     run: Run,
-) -> Networks:
-    """Returns all networks, trained on the first of ``data`` and scored on the second."""
-    fitter = Fitter(config, sizes, settings.code_dim, data, run)
+) -> Trained:
+    """Returns all networks, trained and scored."""
+    train, test = map(jnp.asarray, dataset.flat())
+    fitter = Fitter(config, sizes, settings.code_dim, (train, test), run)
     sweep = {
         kind: dict(zip(settings.weights, fitter.fit(kind, settings.weights), strict=True))
         for kind in ("tied", "untied")
     }
     for kind, path in sweep.items():
-        for weight, trained in path.items():
-            report(run, f"{kind:7s} lambda {weight:g}", trained.scores)
+        for weight, network in path.items():
+            report(run, f"{kind:7s} lambda {weight:g}", network.scores)
     plain, noisy = fitter.fit("denoising", (0.0, settings.noise))
     methods = {"AE": plain, "DAE": noisy, "CAE": sweep["tied"][settings.weight]}
-    for method, trained in methods.items():
-        report(run, method, trained.scores)
-    tied = model(data[0].shape[1], settings.code_dim, tied=True)
-    return Networks(jaxae.as_functions(tied), sweep, methods)
+    for method, network in methods.items():
+        report(run, method, network.scores)
+    tied = model(train.shape[1], settings.code_dim, tied=True)
+    probe = probes.make(dataset)
+    return Trained(dataset, config.seed, probe, jaxae.as_functions(tied), sweep, methods)

@@ -1,21 +1,19 @@
 """Why the weights are tied: a smaller encoder with a larger decoder escapes the penalty."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
+from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import UNITS, Networks
+from experiments.common.training.arrays import Params
+from experiments.contractive.networks import UNITS, Trained
 
 SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)  # epsilon of encoder * epsilon
 LOOKS = {"tied": plots.METHODS["CAE"], "untied": plots.OTHERS[0]}
 
 
-def rescaled(params: Any, train: np.ndarray, test: np.ndarray) -> list[dict[str, float]]:
+def rescaled(params: Params, train: np.ndarray, test: np.ndarray) -> list[dict[str, float]]:
     """Returns what encoder * epsilon costs when the decoder may follow, for every epsilon.
 
     The decoder is the best linear one for that code, in closed form: untied weights allow it.
@@ -36,22 +34,24 @@ def rescaled(params: Any, train: np.ndarray, test: np.ndarray) -> list[dict[str,
     return rows
 
 
-def measure(networks: Networks, train: np.ndarray, test: np.ndarray) -> list[dict[str, Any]]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the costs of the CAE's encoder * epsilon over the seeds, for every epsilon."""
-    per_seed = [rescaled(params, train, test) for params in networks.methods["CAE"].params]
-    return [
+    data = trained.dataset.flat()
+    per_seed = [rescaled(params, *data) for params in trained.methods["CAE"].params]
+    rows = [
         {"scale": scale, **rows_over_seeds(rows, UNITS)}
         for scale, rows in zip(SCALES, zip(*per_seed, strict=True), strict=True)
     ]
+    return {"rescaled": rows}
 
 
-def draw(run: Run, found: Mapping[str, Any]) -> None:
-    """Writes the figures."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figures."""
     draw_collapse(run, found)
     draw_rescaling(run, found)
 
 
-def draw_collapse(run: Run, found: Mapping[str, Any]) -> None:
+def draw_collapse(run: Run, found: Metrics) -> None:
     """Writes what untied weights do to the penalty in training."""
     weights = found["weights"]
 
@@ -76,7 +76,7 @@ def draw_collapse(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "collapse.png", panels, title=title)
 
 
-def draw_rescaling(run: Run, found: Mapping[str, Any]) -> None:
+def draw_rescaling(run: Run, found: Metrics) -> None:
     """Writes what a rescaled encoder costs with the best linear decoder."""
     rows, scales = found["rescaled"], list(SCALES)
     of_line = "CAE's encoder * epsilon, best linear decoder"
@@ -92,7 +92,7 @@ def draw_rescaling(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "rescaling.png", panels, title=title)
 
 
-def claims(found: Mapping[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Holds if untied weights pay less penalty at no more error; corrected if that is not ~ 0."""
     tied, untied = (found["sweep"][kind] for kind in ("tied", "untied"))
     chosen = found["weights"].index(found["weight"])

@@ -1,8 +1,5 @@
 """The singular values of the encoder's Jacobian: does the penalty shrink all of them alike?"""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,51 +7,15 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
+from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks
+from experiments.contractive.networks import METHODS, Trained
 
-LEADING = 10  # right singular vectors that are kept
 UNITS = {
     "singular_values": "code units per pixel value, mean over examples",
     "values_above_1": "singular values above 1, mean over examples",
     "values_for_90_percent": "singular values that hold 90 % of the squared norm, mean",
 }
-
-
-class Decomposition(NamedTuple):
-    """The Jacobians of one encoder at some examples.
-
-    Attributes:
-      values: singular values ``(s, r)``.
-      vectors: leading right singular vectors ``(s, LEADING, d)``, or ``(s, r, d)`` if r is less.
-    """
-
-    values: Array
-    vectors: Array
-
-
-def jacobian_svd(encode: Callable[[Array], Array], x_i: Array) -> tuple[Array, Array]:
-    """Returns singular values ``(r,)`` and right singular vectors ``(r, d)`` at one example."""
-    _, values, vectors = jnp.linalg.svd(jax.jacfwd(encode)(x_i), full_matrices=False)
-    return values, vectors
-
-
-def decompose(networks: Networks, x: Array) -> dict[str, list[Decomposition]]:
-    """Returns the Jacobians of each method, one per seed."""
-
-    @jax.jit
-    def one(params: Any, x: Array) -> Decomposition:
-        def decompose_example(x_i: Array) -> Decomposition:
-            values, vectors = jacobian_svd(networks.encoder(params), x_i)
-            return Decomposition(values, vectors[:LEADING])
-
-        return jax.lax.map(decompose_example, x, batch_size=50)
-
-    return {
-        method: [one(params, x) for params in trained.params]
-        for method, trained in networks.methods.items()
-    }
 
 
 @jax.jit
@@ -72,17 +33,18 @@ def summarise_spectra(values: Array) -> dict[str, Array]:
     return jax.tree.map(lambda each: jnp.mean(each, axis=0), jax.vmap(summarise_spectrum)(values))
 
 
-def measure(jacobians: Mapping[str, list[Decomposition]]) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the spectrum of each method."""
-    return {
+    spectra = {
         method: rows_over_seeds(
             [summarise_spectra(decomposition.values) for decomposition in per_seed], UNITS
         )
-        for method, per_seed in jacobians.items()
+        for method, per_seed in trained.jacobians.items()
     }
+    return {"methods": spectra}
 
 
-def draw(run: Run, found: Mapping[str, Any]) -> None:
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
     """Writes the figure."""
     methods = found["methods"]
     length = len(methods["AE"]["singular_values"])
@@ -100,7 +62,7 @@ def draw(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "spectrum.png", [panel], title=title)
 
 
-def claims(found: Mapping[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Holds if fewer than half of the CAE's singular values exceed 1, but some do."""
     methods = found["methods"]
     ae, cae = methods["AE"], methods["CAE"]

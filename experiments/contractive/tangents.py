@@ -1,8 +1,6 @@
 """The leading singular vectors of the Jacobian beside known tangents of the data manifold."""
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +8,12 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.data import datasets
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import rows_over_seeds, values_over_seeds
+from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import METHODS, Networks
+from experiments.contractive.jacobians import LEADING, jacobian_svd
+from experiments.contractive.networks import METHODS, Trained
 from experiments.contractive.probes import Probes, image_tangents
-from experiments.contractive.spectrum import LEADING, Decomposition, jacobian_svd
 
 TANGENTS = ("shift down", "shift right", "rotation")
 DRAWN = 4  # singular vectors in the figure
@@ -41,17 +38,21 @@ def shares(bases: Array, probes: Probes) -> dict[str, Array]:
     return {name: jnp.mean(each(bases, of_name)) for name, of_name in directions.items()}
 
 
-def measure(jacobians: Mapping[str, list[Decomposition]], probes: Probes) -> dict[str, Any]:
-    """Returns the shares in the leading span of each method."""
-    return {
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the shares in the leading span of each method, and in that of the components."""
+    probes = trained.probes
+    methods = {
         method: rows_over_seeds(
             [shares(decomposition.vectors, probes) for decomposition in per_seed], UNITS
         )
-        for method, per_seed in jacobians.items()
+        for method, per_seed in trained.jacobians.items()
     }
+    train, _ = trained.dataset.flat()
+    linear = measure_principal_components(train, probes)
+    return {"methods": methods, "principal_components": linear}
 
 
-def measure_principal_components(train: np.ndarray, probes: Probes) -> dict[str, Any]:
+def measure_principal_components(train: np.ndarray, probes: Probes) -> Metrics:
     """Returns the shares in the span of the leading principal components, the same everywhere."""
     basis = np.linalg.svd(train - train.mean(0), full_matrices=False)[2][:LEADING]
     bases = jnp.broadcast_to(jnp.asarray(basis), (len(probes.sample), *basis.shape))
@@ -63,10 +64,10 @@ def unit_length(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
-def pictures(networks: Networks, dataset: datasets.Dataset) -> dict[str, np.ndarray]:
+def pictures(trained: Trained) -> dict[str, np.ndarray]:
     """Returns test digits, their tangents and the leading vectors of the first seed's CAE."""
-    images = dataset.test[dataset.one_of_each_class()]
-    encode = networks.encoder(networks.methods["CAE"].params[0])
+    images = trained.dataset.test[trained.dataset.one_of_each_class()]
+    encode = trained.encoder(trained.methods["CAE"].params[0])
     svd = jax.jit(jax.vmap(partial(jacobian_svd, encode)))
     _, vectors = svd(images.reshape(len(images), -1))
     known = unit_length(image_tangents(images))
@@ -78,15 +79,15 @@ def pictures(networks: Networks, dataset: datasets.Dataset) -> dict[str, np.ndar
     return {"test digit": images} | {name: row.reshape(images.shape) for name, row in rows.items()}
 
 
-def draw(run: Run, found: Mapping[str, Any]) -> None:
-    """Writes the figure."""
-    images = found["pictures"]
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    images = pictures(trained)
     title = f"Leading right singular vectors of the CAE's Jacobian (lambda {found['weight']:g})"
     signed = tuple(images)[1:]
     run.draw(plots.image_rows, "tangents.png", images, title=title, gaps=(1, 4), signed=signed)
 
 
-def claims(found: Mapping[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Holds if the leading span has more of both displacements than AE and chance; see PCA."""
     methods, linear = found["methods"], found["principal_components"]
     names = ("tangent_share", "neighbour_share")

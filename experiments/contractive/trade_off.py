@@ -1,34 +1,32 @@
 """Reconstruction against contraction over lambda, and how the units saturate."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import values_over_seeds
+from experiments.common.results.numbers import Metrics, values_over_seeds
 from experiments.common.run.experiment import Run
-from experiments.contractive.networks import Networks
+from experiments.contractive.networks import Trained
 
 AE_LEVEL = plots.Look(plots.METHODS["AE"].color, "--")
 
 
-def measure(networks: Networks) -> dict[str, Any]:
-    """Returns the scores of all CAEs over lambda, with tied and with untied weights."""
-    return {
-        kind: [{"weight": weight, **trained.scores} for weight, trained in row.items()]
-        for kind, row in networks.sweep.items()
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the scores of the methods, and of all CAEs with tied and with untied weights."""
+    sweep = {
+        kind: [{"weight": weight, **own.scores} for weight, own in row.items()]
+        for kind, row in trained.sweep.items()
     }
+    return {"sweep": sweep, "methods": {name: own.scores for name, own in trained.methods.items()}}
 
 
-def draw(run: Run, found: Mapping[str, Any]) -> None:
-    """Writes the figures."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figures."""
     draw_sweep(run, found)
     draw_trade(run, found)
 
 
-def draw_sweep(run: Run, found: Mapping[str, Any]) -> None:
+def draw_sweep(run: Run, found: Metrics) -> None:
     """Writes error, Jacobian norm and saturation of the CAE over lambda."""
     rows, ae, weights = found["sweep"]["tied"], found["methods"]["AE"], found["weights"]
     panels = []
@@ -45,7 +43,7 @@ def draw_sweep(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "weights.png", panels, title="The contractive autoencoder over lambda")
 
 
-def draw_trade(run: Run, found: Mapping[str, Any]) -> None:
+def draw_trade(run: Run, found: Metrics) -> None:
     """Writes the error against the Jacobian norm."""
     rows, methods, weights = found["sweep"]["tied"], found["methods"], found["weights"]
     norms, errors = ([row[n]["mean"] for row in rows] for n in ("jacobian_norm", "test_mse"))
@@ -61,12 +59,12 @@ def draw_trade(run: Run, found: Mapping[str, Any]) -> None:
     run.draw(plots.panels, "trade.png", [trade], title=title)
 
 
-def claims(found: Mapping[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what is said of the loss over lambda, and of saturation."""
     return [trade_claim(found), saturation_claim(found)]
 
 
-def trade_claim(found: Mapping[str, Any]) -> Claim:
+def trade_claim(found: Metrics) -> Claim:
     """Holds if the Jacobian norm falls and the error rises with lambda, in every seed."""
     rows = [found["methods"]["AE"], *found["sweep"]["tied"]]
     norms, errors = values_over_seeds(rows, "jacobian_norm"), values_over_seeds(rows, "test_nll")
@@ -103,7 +101,7 @@ def trade_claim(found: Mapping[str, Any]) -> Claim:
     )
 
 
-def saturation_claim(found: Mapping[str, Any]) -> Claim:
+def saturation_claim(found: Metrics) -> Claim:
     """Holds if the CAE saturates more than the AE; corrected where it is not monotone."""
     rows, ae = found["sweep"]["tied"], found["methods"]["AE"]
     cae = found["methods"]["CAE"]

@@ -15,18 +15,19 @@ evaluations within about 90, conjugate gradient within about 190.
 Model: 64 sigmoid units, tied weights (an untied CAE can shrink its code for nothing), linear
 output, squared error; Adam 3e-3, batches of 64. Deviations: the slides give no numbers, so all
 settings are ours. The races between optimisers take 300 images (150 where there are more pixels),
-the same for all of them. Every row is a file of experiments/comparison/.
+the same for all of them. Every row is a file beside this one.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.common.results.claims import Claim
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import LecturePart
 from experiments.dae_vs_cae import (
     cost,
     gradient_noise,
@@ -38,14 +39,14 @@ from experiments.dae_vs_cae import (
 )
 
 FULL_BATCH = {True: 300, False: 150}  # images of the races: on digits, elsewhere
-ROWS: dict[str, Any] = {
-    "sensitivity": sensitivity,
-    "cost": cost,
-    "gradient_noise": gradient_noise,
-    "small_noise": small_noise,
-    "optimisers": optimisers,
-    "resampled_noise": resampled_noise,
-}
+PARTS: tuple[LecturePart[networks.Trained], ...] = (
+    sensitivity,
+    cost,
+    gradient_noise,
+    small_noise,
+    optimisers,
+    resampled_noise,
+)
 
 
 @dataclass(frozen=True)
@@ -68,37 +69,32 @@ class Config(command_line.CommonConfig):
         command_line.require_integer("--race-seeds", self.race_seeds, low=1, high=1000)
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(metrics: Metrics) -> list[Claim]:
     """Returns the rows of the lecture's comparison with what was measured."""
-    return [claim for name, row in ROWS.items() for claim in row.claims(metrics[name])]
+    return parts.claims(PARTS, metrics)
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=60_000, test=1000)
     sizes = experiment.defaults(config, digits=60, others=10)
     seeds = config.race_seeds or (1 if config.quick else 5)
-    trained = sizes["num_seeds"] * (2 + len(networks.WEIGHTS)) * sizes["epochs"]
-    with Run("dae_vs_cae", config, dataset, total=trained + 12 * seeds) as run:
+    epochs = sizes["num_seeds"] * (2 + len(networks.WEIGHTS)) * sizes["epochs"]
+    with Run("dae_vs_cae", config, dataset, total=epochs + 12 * seeds) as run:
         x, test = map(jnp.asarray, dataset.flat())
-        nets = networks.train(config, config.noise, sizes, x, run)
-        batch, noise, seed = x[: FULL_BATCH[config.dataset == "digits"]], config.noise, config.seed
-        keys = jax.random.split(jax.random.key(seed))
+        trained = networks.train(
+            config,
+            sizes,
+            (x, test),
+            run,
+            noise=config.noise,
+            full_batch=FULL_BATCH[config.dataset == "digits"],
+            race_seeds=seeds,
+        )
         with jax.default_matmul_precision("highest"):
-            found: dict[str, Any] = {
-                "sensitivity": sensitivity.measure(nets, test),
-                "cost": cost.measure(nets, batch, noise),
-                "gradient_noise": gradient_noise.measure(nets, batch, noise, keys[0]),
-                "small_noise": small_noise.measure(nets, test[:64], keys[1]),
-                "optimisers": optimisers.measure(nets, batch, noise, seed, seeds, run),
-            }
-            rate = found["optimisers"]["DAE"]["adam_rate"]
-            found["resampled_noise"] = resampled_noise.measure(
-                nets, batch, noise, rate, seed, seeds, run
-            )
-        for name, row in ROWS.items():
-            row.draw(run, found[name])
+            found = parts.measure(PARTS, run, trained)
+        parts.draw(PARTS, run, trained, found)
         for claim in claims(found):
             run.say(f"{claim.verdict}: {claim.finding}")
-        resolved = sizes | {"race_seeds": seeds, "full_batch": len(batch)}
+        resolved = sizes | {"race_seeds": seeds, "full_batch": len(trained.batch)}
         return run.finish(resolved | {"code_dim": networks.CODE_DIM}, **found)

@@ -1,7 +1,7 @@
 """What a denoising and what a contractive gradient cost, counted and not timed."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 from jaxtyping import Array
@@ -9,44 +9,49 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.dae_vs_cae.networks import WEIGHT, Networks, corrupt
+from experiments.common.training.arrays import Function, Params
+from experiments.dae_vs_cae.networks import WEIGHT, Trained, corrupt
 
 
-def measure(networks: Networks, x: Array, noise: float) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the floating-point operations of one gradient over those of the plain AE's."""
-    batch = x[:64]
+    batch = trained.batch[:64]
 
-    def count(loss: Callable[[Any, Any], Array]) -> float:
-        gradient = jax.jit(jax.grad(lambda params: loss(*networks.bound(params)).mean()))
-        analysis: Any = gradient.lower(networks.ae[0]).compile().cost_analysis()
+    def count_operations(loss: Callable[[Function, Function], Array]) -> float:
+        def mean_loss(params: Params) -> Array:
+            return loss(*trained.bound(params)).mean()
+
+        analysis = jax.jit(jax.grad(mean_loss)).lower(trained.ae[0]).compile().cost_analysis()
+        assert analysis is not None
         return float(analysis["flops"])
 
-    plain = count(lambda encode, decode: jaxae.reconstruction_loss(encode, decode, batch))
-    dae_flops = count(
-        lambda encode, decode: jaxae.denoising_loss(
-            jax.random.key(0), encode, decode, batch, corrupt=corrupt(noise)
-        )
-    )
+    def plain(encode: Function, decode: Function) -> Array:
+        return jaxae.reconstruction_loss(encode, decode, batch)
 
-    def cae_flops(method: str) -> float:
-        options: Any = {"weight": WEIGHT, "method": method}
-        return count(
-            lambda encode, decode: jaxae.contractive_loss(encode, decode, batch, **options)
-        )
+    def denoising(encode: Function, decode: Function) -> Array:
+        noise, key = corrupt(trained.noise), jax.random.key(0)
+        return jaxae.denoising_loss(key, encode, decode, batch, corrupt=noise)
 
-    unit = "operations of a gradient over the plain autoencoder's, as counted by the compiler"
-    return {
-        "AE": over_seeds([1.0], unit),
-        "DAE": over_seeds([dae_flops / plain], unit),
-        "CAE": over_seeds([cae_flops("jacfwd") / plain], unit),
-        "CAE, no Jacobian": over_seeds([cae_flops("auto") / plain], unit),
+    def contractive(encode: Function, decode: Function, *, method: str) -> Array:
+        return jaxae.contractive_loss(encode, decode, batch, weight=WEIGHT, method=method)
+
+    losses: dict[str, Callable[[Function, Function], Array]] = {
+        "DAE": denoising,
+        "CAE": partial(contractive, method="jacfwd"),
+        "CAE, no Jacobian": partial(contractive, method="auto"),
     }
 
+    unit = "operations of a gradient over the plain autoencoder's, as counted by the compiler"
+    base = count_operations(plain)
+    ratios = {"AE": 1.0} | {name: count_operations(loss) / base for name, loss in losses.items()}
+    return {"cost": {name: over_seeds([ratio], unit) for name, ratio in ratios.items()}}
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["cost"]
     run.draw(
         plots.dots,
         "cost.png",
@@ -58,8 +63,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     )
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["cost"]
     first, full, exact = found["DAE"], found["CAE"], found["CAE, no Jacobian"]
     return [
         Claim(

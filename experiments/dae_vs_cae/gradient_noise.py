@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,9 +10,10 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.dae_vs_cae.networks import Networks
+from experiments.common.training.arrays import Params
+from experiments.dae_vs_cae.networks import Trained
 
 CORRUPTIONS = (1, 2, 4, 8, 16, 32)
 DRAWS = 256
@@ -21,8 +21,8 @@ BATCH = 64
 
 
 def make_sampler(
-    loss: Callable[[Any, Array, Array], Array], *, batch_size: int | None = None
-) -> Callable[[Any, Array, Array, int], np.ndarray]:
+    loss: Callable[[Params, Array, Array], Array], *, batch_size: int | None = None
+) -> Callable[[Params, Array, Array, int], np.ndarray]:
     """Returns the compiled ``sample(params, key, x, count)`` of independent gradients.
 
     Args:
@@ -33,7 +33,7 @@ def make_sampler(
       A function that returns ``count`` gradients as rows, float64.
     """
 
-    def one(params: Any, x: Array, key: Array) -> Array:
+    def one(params: Params, x: Array, key: Array) -> Array:
         rows_key, noise_key = jax.random.split(key)
         if batch_size is not None:
             size = min(batch_size, len(x))
@@ -41,10 +41,10 @@ def make_sampler(
         return ravel_pytree(jax.grad(loss)(params, noise_key, x))[0]
 
     @jax.jit
-    def all_of(params: Any, x: Array, keys: Array) -> Array:
+    def all_of(params: Params, x: Array, keys: Array) -> Array:
         return jax.lax.map(partial(one, params, x), keys)
 
-    def sample(params: Any, key: Array, x: Array, count: int) -> np.ndarray:
+    def sample(params: Params, key: Array, x: Array, count: int) -> np.ndarray:
         return np.asarray(all_of(params, x, jax.random.split(key, count)), np.float64)
 
     return sample
@@ -63,35 +63,41 @@ def mean_of(gradients: np.ndarray, m: int) -> np.ndarray:
     return gradients[: groups * m].reshape(groups, m, -1).mean(1)
 
 
-def measure(networks: Networks, x: Array, noise: float, key: Array) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the relative variance of both gradients, at the plain AE's parameters."""
 
-    dae, cae = networks.dae_loss(noise), lambda params, _, x: networks.cae_loss(params, x)
+    def cae_loss(params: Params, _: Array, x: Array) -> Array:
+        return trained.cae_loss(params, x)
+
+    dae_loss = trained.dae_loss
     samplers = {
-        "DAE": (make_sampler(dae), DRAWS),
-        "CAE": (make_sampler(cae), 8),
-        "DAE minibatch": (make_sampler(dae, batch_size=BATCH), DRAWS),
-        "CAE minibatch": (make_sampler(cae, batch_size=BATCH), DRAWS // 4),
+        "DAE": (make_sampler(dae_loss), DRAWS),
+        "CAE": (make_sampler(cae_loss), 8),
+        "DAE minibatch": (make_sampler(dae_loss, batch_size=BATCH), DRAWS),
+        "CAE minibatch": (make_sampler(cae_loss, batch_size=BATCH), DRAWS // 4),
     }
-    found: dict[str, list[float]] = {}
-    for seed, params in enumerate(networks.ae):
-        seed_key = jax.random.fold_in(key, seed)
+    gradient_key, _ = trained.noise_keys()
+    variances: dict[str, list[float]] = {}
+    for seed, params in enumerate(trained.ae):
+        seed_key = jax.random.fold_in(gradient_key, seed)
         for (name, (sample, count)), one in zip(
             samplers.items(), jax.random.split(seed_key, len(samplers)), strict=True
         ):
-            gradients = sample(params, one, x, count)
+            gradients = sample(params, one, trained.batch, count)
             # m corruptions of every example give the mean of m draws
             for m in CORRUPTIONS if name == "DAE" else (1,):
                 label = f"DAE {m}" if name == "DAE" else name
                 means = mean_of(gradients, m)
-                found.setdefault(label, []).append(relative_variance(means))
+                variances.setdefault(label, []).append(relative_variance(means))
     unit = "trace of the gradient's covariance over its squared mean"
-    return {name: over_seeds(values, unit) for name, values in found.items()}
+    return {
+        "gradient_noise": {name: over_seeds(values, unit) for name, values in variances.items()}
+    }
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
-    flat = lambda name: [found[name]] * len(CORRUPTIONS)
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["gradient_noise"]
     run.draw(
         plots.panels,
         "gradient_variance.png",
@@ -115,7 +121,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
                     plots.line(
                         "CAE, batches of 64",
                         CORRUPTIONS,
-                        flat("CAE minibatch"),
+                        [found["CAE minibatch"]] * len(CORRUPTIONS),
                         plots.Look(plots.METHODS["CAE"].color, "--"),
                     ),
                 ],
@@ -128,8 +134,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     )
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["gradient_noise"]
     in_batches = found["CAE minibatch"]["mean"], found["DAE minibatch"]["mean"]
     return [
         Claim(

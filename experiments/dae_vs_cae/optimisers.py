@@ -1,5 +1,7 @@
 """Do second-order optimisers work on deterministic objectives?"""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,9 +10,11 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
+from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae import race
-from experiments.dae_vs_cae.networks import Networks, corrupt
+from experiments.dae_vs_cae.networks import Trained, corrupt
 
 BUDGET = 250  # gradient evaluations of a race
 ADAM_RATES = (0.01, 0.03, 0.1)
@@ -21,21 +25,19 @@ LOOKS = {
 }
 
 
-def measure(
-    networks: Networks, x: Array, noise: float, seed: int, seeds: int, run: Run
-) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns how the optimisers come down on the full batch of AE, CAE and frozen-noise DAE."""
 
-    def plain(params: Any, x_in: Array, x: Array) -> Array:
-        x_hat = jax.vmap(networks.reconstruction(params))(x_in)
+    def plain(params: Params, x_in: Array, x: Array) -> Array:
+        x_hat = jax.vmap(partial(trained.reconstruct, params))(x_in)
         return jaxae.squared_error(x_hat, x).mean()
 
     result = {}
-    starts = networks.starts(seed, seeds)
+    x, noise, starts = trained.batch, corrupt(trained.noise), trained.starts()
     clean = [(params, x) for params, _ in starts]
-    noisy = [(p, jaxae.corrupt_batch(key, corrupt(noise), x), x) for p, key in starts]
-    tasks: dict[str, tuple[Any, Any]] = {
-        "CAE": (networks.cae_loss, clean),
+    noisy = [(p, jaxae.corrupt_batch(key, noise, x), x) for p, key in starts]
+    tasks: dict[str, tuple[Callable[..., Array], Sequence[tuple[Any, ...]]]] = {
+        "CAE": (trained.cae_loss, clean),
         "AE": (plain, [(params, x, x) for params, _ in starts]),
         "DAE": (plain, noisy),
     }
@@ -47,11 +49,12 @@ def measure(
         result[task] = race.compare(
             loss, starts_and_data, rates=ADAM_RATES, budget=BUDGET, on_run=on_run
         )
-    return result
+    return {"optimisers": result}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["optimisers"]
 
     def panel(task: str, title: str, by_time: bool = False) -> plots.Panel:
         of_task = found[task]
@@ -73,8 +76,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, "optimisers.png", panels, title=title)
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["optimisers"]
     cae = found["CAE"]
     seeds = len(cae["Adam"]["loss"][0]["values"])
     reaching = {name: cae[name].get("evaluations_to_adam") for name in ("L-BFGS", "CG")}
@@ -106,5 +110,5 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def _or_never(number: dict[str, Any] | None) -> str:
+def _or_never(number: Metrics | None) -> str:
     return shown(number) if number else "more than it had"

@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.training.arrays import Params
 
 _CHUNK = 10  # steps between two looks at the clock
 
@@ -35,6 +36,10 @@ class Trace(NamedTuple):
             return None
         return float(self.evaluations[reached[0]]), float(self.seconds[reached[0]])
 
+    def seconds_at(self, evaluations: float) -> float:
+        """Returns the time at which some evaluations were spent."""
+        return float(np.interp(evaluations, self.evaluations, self.seconds))
+
     def best_within(self, evaluations: float) -> float:
         """Returns the lowest loss seen within some evaluations."""
         return float(self.values[self.evaluations <= evaluations].min())
@@ -48,13 +53,15 @@ class Racer:
 
         @jax.jit
         def some_steps(state: jaxae.TrainState, *data: Any) -> jaxae.Minimum:
-            objective = lambda params: loss(params, *data)
+            def objective(params: Params) -> Array:
+                return loss(params, *data)
+
             return jaxae.minimize(objective, state.params, optimizer, steps=_CHUNK, state=state)
 
         self._some_steps = some_steps
         self._is_compiled = False
 
-    def run(self, params: Any, *data: Any, budget: int) -> Trace:
+    def run(self, params: Params, *data: Any, budget: int) -> Trace:
         """Returns the trace of a descent until ``budget`` evaluations are spent."""
         state = jaxae.create_train_state(params, self._optimizer)
         if not self._is_compiled:
@@ -84,7 +91,7 @@ def compare(
     rates: Sequence[float],
     budget: int,
     on_run: Callable[[str, int], None],
-) -> dict[str, Any]:
+) -> Metrics:
     """Returns how L-BFGS, conjugate gradient and Adam come down from the same starts.
 
     Args:
@@ -110,20 +117,18 @@ def compare(
     return {"adam_rate": rate, "budget": budget} | summary(traces, budget)
 
 
-def summary(traces: Mapping[str, Sequence[Trace]], budget: int) -> dict[str, Any]:
+def summary(traces: Mapping[str, Sequence[Trace]], budget: int) -> Metrics:
     """Returns curves over evaluations, and when Adam's best loss was reached."""
     grid = np.unique(np.geomspace(1, budget, 40).astype(int))
     adam = traces["Adam"]
     best = [trace.best_within(budget) for trace in adam]
-    result: dict[str, Any] = {"evaluations": grid.tolist()}
+    result: Metrics = {"evaluations": grid.tolist()}
     for name, found in traces.items():
-        best_at = lambda e, found=found: [trace.best_within(e) for trace in found]
-        clock_at = lambda e, found=found: [
-            float(np.interp(e, trace.evaluations, trace.seconds)) for trace in found
-        ]
-        row: dict[str, Any] = {
-            "loss": [over_seeds(best_at(e), "lowest loss so far") for e in grid],
-            "seconds": [over_seeds(clock_at(e), "seconds") for e in grid],
+        row: Metrics = {
+            "loss": [
+                over_seeds([t.best_within(e) for t in found], "lowest loss so far") for e in grid
+            ],
+            "seconds": [over_seeds([t.seconds_at(e) for t in found], "seconds") for e in grid],
         }
         reached = [trace.when(value) for trace, value in zip(found, best, strict=True)]
         inside = [when for when in reached if when is not None and when[0] <= budget]

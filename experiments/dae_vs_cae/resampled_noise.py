@@ -1,7 +1,6 @@
 """What second-order optimisers make of a loss whose noise is drawn afresh at every step."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,42 +11,44 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.dae_vs_cae.networks import Networks
+from experiments.common.training.arrays import Params
+from experiments.dae_vs_cae.networks import Trained
 from experiments.dae_vs_cae.optimisers import LOOKS
 
 BUDGET = 600  # gradient evaluations
 EARLY = 5  # of the 24 points at which the runs are compared
 RUNS = ("Adam, noise resampled", "L-BFGS, noise resampled", "L-BFGS, noise frozen")
 
+Carry = tuple[jaxae.TrainState, Array]  # the state, and the evaluations so far
 
-def measure(
-    networks: Networks, x: Array, noise: float, adam_rate: float, seed: int, seeds: int, run: Run
-) -> dict[str, Any]:
+
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns what L-BFGS makes of a DAE whose noise is drawn afresh at every step.
 
     All are judged by one loss: the mean over 8 corruptions of every example that no optimiser
-    has seen. ``adam_rate`` is the one that was best with frozen noise.
+    has seen. Adam has the step size that was best with frozen noise.
     """
+    loss, x = trained.dae_loss, trained.batch
 
-    loss = networks.dae_loss(noise)
-
-    def descend(optimizer: Any, steps: int, is_frozen: bool) -> Callable[..., tuple[Array, Array]]:
+    def descend(
+        optimizer: optax.GradientTransformation, steps: int, is_frozen: bool
+    ) -> Callable[..., tuple[Array, Array]]:
         step = jaxae.make_train_step(loss, optimizer)
 
         @jax.jit
-        def curve(params: Any, key: Array, x: Array) -> tuple[Array, Array]:
+        def curve(params: Params, key: Array, x: Array) -> tuple[Array, Array]:
             step_key, judge_key = jax.random.split(key)
             judges = jax.random.split(judge_key, 8)
 
-            def body(carry: Any, i: Array) -> tuple[Any, None]:
+            def body(carry: Carry, i: Array) -> tuple[Carry, None]:
                 state, count = carry
                 state, _ = step(state, jax.random.fold_in(step_key, 0 if is_frozen else i), x)
                 searched = optax.tree.get(state.opt_state, "num_linesearch_steps", 0)
                 return (state, count + 1 + searched), None
 
-            def chunk(carry: Any, numbers: Array) -> tuple[Any, tuple[Array, Array]]:
+            def chunk(carry: Carry, numbers: Array) -> tuple[Carry, tuple[Array, Array]]:
                 carry, _ = jax.lax.scan(body, carry, numbers)
                 judged = jax.vmap(lambda key: loss(carry[0].params, key, x))(judges).mean()
                 return carry, (judged, carry[1])
@@ -58,25 +59,28 @@ def measure(
         return curve
 
     curves = {
-        "Adam, noise resampled": descend(optax.adam(adam_rate), BUDGET, False),
+        "Adam, noise resampled": descend(
+            optax.adam(found["optimisers"]["DAE"]["adam_rate"]), BUDGET, False
+        ),
         "L-BFGS, noise resampled": descend(jaxae.lbfgs(), BUDGET // 2, False),
         "L-BFGS, noise frozen": descend(jaxae.lbfgs(), BUDGET // 2, True),
     }
     grid = np.geomspace(20, BUDGET, 24)
-    result: dict[str, Any] = {"evaluations": grid.tolist()}
+    result: Metrics = {"evaluations": grid.tolist()}
     for name, curve in curves.items():
         rows = []
-        for number, (params, key) in enumerate(networks.starts(seed, seeds)):
+        for number, (params, key) in enumerate(trained.starts()):
             judged, count = map(np.asarray, curve(params, key, x))
             rows.append(np.interp(grid, count, judged))
             run.log(name, optimiser=name, seed=number, loss=float(judged[-1]))
         unit = "expected denoising loss, summed over pixels"
         result[name] = [over_seeds(c, unit) for c in np.stack(rows).T.tolist()]
-    return result
+    return {"resampled_noise": result}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["resampled_noise"]
     names = {
         "Adam, noise resampled": LOOKS["Adam"],
         "L-BFGS, noise resampled": LOOKS["L-BFGS"],
@@ -90,8 +94,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, "resampled_noise.png", panels, title="L-BFGS on a noisy objective")
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["resampled_noise"]
     early, final = ({name: found[name][at] for name in RUNS} for at in (EARLY, -1))
     stalls = final[RUNS[1]]["mean"] > final[RUNS[0]]["mean"]
     return [

@@ -1,5 +1,7 @@
 """Which function resists perturbations: the encoder or the reconstruction?"""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +12,11 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
-from experiments.dae_vs_cae.networks import WEIGHTS, Networks
+from experiments.common.training.arrays import Function, Params
+from experiments.dae_vs_cae.networks import WEIGHTS, Trained
 
 RADII = np.geomspace(0.01, 10, 13)  # pixel values
 NOT_COMPARABLE = (
@@ -22,18 +25,20 @@ NOT_COMPARABLE = (
 )
 
 
-def measure(networks: Networks, x: Array) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns how far encoder and reconstruction move, per distance of the input.
 
     The root mean square over examples and random directions; for a small distance it is
     ||J||_F / sqrt(d).
     """
 
-    @jax.jit
-    def curves(params: Any) -> dict[str, Array]:
-        encode, reconstruct = networks.bound(params)[0], networks.reconstruction(params)
+    x = trained.test
 
-        def rms(function: Any) -> Array:
+    @jax.jit
+    def curves(params: Params) -> dict[str, Array]:
+        encode, reconstruct = trained.bound(params)[0], partial(trained.reconstruct, params)
+
+        def rms(function: Function) -> Array:
             radii = jnp.asarray(RADII, x.dtype)
             curve = jaxae.contraction_curve(jax.random.key(1), function, x, radii=radii)
             return jnp.sqrt(jnp.mean(curve**2, axis=0))
@@ -41,9 +46,9 @@ def measure(networks: Networks, x: Array) -> dict[str, Any]:
         clean = jnp.mean(jaxae.mean_squared_error(jax.vmap(reconstruct)(x), x))
         return {"encoder": rms(encode), "reconstruction": rms(reconstruct), "clean_mse": clean}
 
-    rows = networks.by_name() | {f"CAE {w:g}": networks.cae[w] for w in WEIGHTS}
+    rows = trained.by_name() | {f"CAE {w:g}": trained.cae[w] for w in WEIGHTS}
     measured = {name: [curves(p) for p in per_seed] for name, per_seed in rows.items()}
-    result: dict[str, Any] = {"radii": list(RADII)}
+    result: Metrics = {"radii": list(RADII)}
     for name, per_seed in measured.items():
         result[name] = {
             part: [
@@ -55,10 +60,10 @@ def measure(networks: Networks, x: Array) -> dict[str, Any]:
         result[name]["clean_mse"] = over_seeds(
             [float(m["clean_mse"]) for m in per_seed], fitting.UNITS["mse"]
         )
-    return result | {"at_equal_clean_error": at_equal_error(measured)}
+    return {"sensitivity": result | {"at_equal_clean_error": at_equal_error(measured)}}
 
 
-def at_equal_error(measured: dict[str, list[Any]]) -> dict[str, Any]:
+def at_equal_error(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Metrics:
     """Returns CAE over DAE sensitivity where the CAE has the DAE's clean error.
 
     The CAE's sensitivity is interpolated between the two weights around that error, log against
@@ -82,8 +87,9 @@ def at_equal_error(measured: dict[str, list[Any]]) -> dict[str, Any]:
     return {part: over_seeds(values, unit) for part, values in ratios.items()}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["sensitivity"]
     run.draw(
         plots.panels,
         "sensitivity.png",
@@ -104,8 +110,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     )
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["sensitivity"]
     equal = found["at_equal_clean_error"]
     holds = bool(equal) and (
         max(equal["encoder"]["values"]) < 1 < min(equal["reconstruction"]["values"])
@@ -127,7 +134,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def comparison(equal: dict[str, Any], *, holds: bool) -> str:
+def comparison(equal: Metrics, *, holds: bool) -> str:
     """Returns what is found at equal clean error."""
     return (
         "Compared where both reconstruct clean test inputs equally well, the CAE's encoder "

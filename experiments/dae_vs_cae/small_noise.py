@@ -11,7 +11,8 @@ e, whose expectation is known exactly, is the control variate: every single pair
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,10 @@ from jaxtyping import Array, Float
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.dae_vs_cae.networks import Networks
+from experiments.common.training.arrays import Params
+from experiments.dae_vs_cae.networks import Trained
 
 STDDEVS = np.geomspace(0.003, 1, 16)
 FITTED = STDDEVS < 0.1  # where the slopes are taken
@@ -46,8 +48,11 @@ def second_derivative(
     function: Callable[[Array], Array], x: Array, direction: Array
 ) -> tuple[Array, Array]:
     """Returns the first and second derivative of t -> function(x + t direction) at 0."""
-    slope = lambda point: jax.jvp(function, (point,), (direction,))[1]
-    return jax.jvp(slope, (x,), (direction,))
+
+    def slope_at(point: Array) -> Array:
+        return jax.jvp(function, (point,), (direction,))[1]
+
+    return jax.jvp(slope_at, (x,), (direction,))
 
 
 def expand(
@@ -72,12 +77,18 @@ def expand(
         key_i, x_i = inputs
         basis = jnp.eye(x_i.size, dtype=x_i.dtype)
         columns, curvatures = jax.vmap(lambda e: second_derivative(reconstruct, x_i, e))(basis)
-        loss = lambda point: jnp.sum((reconstruct(point) - x_i) ** 2)
+
+        def loss(point: Array) -> Array:
+            return jnp.sum((reconstruct(point) - x_i) ** 2)
+
         clean = loss(x_i)
 
         def left_over(direction: Array) -> Array:
             _, curvature = second_derivative(loss, x_i, direction)
-            pair = lambda s: (loss(x_i + s * direction) + loss(x_i - s * direction)) / 2
+
+            def pair(s: Array) -> Array:
+                return (loss(x_i + s * direction) + loss(x_i - s * direction)) / 2
+
             return jax.vmap(pair)(stddevs) - clean - stddevs**2 * curvature / 2
 
         draws = jax.random.normal(key_i, (pairs, x_i.size), x_i.dtype)
@@ -97,43 +108,46 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def measure(networks: Networks, x: Array, key: Array) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns what the small-noise expansion leaves, with and without its Laplacian term."""
-    remainders: dict[str, list[Any]] = {"with": [], "without": []}
+    x, (_, expansion_key) = trained.test[:64], trained.noise_keys()
+    remainders: dict[str, list[np.ndarray]] = {"with": [], "without": []}
     slopes: dict[str, list[float]] = {"with": [], "without": []}
     shares = []
     with jax.enable_x64(True):
-        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+        widen = partial(jnp.asarray, dtype=jnp.float64)
 
         @jax.jit
-        def expanded(params: Any, x: Array, key: Array) -> Expansion:
-            reconstruct = networks.reconstruction(params)
+        def expanded(params: Params, x: Array, key: Array) -> Expansion:
+            reconstruct = partial(trained.reconstruct, params)
             return expand(key, reconstruct, x, jnp.asarray(STDDEVS), pairs=16)
 
-        for seed, params in enumerate(networks.dae):
-            found = expanded(wide(params), wide(x), jax.random.fold_in(key, seed))
-            remainder = np.asarray(found.remainder)
+        for seed, params in enumerate(trained.dae):
+            key = jax.random.fold_in(expansion_key, seed)
+            expansion = expanded(jax.tree.map(widen, params), widen(x), key)
+            remainder = np.asarray(expansion.remainder)
             gaps = {
                 "with": np.abs(remainder),
-                "without": np.abs(remainder + STDDEVS**2 * float(found.laplacian)),
+                "without": np.abs(remainder + STDDEVS**2 * float(expansion.laplacian)),
             }
-            shares.append(abs(float(found.laplacian) / float(found.jacobian)))
+            shares.append(abs(float(expansion.laplacian) / float(expansion.jacobian)))
             for name, gap in gaps.items():
                 remainders[name].append(gap)
                 slopes[name].append(slope(STDDEVS[FITTED], gap[FITTED]))
     summed = "squared error, summed over pixels"
-    result: dict[str, Any] = {"stddevs": list(STDDEVS)}
+    result: Metrics = {"stddevs": list(STDDEVS)}
     for name, gaps_of in remainders.items():
         columns = np.stack(gaps_of).T
         result[f"gap_{name}_laplacian"] = [over_seeds(c, summed) for c in columns]
         unit = f"slope of the gap, log-log, below s = {STDDEVS[FITTED][-1]:.2g}"
         result[f"slope_{name}_laplacian"] = over_seeds(slopes[name], unit)
     result["laplacian_share"] = over_seeds(shares, "size of the term over ||J_r||^2")
-    return result
+    return {"small_noise": result}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
+    found = found["small_noise"]
     run.draw(
         plots.panels,
         "small_noise.png",
@@ -162,8 +176,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     )
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns the row of the comparison."""
+    found = found["small_noise"]
     return [
         Claim(
             "For small Gaussian noise the DAE is a contractive penalty on the reconstruction: its "

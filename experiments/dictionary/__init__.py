@@ -18,7 +18,6 @@ the error; a unit counts as dead when a running mean of about 100 batches is bel
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +25,14 @@ import numpy as np
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
-from experiments.dictionary import examples, frontier, recovery
+from experiments.common.run.parts import Part
+from experiments.dictionary import examples, frontier, networks, recovery
 from experiments.dictionary.networks import Schedule
+
+PARTS: tuple[Part[networks.Trained], ...] = (recovery, frontier)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Config(command_line.CommonConfig):
         command_line.require_integer("--units", self.units, low=frontier.TOP_K[0], high=2**14)
 
 
-def patches_of(config: Config, dataset: datasets.Dataset, count: int) -> frontier.Patches:
+def patches_of(config: Config, dataset: datasets.Dataset, count: int) -> examples.Patches:
     """Returns the patches of a data set, centred.
 
     Raises:
@@ -74,10 +77,10 @@ def patches_of(config: Config, dataset: datasets.Dataset, count: int) -> frontie
     shape = parts[0].shape[1:]
     train, test = (part.reshape(len(part), -1) for part in parts)
     mean = train.mean(axis=0)
-    return frontier.Patches(jnp.asarray(train - mean), jnp.asarray(test - mean), shape)
+    return examples.Patches(jnp.asarray(train - mean), jnp.asarray(test - mean), shape)
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=60_000, test=10_000)
     sizes = experiment.defaults(config, digits=20, others=20)
@@ -94,20 +97,15 @@ def main(config: Config) -> dict[str, Any]:
     total = recovery.epochs(on_sums, seeds) + frontier.epochs(on_patches, seeds)
     with Run("dictionary", config, dataset, total=total) as run:
         sum_key, patch_key = jax.random.split(jax.random.key(config.seed))
-        recovered = recovery.measure(sum_key, on_sums, seeds, count, run)
-        found = frontier.measure(patch_key, patches, on_patches, seeds, run)
-        recovery.draw(run, recovered)
-        frontier.draw(run, found)
+        sums = networks.SumsSetup(sum_key, on_sums, count, seeds)
+        trained = frontier.train(patch_key, patches, on_patches, sums, run)
+        known = {"atoms": recovery.ATOMS, "dimensions": recovery.INPUTS}
+        found = parts.measure(PARTS, run, trained, known)
+        parts.draw(PARTS, run, trained, found)
         resolved = {
             "epochs": {"sums of atoms": sum_epochs, "patches": sizes["epochs"]},
             "num_seeds": seeds,
             "units": units,
             "patch_shape": patches.shape,
         }
-        return run.finish(
-            resolved,
-            atoms=recovery.ATOMS,
-            dimensions=recovery.INPUTS,
-            recovery=recovered,
-            frontier=found.rows,
-        )
+        return run.finish(resolved, **found)

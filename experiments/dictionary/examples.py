@@ -24,6 +24,14 @@ class Sums(NamedTuple):
     test: Array
 
 
+class Patches(NamedTuple):
+    """Patches as rows, minus the mean of the training patches, and their shape."""
+
+    train: Array
+    test: Array
+    shape: tuple[int, ...]
+
+
 def sums(key: Array, *, atoms: int, inputs: int, active: int, count: int) -> Sums:
     """Returns examples that are sums of so many atoms, with weights uniform in [0.5, 1.5].
 

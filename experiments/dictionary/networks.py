@@ -6,6 +6,7 @@ step must remember (how often each unit fires, how many steps there were) is a p
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +19,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.trained import Network, makes_network
-from experiments.common.training.arrays import unit_rows
+from experiments.common.training.arrays import Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Tag
+from experiments.dictionary.examples import Patches
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches
@@ -60,6 +62,34 @@ class Schedule(NamedTuple):
     batch_size: int
     epochs: int
     devices: int
+
+
+@dataclass(frozen=True)
+class SumsSetup:
+    """How networks are trained on sums of known atoms, which are made when they are needed."""
+
+    key: Array
+    schedule: Schedule
+    count: int
+    num_seeds: int
+
+
+class Trained(NamedTuple):
+    """The networks of the patches, and how those of the known atoms are trained.
+
+    Attributes:
+      sums: of the known atoms.
+      patches: the examples.
+      families: of the patches, by kind.
+      settings: of each kind, by their labels.
+      params: of each kind, by the label of the setting, one for each seed.
+    """
+
+    sums: SumsSetup
+    patches: Patches
+    families: "dict[str, Family]"
+    settings: dict[str, dict[float, float]]
+    params: dict[str, dict[float, list[Params]]]
 
 
 def tag(name: str) -> Tag:
@@ -116,7 +146,10 @@ class Family(Trainer):
         atoms = jaxae.unit_norm(adam) if kind.has_unit_norm else adam
         groups = {"atoms": atoms, "carried": optax.sgd(1.0), "free": adam}
         group_names = {"atoms": "atoms", "firing": "carried", "steps": "carried"}
-        label = lambda params: {name: group_names.get(name, "free") for name in params}
+
+        def label(params: dict[str, Array]) -> dict[str, str]:
+            return {name: group_names.get(name, "free") for name in params}
+
         super().__init__(
             partial(initial, inputs=inputs, units=schedule.units),
             self._loss,
@@ -126,7 +159,7 @@ class Family(Trainer):
             devices=schedule.devices,
         )
 
-    def code(self, params: Any, setting: Array, x_i: Array) -> Array:
+    def code(self, params: Params, setting: Array, x_i: Array) -> Array:
         """Returns the code of one example: all units, or as many as are kept."""
         return self._kept(activations(params, x_i), setting)
 
@@ -137,7 +170,7 @@ class Family(Trainer):
         kept = jax.lax.switch(chosen, self._keepers, jax.lax.stop_gradient(units))
         return jnp.where(kept > 0, units, 0)  # no gradient through the choice
 
-    def _loss(self, params: Any, key: Array, x: Array, setting: Array) -> Array:
+    def _loss(self, params: Params, key: Array, x: Array, setting: Array) -> Array:
         """Returns the loss ``(batch,)``; a setting is the weight of L1, or the position of k."""
         units = jax.vmap(partial(activations, params))(x)
         code = jax.vmap(self._kept, (0, None))(units, setting)
@@ -171,7 +204,7 @@ class Family(Trainer):
         arguments["top_k"] = self._top_k[int(setting)] if self.kind.is_top_k else None
         return Network(autoencoder, arguments, (self._inputs,), "examples as they were trained on")
 
-    def measure(self, params: Any, setting: float, x: Array) -> dict[str, float]:
+    def measure(self, params: Params, setting: float, x: Array) -> dict[str, float]:
         """Returns what every network is measured by, on held-out examples."""
         with jax.default_matmul_precision("highest"):
             found = _measure(self, params, jnp.float32(setting), x)
@@ -182,17 +215,19 @@ class Family(Trainer):
 def autoencoder(inputs: int, units: int, top_k: int | None) -> jaxae.AutoencoderFunctions:
     """Returns a dictionary as an autoencoder, as it is loaded from a checkpoint."""
 
-    def encode(params: Any, x_i: Array) -> Array:
+    def encode(params: Params, x_i: Array) -> Array:
         code = activations(params, x_i)
         return code if top_k is None else jaxae.keep_top_k(code, k=top_k)
 
-    decode = lambda params, code: code @ params["atoms"] + params["decoder_bias"]
+    def decode(params: Params, code: Array) -> Array:
+        return code @ params["atoms"] + params["decoder_bias"]
+
     init = partial(initial, inputs=inputs, units=units)
     return jaxae.AutoencoderFunctions(init, encode, decode)
 
 
 @partial(jax.jit, static_argnums=0)
-def _measure(family: Family, params: Any, setting: Array, x: Array) -> dict[str, Array]:
+def _measure(family: Family, params: Params, setting: Array, x: Array) -> dict[str, Array]:
     code = jax.vmap(family.code, (None, None, 0))(params, setting, x)
     x_hat = code @ params["atoms"] + params["decoder_bias"][None]
     return {

@@ -1,17 +1,14 @@
 """Known atoms: which of them are found again."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, rows_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dictionary import examples
-from experiments.dictionary.networks import KINDS, Family, Schedule, tag
+from experiments.dictionary.networks import KINDS, Family, Schedule, Trained, tag
 
 ATOMS, INPUTS, EXAMPLES = 256, 64, 50_000
 ACTIVE = (3, 4, 5)  # atoms of each example
@@ -31,30 +28,29 @@ def epochs(schedule: Schedule, seeds: int) -> int:
     return len(KINDS) * len(ACTIVE) * seeds * schedule.epochs
 
 
-def measure(
-    key: jax.Array, schedule: Schedule, num_seeds: int, count: int, run: Run
-) -> list[dict[str, Any]]:
-    """Returns the numbers of every kind for each number of active atoms."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Trains every kind for each number of active atoms; returns the numbers.
+
+    Each network has its own examples. They are made, and dropped, as it is trained.
+    """
+    sums = trained.sums
     rows = []
     for name, kind in KINDS.items():
-        family = Family(kind, INPUTS, ACTIVE, schedule, count)
+        family = Family(kind, INPUTS, ACTIVE, sums.schedule, sums.count)
         for position, active in enumerate(ACTIVE):
-            found = []
-            for seed in range(num_seeds):
-                keys = jax.random.split(jax.random.fold_in(key, seed))
+            scores = []
+            for seed in range(sums.num_seeds):
+                data_key, key = jax.random.split(jax.random.fold_in(sums.key, seed))
                 data = examples.sums(
-                    keys[0], atoms=ATOMS, inputs=INPUTS, active=active, count=count
+                    data_key, atoms=ATOMS, inputs=INPUTS, active=active, count=sums.count
                 )
                 named = f"{name}_atoms-{active}_seed-{seed}"
-                found.append(train_and_measure(family, keys[1], data, position, named, run))
-            numbers = {
-                quantity: over_seeds([one[quantity] for one in found], unit)
-                for quantity, unit in UNITS.items()
-            }
+                scores.append(train_and_measure(family, key, data, position, named, run))
+            numbers = rows_over_seeds(scores, UNITS)
             rows.append({"method": name, "active_atoms": active, **numbers})
             share = numbers["recovered_share"]["mean"]
             run.say(f"{active} of {ATOMS} atoms, {name}: {100 * share:.1f} % recovered")
-    return rows
+    return {"recovery": rows}
 
 
 def train_and_measure(
@@ -79,9 +75,9 @@ def train_and_measure(
     }
 
 
-def draw(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the figure: recovery against the number of active atoms."""
-    panels = []
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws recovery against the number of active atoms."""
+    rows, panels = found["recovery"], []
     for key, label in (
         ("recovered_share", "share of atoms recovered"),
         ("mean_max_cosine", "mean max cosine similarity"),

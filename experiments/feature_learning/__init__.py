@@ -23,15 +23,18 @@ first one, and the softmax the larger step size.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import Part
 from experiments.common.training.classifiers import split_of
-from experiments.feature_learning import methods, pictures, search, verdicts
+from experiments.feature_learning import methods, search, table
 from experiments.feature_learning.methods import METHODS
+
+PARTS: tuple[Part[search.Trained], ...] = (table,)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Config(command_line.CommonConfig):
     """Examples per step."""
     learning_rate: float = 3e-3
     """Step size of Adam for the layers at the start, at most 10; it falls to 0 along a cosine."""
-    fine_tuning_rates: tuple[float, ...] = (3e-3, 6e-3)
+    fine_tuning_rates: tuple[float, ...] = methods.FINE_TUNING_RATES
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
     """Units of every layer."""
@@ -73,9 +76,9 @@ class Config(command_line.CommonConfig):
             raise InputError("--methods must name at least one method, and none twice")
 
 
-def make_plan(config: Config, dataset: datasets.Dataset) -> search.Plan:
-    """Returns the plan for a configuration and its data."""
-    return search.Plan(
+def make_setup(config: Config, dataset: datasets.Dataset) -> search.Setup:
+    """Returns the data and the options, with what was left open filled in."""
+    return search.Setup(
         split=split_of(dataset),
         code_dim=config.code_dim,
         k=config.top_k or min(25, config.code_dim),
@@ -89,30 +92,27 @@ def make_plan(config: Config, dataset: datasets.Dataset) -> search.Plan:
     )
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=60_000, test=10_000)
-    plan = make_plan(config, dataset)
-    total = sum(search.epochs_of(name, plan) for name in config.methods)
+    setup = make_setup(config, dataset)
+    split = setup.split
+    total = sum(search.epochs_of(name, setup) for name in config.methods)
     with Run("feature_learning", config, dataset, total=total) as run:
-        pool = search.Pool(plan)
-        papers = methods.papers(dataset.name, len(plan.split.train.x), plan.code_dim)
-        rows = {name: search.MethodTrainer(name, plan, run, pool).row() for name in config.methods}
-        found = {
-            "units": plan.code_dim,
-            "images": {
-                "pretraining and fine-tuning": len(plan.split.train.x),
-                "validation": len(plan.split.validation.x),
-                "test": len(plan.split.test.x),
-            },
-            "methods": rows,
-            "verdicts": verdicts.of(rows, papers),
+        papers = methods.papers(dataset.name, len(split.train.x), setup.code_dim)
+        trained = search.train(config.methods, setup, papers, run)
+        images = {
+            "pretraining and fine-tuning": len(split.train.x),
+            "validation": len(split.validation.x),
+            "test": len(split.test.x),
         }
-        pictures.draw(run, rows, papers)
+        known = {"units": setup.code_dim, "images": images}
+        found = parts.measure(PARTS, run, trained, known)
+        parts.draw(PARTS, run, trained, found)
         resolved = {
-            "epochs": plan.epochs,
-            "num_seeds": plan.num_seeds,
-            "fine_tuning_epochs": plan.fine_tuning_epochs,
-            "top_k": plan.k,
+            "epochs": setup.epochs,
+            "num_seeds": setup.num_seeds,
+            "fine_tuning_epochs": setup.fine_tuning_epochs,
+            "top_k": setup.k,
         }
         return run.finish(resolved, **found)

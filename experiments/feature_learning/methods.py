@@ -1,9 +1,9 @@
-"""The rows of the table: how a layer is trained without labels, and what the papers print."""
+"""The rows of the table: how a layer is trained, what is searched, and what the papers print."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
+from experiments.common.training.arrays import Function
 from experiments.common.training.losses import contractive, denoising
 
 
@@ -49,12 +50,12 @@ class Method(NamedTuple):
     is_stacked: bool = False
 
 
-def plain(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
+def plain(key: Array, encode: Function, decode: Function, x: Array, strength: Array) -> Array:
     """Returns the loss of the autoencoder, which has no strength."""
     return jaxae.reconstruction_loss(encode, decode, x, reconstruction=jaxae.bernoulli_nll)
 
 
-def decayed(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
+def decayed(key: Array, encode: Function, decode: Function, x: Array, strength: Array) -> Array:
     """Returns the loss with weight decay, strength * ||W||^2.
 
     The logits are W^T h + c, so ||W||^2 is the squared norm of the decoder's Jacobian.
@@ -64,18 +65,20 @@ def decayed(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> 
     return plain(key, encode, decode, x, strength) + strength * squared_norm
 
 
-def masked(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
+def masked(key: Array, encode: Function, decode: Function, x: Array, strength: Array) -> Array:
     """Returns the loss of the denoising autoencoder with binary masking noise."""
     corrupt, likelihood = partial(jaxae.masking_noise, rate=strength), jaxae.bernoulli_nll
     return jaxae.denoising_loss(key, encode, decode, x, corrupt=corrupt, reconstruction=likelihood)
 
 
-def squared(key: Array, encode: Any, decode: Any, x: Array, strength: Array) -> Array:
+def squared(key: Array, encode: Function, decode: Function, x: Array, strength: Array) -> Array:
     """Returns the loss of the k-sparse autoencoder, whose sparsity is in its encoder."""
     return jaxae.reconstruction_loss(encode, decode, x)
 
 
-LOOKS = plots.OTHERS
+# What is searched: the strengths of each method below, and these step sizes of the fine-tuning.
+FINE_TUNING_RATES = (3e-3, 6e-3)
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "CAE": Method(
@@ -99,7 +102,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "share of the pixels that are masked",
             (0.25, 0.4, 0.55),
             Published(1.57, 7.87, 68),
-            LOOKS[1],
+            plots.OTHERS[1],
             is_stacked=True,
         ),
         "AE + wd": Method(
@@ -107,7 +110,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "weight of ||W||^2",
             (3e-4, 1e-3, 3e-3),
             Published(1.68, 5.00, 13),
-            LOOKS[2],
+            plots.OTHERS[2],
         ),
         "AE": Method(
             plain, "none", (0.0,), Published(1.78, 17.5, 50), plots.METHODS["AE"], is_stacked=True

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,13 +10,13 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import classifiers, fitting
 from experiments.common.training.classifiers import Classifier, Layers, Outcome, Split
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.feature_learning import methods
-from experiments.feature_learning.methods import METHODS, activation
+from experiments.feature_learning.methods import METHODS, Papers, activation
 
 UNITS = {
     "validation_error": "percent of the validation images",
@@ -32,8 +32,8 @@ UNITS = {
 }
 
 
-class Plan(NamedTuple):
-    """What is trained: the configuration with all defaults filled in."""
+class Setup(NamedTuple):
+    """The data, and how networks are trained on them: the configuration, with all defaults."""
 
     split: Split
     code_dim: int
@@ -52,40 +52,47 @@ class Plan(NamedTuple):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), seed), use)
 
 
+class Trained(NamedTuple):
+    """What was measured of every method, beside what the papers print."""
+
+    rows: dict[str, Metrics]
+    papers: Papers
+
+
 class Choice(NamedTuple):
     """What was searched, and what the validation error chose."""
 
     strength: float
     rate: float
-    tried: list[dict[str, Any]]
+    tried: list[Metrics]
 
 
 class Pool:
     """Classifiers by what they are compiled for.
 
     Args:
-      plan: how they are trained.
+      setup: how they are trained.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._rows = classifiers.labelled(plan.split.train)
-        self._known: dict[Any, Classifier] = {}
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._rows = classifiers.labelled(setup.split.train)
+        self._known: dict[tuple[str, float, bool], Classifier] = {}
 
     def get(self, name: str, rate: float, is_frozen: bool) -> Classifier:
         """Returns the classifier on the codes of a method."""
-        plan, apply = self._plan, activation(name, self._plan.k)
+        setup, apply = self._setup, activation(name, self._setup.k)
         kind = "sigmoid" if apply is nn.sigmoid else name
         if (kind, rate, is_frozen) not in self._known:
             self._known[kind, rate, is_frozen] = Classifier(
                 apply,
                 self._rows,
-                plan.split,
+                setup.split,
                 is_frozen=is_frozen,
                 learning_rate=rate,
-                batch_size=plan.batch_size,
-                epochs=plan.fine_tuning_epochs,
-                devices=plan.devices,
+                batch_size=setup.batch_size,
+                epochs=setup.fine_tuning_epochs,
+                devices=setup.devices,
             )
         return self._known[kind, rate, is_frozen]
 
@@ -95,19 +102,19 @@ class MethodTrainer:
 
     Args:
       name: of the method.
-      plan: how it is trained.
+      setup: how it is trained.
       run: takes the log and the checkpoints.
       pool: classifiers, which rows share.
     """
 
-    def __init__(self, name: str, plan: Plan, run: Run, pool: Pool) -> None:
+    def __init__(self, name: str, setup: Setup, run: Run, pool: Pool) -> None:
         self.name, self.method = name, METHODS[name]
-        self._plan, self._run, self._seeds = plan, run, range(plan.num_seeds)
-        self._activation = activation(name, plan.k)
+        self._setup, self._run, self._seeds = setup, run, range(setup.num_seeds)
+        self._activation = activation(name, setup.k)
         self._pool = pool
         self._trainers: dict[int, fitting.AutoencoderTrainer] = {}
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Metrics:
         """Returns everything that the table says of the method."""
         choice, encoders, outcomes = self.search()
         found: dict[str, list[float]] = {
@@ -129,7 +136,7 @@ class MethodTrainer:
             **numbers,
         }
 
-    def _say(self, choice: Choice, numbers: dict[str, Any]) -> None:
+    def _say(self, choice: Choice, numbers: Metrics) -> None:
         percent, at = numbers["test_error"]["mean"], f"{choice.strength:g}, rate {choice.rate:g}"
         self._run.say(f"{self.name:14s} at {at}: test error {percent:.2f} %")
 
@@ -140,9 +147,9 @@ class MethodTrainer:
         seed changes by more than their difference.
         """
         encoders = self.pretrain()
-        tried: list[dict[str, Any]] = []
+        tried: list[Metrics] = []
         found = []
-        for rate in self._plan.fine_tuning_rates:
+        for rate in self._setup.fine_tuning_rates:
             for strength, outcomes in self.fine_tune(encoders, rate).items():
                 errors = [outcome.validation_error for outcome in outcomes]
                 error = over_seeds(errors, UNITS["validation_error"])
@@ -154,7 +161,7 @@ class MethodTrainer:
 
     def pretrain(self) -> dict[float, list[Layers]]:
         """Returns one layer on the images for each strength and seed."""
-        return self._train_layers(self.method.strengths, self._seeds, self._plan.split.train.x, 1)
+        return self._train_layers(self.method.strengths, self._seeds, self._setup.split.train.x, 1)
 
     def _train_layers(
         self, strengths: Sequence[float], seeds: Sequence[int], x: Array, depth: int
@@ -181,7 +188,7 @@ class MethodTrainer:
             checkpoint = f"{self.name}-{strength:g}_{named}_seed-{seed}"
             return Tag(checkpoint, f"{self.name}, {training}", entry)
 
-        return Sweep(self._run, seeds, functools.partial(self._plan.key, use=use), tag)
+        return Sweep(self._run, seeds, functools.partial(self._setup.key, use=use), tag)
 
     def _trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
         if inputs not in self._trainers:
@@ -189,18 +196,18 @@ class MethodTrainer:
         return self._trainers[inputs]
 
     def _made_trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
-        plan = self._plan
-        steps = plan.epochs * -(-len(plan.split.train.x) // plan.batch_size)
+        setup = self._setup
+        steps = setup.epochs * -(-len(setup.split.train.x) // setup.batch_size)
         model = jaxae.DenseAutoencoder(
-            (inputs,), plan.code_dim, code_activation=self._activation, tied=True
+            (inputs,), setup.code_dim, code_activation=self._activation, tied=True
         )
         return fitting.AutoencoderTrainer(
             model,
             self.method.loss or methods.plain,
-            learning_rate=optax.cosine_decay_schedule(plan.learning_rate, steps),
-            batch_size=plan.batch_size,
-            epochs=plan.epochs,
-            devices=plan.devices,
+            learning_rate=optax.cosine_decay_schedule(setup.learning_rate, steps),
+            batch_size=setup.batch_size,
+            epochs=setup.epochs,
+            devices=setup.devices,
         )
 
     def fine_tune(
@@ -215,17 +222,17 @@ class MethodTrainer:
 
     def probes(self, strength: float, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns the errors of a softmax and of nearest neighbours on the frozen codes."""
-        rate = max(self._plan.fine_tuning_rates)
+        rate = max(self._setup.fine_tuning_rates)
         outcomes = self.fine_tune({strength: encoders}, rate, is_frozen=True)[strength]
-        split = self._plan.split
+        split = self._setup.split
         near = [classifiers.neighbours_error(one, self._activation, split) for one in encoders]
         return {"probe_error": [o.test_error for o in outcomes], "neighbours_error": near}
 
     def measure_codes(self, encoders: Sequence[Layers]) -> dict[str, list[float]]:
         """Returns Jacobian norms and saturation of the pretrained codes on the test images."""
-        test = self._plan.split.test.x
+        test = self._setup.split.test.x
         found = [_code_means(layers, self._activation, test) for layers in encoders]
-        entries = test.shape[1] * self._plan.code_dim
+        entries = test.shape[1] * self._setup.code_dim
         norms = [float(one["jacobian_norm"]) for one in found]
         return {
             "jacobian_norm": norms,
@@ -239,7 +246,7 @@ class MethodTrainer:
         """Returns the errors with a second layer, trained greedily on the clean codes."""
         deep = []
         for seed, layers in zip(self._seeds, encoders, strict=True):
-            x = classifiers.codes(layers, self._activation, self._plan.split.train.x)
+            x = classifiers.codes(layers, self._activation, self._setup.split.train.x)
             (second,) = self._train_layers([strength], [seed], x, 2)[strength]
             deep.append((*layers, *second))
         outcomes = self.fine_tune({strength: deep}, rate)[strength]
@@ -264,12 +271,19 @@ def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) 
         return jaxae.evaluate(measure_example, x, batch_size=500)
 
 
-def epochs_of(name: str, plan: Plan) -> int:
+def train(names: Sequence[str], setup: Setup, papers: Papers, run: Run) -> Trained:
+    """Returns the rows of some methods, searched, trained and measured."""
+    pool = Pool(setup)
+    rows = {name: MethodTrainer(name, setup, run, pool).row() for name in names}
+    return Trained(rows, papers)
+
+
+def epochs_of(name: str, setup: Setup) -> int:
     """Returns how many epochs a row takes, for the progress bar."""
-    method, searched = METHODS[name], plan.num_seeds * len(METHODS[name].strengths)
+    method, searched = METHODS[name], setup.num_seeds * len(METHODS[name].strengths)
     layers = 0 if method.loss is None else searched
-    tuned = searched * len(plan.fine_tuning_rates)
-    tuned += 0 if method.loss is None else plan.num_seeds
+    tuned = searched * len(setup.fine_tuning_rates)
+    tuned += 0 if method.loss is None else setup.num_seeds
     if method.is_stacked:
-        layers, tuned = layers + plan.num_seeds, tuned + plan.num_seeds
-    return layers * plan.epochs + tuned * plan.fine_tuning_epochs
+        layers, tuned = layers + setup.num_seeds, tuned + setup.num_seeds
+    return layers * setup.epochs + tuned * setup.fine_tuning_epochs

@@ -1,14 +1,14 @@
 """What the table must show, as true or false, from its numbers alone."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from experiments.common.results.numbers import Metrics
 from experiments.feature_learning.methods import Papers
 
 MARGIN = 0.25  # percentage points above the published error
 
 
-def of(rows: Mapping[str, Mapping[str, Any]], papers: Papers) -> dict[str, bool]:
+def of(rows: Mapping[str, Metrics], papers: Papers) -> dict[str, bool]:
     """Returns which statements about the table hold; those about missing rows are left out."""
     errors = {name: row["test_error"]["mean"] for name, row in rows.items()}
     printed = {name: paper for name, paper in papers.items() if name in rows}

@@ -26,12 +26,13 @@ with one random probe per example and step, unbiased (Hutchinson).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import LecturePart
 from experiments.overcomplete_copy import (
     inputs,
     linear_copying,
@@ -42,7 +43,12 @@ from experiments.overcomplete_copy import (
 )
 from experiments.overcomplete_copy.networks import Strengths
 
-ROWS: tuple[Any, ...] = (linear_copying, regularised, nonlinear, undercomplete)
+PARTS: tuple[LecturePart[networks.Trained], ...] = (
+    linear_copying,
+    regularised,
+    nonlinear,
+    undercomplete,
+)
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,12 @@ class Config(command_line.CommonConfig):
         }
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(metrics: Metrics) -> list[Claim]:
     """Returns what the lecture says about copying, beside what was measured."""
-    return [claim for row in ROWS for claim in row.claims(metrics)]
+    return parts.claims(PARTS, metrics)
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=60_000, test=10_000)  # all of MNIST
     images = inputs.prepare(dataset, config.pool)
@@ -102,24 +108,14 @@ def main(config: Config) -> dict[str, Any]:
     strengths = config.strengths()
     total = sizes["epochs"] * sizes["num_seeds"] * len(networks.SLOPES) * len(strengths)
     with Run("overcomplete_copy", config, dataset, total=total) as run:
-        keys = inputs.make_keys(config.seed, sizes["num_seeds"])
-        probes = [inputs.make_probes(images, seed_keys, config.noise_stddev) for seed_keys in keys]
-        results = networks.train_all(images, config, sizes, strengths, keys, probes, run)
-        exact = regularised.exact_gains(images.variances, strengths)
-        linear = results["linear"].methods
-        found: dict[str, Any] = {
+        seeds = sizes["num_seeds"]
+        trained = networks.train_all(images, config, sizes, strengths, seeds, run)
+        known = {
             "num_features": d,
             "code_dim": code_dim,
             "directions_in_span": images.in_span,
             "variances": images.variances.tolist(),
-            "networks": {kind: result.methods for kind, result in results.items()},
-            "training": {kind: result.training for kind, result in results.items()},
-            "pca": undercomplete.measure(images, [seed_keys.pca for seed_keys in keys]),
-            **regularised.measure(images, probes, exact, linear),
         }
-        linear_copying.draw(run, found)
-        linear_copying.draw_pictures(run, images, probes[0], results)
-        regularised.draw(run, found)
-        nonlinear.draw(run, found, exact)
-        undercomplete.draw(run, found)
+        found = parts.measure(PARTS, run, trained, known)
+        parts.draw(PARTS, run, trained, found)
         return run.finish(sizes, **found)

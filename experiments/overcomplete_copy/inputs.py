@@ -85,10 +85,12 @@ class Keys(NamedTuple):
 
 def make_keys(seed: int, num_seeds: int) -> list[Keys]:
     """Returns the keys of every seed."""
-    of_number = jax.jit(
-        lambda key, number: Keys(*jax.random.split(jax.random.fold_in(key, number), 4))
-    )
-    return [of_number(jax.random.key(seed), number) for number in range(num_seeds)]
+
+    @jax.jit
+    def split_key(key: Array, number: int) -> Keys:
+        return Keys(*jax.random.split(jax.random.fold_in(key, number), 4))
+
+    return [split_key(jax.random.key(seed), number) for number in range(num_seeds)]
 
 
 class Probes(NamedTuple):

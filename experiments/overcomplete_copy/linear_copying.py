@@ -1,21 +1,35 @@
 """Without a regulariser an overcomplete autoencoder copies, a linear one too."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
-from experiments.overcomplete_copy.inputs import INPUTS, Images, Probes
-from experiments.overcomplete_copy.networks import SLOPES, Results, by_name
+from experiments.overcomplete_copy.inputs import INPUTS
+from experiments.overcomplete_copy.networks import SLOPES, Trained, by_name
 
 LOOKS = dict(zip(INPUTS, (plots.METHODS["AE"], *plots.OTHERS), strict=True))
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the errors of all networks on every kind of input, and how they came about."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the numbers of all networks, and the errors of the plain ones as they learn."""
+    results = trained.results.items()
+    return {
+        "networks": {kind: result.methods for kind, result in results},
+        "training": {kind: result.training for kind, result in results},
+    }
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the errors of all networks on every kind of input, and some reconstructions."""
+    draw_errors(run, found)
+    draw_training(run, found)
+    draw_pictures(run, trained)
+
+
+def draw_errors(run: Run, found: Metrics) -> None:
+    """Draws the errors of all networks on every kind of input."""
     run.draw(
         plots.dots,
         "copying.png",
@@ -24,6 +38,10 @@ def draw(run: Run, found: dict[str, Any]) -> None:
         x_label="relative error ||r(x) - x||² / ||x||², 0 is a copy",
         title="What autoencoders with more code units than inputs copy",
     )
+
+
+def draw_training(run: Run, found: Metrics) -> None:
+    """Draws how the errors of the plain autoencoders came about."""
     training = []
     for kind, rows in found["training"].items():
         epochs = [1 + row["epoch"] for row in rows]
@@ -33,23 +51,23 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, "training.png", training, title="Autoencoders without a regulariser")
 
 
-def draw_pictures(run: Run, images: Images, probes: Probes, results: Mapping[str, Results]) -> None:
-    """Writes some inputs and what every network makes of them."""
-    rows: dict[str, Array] = {"input": probes.shown}
-    for result in results.values():
+def draw_pictures(run: Run, trained: Trained) -> None:
+    """Draws some inputs and what every network makes of them."""
+    rows: dict[str, Array] = {"input": trained.probes[0].shown}
+    for result in trained.results.values():
         rows |= result.pictures
     run.draw(
         plots.image_rows,
         "reconstructions.png",
-        {name: images.pictures(row) for name, row in rows.items()},
+        {name: trained.images.pictures(row) for name, row in rows.items()},
         title="Test images, the same turned by 180°, with permuted pixels, and white noise",
         gaps=(1, 1 + len(rows) // 2),
     )
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the lecture says about copying, beside what was measured."""
-    linear, relu = (metrics["networks"][kind]["AE"] for kind in SLOPES)
+    linear, relu = (found["networks"][kind]["AE"] for kind in SLOPES)
     errors, relu_errors = linear["relative_error"], relu["relative_error"]
     holds = all(value < 0.01 for number in errors.values() for value in number["values"]) and all(
         abs(value - 1) < 0.05 for value in linear["noise_left"]["values"]

@@ -4,9 +4,9 @@ A linear and a relu code differ by one number, the slope of the activation below
 value, so both networks, all methods but the CAE and all seeds share one compiled program.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,17 +16,25 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
-from experiments.overcomplete_copy.inputs import INPUTS, Images, Keys, Probes
+from experiments.overcomplete_copy.inputs import (
+    INPUTS,
+    Images,
+    Keys,
+    Probes,
+    make_keys,
+    make_probes,
+)
 
 SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
 
-Reconstruct = Callable[[Array], Array]  # of one example
 Trace = dict[int, dict[str, Array]]  # relative errors by epoch and kind of input
+Gains = dict[str, np.ndarray]  # along the principal axes, by method
 
 
 class Strengths(NamedTuple):
@@ -51,33 +59,36 @@ def tag(variant: Variant, seed: int) -> Tag:
     return Tag(f"{kind}_{method}_seed-{seed}", f"{kind} {method}, seed {seed}", entry)
 
 
-def relative_error(reconstruct: Reconstruct, x: Array) -> Array:
+def relative_error(reconstruct: Function, x: Array) -> Array:
     """Returns ||r(x) - x||^2 / ||x||^2, both summed over the rows; 0 is a perfect copy."""
     return jnp.sum(jnp.square(jax.vmap(reconstruct)(x) - x)) / jnp.sum(jnp.square(x))
 
 
-def noise_ratios(reconstruct: Reconstruct, x: Array, noise: Array) -> dict[str, Array]:
+def noise_ratios(reconstruct: Function, x: Array, noise: Array) -> dict[str, Array]:
     """Returns how much noise gets through, as shares of ||noise||^2; both are 1 for a copy.
 
     ``noise_left`` is ||r(x + noise) - x||^2, the error of denoising; ``noise_passed`` is
     ||r(x + noise) - r(x)||^2, which does not count what the clean reconstruction lacks.
     """
     clean, noisy = jax.vmap(reconstruct)(x), jax.vmap(reconstruct)(x + noise)
-    share = lambda difference: jnp.sum(jnp.square(difference)) / jnp.sum(jnp.square(noise))
+
+    def share(difference: Array) -> Array:
+        return jnp.sum(jnp.square(difference)) / jnp.sum(jnp.square(noise))
+
     return {"noise_left": share(noisy - x), "noise_passed": share(noisy - clean)}
 
 
-def gains(reconstruct: Reconstruct, x: Array, axes: Array) -> Array:
+def gains(reconstruct: Function, x: Array, axes: Array) -> Array:
     """Returns u^T J_r u for each column u of ``axes``, as the mean over the rows of x."""
 
-    def at(x_i: Array) -> Array:
+    def example_gains(x_i: Array) -> Array:
         along = jax.vmap(lambda u: u @ jax.jvp(reconstruct, (x_i,), (u,))[1])
         return along(axes.T)
 
-    return jnp.mean(jax.lax.map(at, x), axis=0)
+    return jnp.mean(jax.lax.map(example_gains, x), axis=0)
 
 
-def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
+def activated(encode: Function, slope: float | Array) -> Function:
     """Returns the encoder with an activation that has this slope below 0."""
 
     def encode_with_slope(x_i: Array) -> Array:
@@ -88,7 +99,13 @@ def activated(encode: Reconstruct, slope: Any) -> Reconstruct:
 
 
 def plain_loss(
-    key: Array, encode: Any, decode: Any, x: Array, slope: Array, noise: Array, sparsity: Array
+    key: Array,
+    encode: Function,
+    decode: Function,
+    x: Array,
+    slope: Array,
+    noise: Array,
+    sparsity: Array,
 ) -> Array:
     """Returns the loss of every method but the CAE; without the Jacobian."""
     corrupt = partial(jaxae.gaussian_noise, stddev=noise)
@@ -97,7 +114,7 @@ def plain_loss(
 
 
 def contractive_loss(
-    key: Array, encode: Any, decode: Any, x: Array, slope: Array, weight: Array
+    key: Array, encode: Function, decode: Function, x: Array, slope: Array, weight: Array
 ) -> Array:
     """Returns the loss of the CAE, with one random probe per example."""
     return jaxae.combined_loss(
@@ -109,6 +126,15 @@ def contractive_loss(
         contraction_weight=weight,
         method="hutchinson",
     )
+
+
+def exact_gains(variances: np.ndarray, strengths: Mapping[str, Strengths]) -> Gains:
+    """Returns the gains along the axes of the best linear DAE, and of the best tied linear CAE."""
+    var = np.maximum(variances, 1e-30)
+    return {
+        "DAE": var / (var + strengths["DAE"].noise ** 2),
+        "CAE": np.maximum(0, 1 - strengths["CAE"].contraction / (2 * var)),
+    }
 
 
 class VariantTrainer:
@@ -123,26 +149,28 @@ class VariantTrainer:
     def __init__(self, images: Images, config: CommonConfig, sizes: dict[str, int]) -> None:
         d, epochs = images.train.shape[1], sizes["epochs"]
         steps = epochs * -(-len(images.train) // config.batch_size)
-        options: dict[str, Any] = {
-            "learning_rate": optax.cosine_decay_schedule(config.learning_rate, steps),
-            "batch_size": config.batch_size,
-            "epochs": epochs,
-            "devices": config.devices,
-        }
         model = jaxae.DenseAutoencoder((d,), sizes["code_dim"], tied=True)
         rectified = jaxae.DenseAutoencoder(
             (d,), sizes["code_dim"], tied=True, code_activation=nn.relu
         )
         self._models = {"linear": model, "relu": rectified}  # what is loaded from a checkpoint
-        self._plain = fitting.AutoencoderTrainer(model, plain_loss, **options)
-        self._contractive = fitting.AutoencoderTrainer(model, contractive_loss, **options)
+        make_trainer = partial(
+            fitting.AutoencoderTrainer,
+            model,
+            learning_rate=optax.cosine_decay_schedule(config.learning_rate, steps),
+            batch_size=config.batch_size,
+            epochs=epochs,
+            devices=config.devices,
+        )
+        self._plain = make_trainer(plain_loss)
+        self._contractive = make_trainer(contractive_loss)
         self._x, self._axes = images.train, jnp.asarray(images.axes, jnp.float32)
         self._kept_epochs = sorted({0, *np.geomspace(1, epochs, 12).round().astype(int).tolist()})
         self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
 
     def trace(
         self, variant: Variant, seed: int, key: Array, inputs: dict[str, Array], run: Run
-    ) -> tuple[Any, Trace]:
+    ) -> tuple[Params, Trace]:
         """Returns a plain autoencoder, and its errors at some epochs of its training."""
         slope, trace, named = SLOPES[variant.kind], {}, tag(variant, seed)
 
@@ -151,15 +179,23 @@ class VariantTrainer:
                 [f"{named.checkpoint}_until-{epoch}"], self._models[variant.kind]
             )
 
-        options: Any = {"on_epoch": partial(named.log, run), "checkpoints": checkpoints}
-        plain = key, self._x, slope, 0.0, 0.0
-        for epoch, params in self._plain.at_epochs(self._kept_epochs, *plain, **options):
+        trained = self._plain.at_epochs(
+            self._kept_epochs,
+            key,
+            self._x,
+            slope,
+            0.0,
+            0.0,
+            on_epoch=partial(named.log, run),
+            checkpoints=checkpoints,
+        )
+        for epoch, params in trained:
             trace[epoch] = self._errors(params, slope, inputs)
         return params, trace
 
     def train(
         self, strengths: Mapping[Variant, Strengths], sweep: Sweep[Variant]
-    ) -> dict[Variant, list[Any]]:
+    ) -> dict[Variant, list[Params]]:
         """Returns the parameters of regularised autoencoders, one for each seed."""
         plain, contractive = {}, {}
         for variant, strength in strengths.items():
@@ -172,23 +208,25 @@ class VariantTrainer:
         trained = sweep.fit(self._plain, self._x, plain, models=models)
         return trained | sweep.fit(self._contractive, self._x, contractive, models=models)
 
-    def measures(self, variant: Variant, params: Any, probes: Probes) -> dict[str, Any]:
+    def measures(self, variant: Variant, params: Params, probes: Probes) -> Metrics:
         """Returns all that is measured of a trained network, and its pictures."""
         return self._measures(params, SLOPES[variant.kind], probes)
 
-    def _parts(self, params: Any, slope: Array) -> tuple[Reconstruct, Reconstruct]:
+    def _parts(self, params: Params, slope: Array) -> tuple[Function, Function]:
         """Returns encoder and reconstruction."""
         encode, decode = self._plain.bound(params)
         code = activated(encode, slope)
         return code, lambda x_i: decode(code(x_i))
 
-    def _errors_of(self, params: Any, slope: Array, inputs: dict[str, Array]) -> dict[str, Array]:
+    def _errors_of(
+        self, params: Params, slope: Array, inputs: dict[str, Array]
+    ) -> dict[str, Array]:
         """Returns the relative error on every kind of input."""
         with jax.default_matmul_precision("highest"):
             _, reconstruct = self._parts(params, slope)
             return {name: relative_error(reconstruct, x) for name, x in inputs.items()}
 
-    def _measures_of(self, params: Any, slope: Array, probes: Probes) -> dict[str, Any]:
+    def _measures_of(self, params: Params, slope: Array, probes: Probes) -> Metrics:
         """Returns all that is measured of a trained network, and its pictures."""
         test = probes.inputs[INPUTS[0]]
         with jax.default_matmul_precision("highest"):
@@ -207,9 +245,27 @@ class VariantTrainer:
 class Results(NamedTuple):
     """What one architecture gave: numbers, and reconstructions for the figure."""
 
-    methods: dict[str, dict[str, Any]]
-    training: list[dict[str, Any]]
+    methods: dict[str, Metrics]
+    training: list[Metrics]
     pictures: dict[str, Array]
+
+
+class Trained(NamedTuple):
+    """All networks, and what they were trained on and measured with.
+
+    Attributes:
+      images: the data.
+      keys: of every seed.
+      probes: what every seed is measured with.
+      exact_gains: of the best linear autoencoders, in closed form.
+      results: of the linear and of the relu code.
+    """
+
+    images: Images
+    keys: Sequence[Keys]
+    probes: Sequence[Probes]
+    exact_gains: Gains
+    results: dict[str, Results]
 
 
 def train_all(
@@ -217,13 +273,14 @@ def train_all(
     config: CommonConfig,
     sizes: dict[str, int],
     strengths: dict[str, Strengths],
-    keys: Sequence[Keys],
-    probes: Sequence[Probes],
+    num_seeds: int,
     run: Run,
-) -> dict[str, Results]:
+) -> Trained:
     """Trains both architectures for every method and seed, and measures them."""
+    keys = make_keys(config.seed, num_seeds)
+    probes = [make_probes(images, seed_keys, strengths["DAE"].noise) for seed_keys in keys]
     trainer = VariantTrainer(images, config, sizes)
-    measured: dict[Variant, list[dict[str, Any]]] = {}
+    measured: dict[Variant, list[Metrics]] = {}
     regularised = {}
     for variant in (Variant(kind, method) for kind in SLOPES for method in strengths):
         if any(strengths[variant.method]):
@@ -247,10 +304,10 @@ def train_all(
         for method, row in results[kind].methods.items():
             left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
             run.say(f"{kind:6s} {method:6s} error on noise {error:.5f}, noise left {left:.3f}")
-    return results
+    return Trained(images, keys, probes, exact_gains(images.variances, strengths), results)
 
 
-def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
+def _results(kind: str, found: dict[str, list[Metrics]]) -> Results:
     """Returns numbers over the seeds, and the pictures of the first one."""
     traces = [measured["trace"] for measured in found["AE"]]
     training = [
@@ -261,13 +318,13 @@ def _results(kind: str, found: dict[str, list[dict[str, Any]]]) -> Results:
     return Results(methods, training, pictures)
 
 
-def over_inputs(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+def over_inputs(per_seed: list[Metrics]) -> Metrics:
     """Returns the relative error on each kind of input over the seeds."""
     unit = "squared error over squared distance from the training mean"
     return {name: over_seeds([float(errors[name]) for errors in per_seed], unit) for name in INPUTS}
 
 
-def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+def over_noise(per_seed: list[Metrics]) -> Metrics:
     """Returns over the seeds how much noise gets through."""
     units = {
         "noise_left": "squared error of the output over squared noise, test images",
@@ -279,7 +336,7 @@ def over_noise(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(per_seed: list[Metrics]) -> Metrics:
     """Returns the numbers of one network over the seeds."""
     units = {
         "error_beyond_span": "squared error over squared input, white noise beyond the span",
@@ -298,7 +355,7 @@ def _summary(per_seed: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def by_name(found: Metrics) -> dict[str, Metrics]:
     """Returns the numbers of all networks as rows of a figure."""
     return {
         f"{kind} {method}": row

@@ -1,16 +1,21 @@
 """Regularised, an overcomplete and nonlinear autoencoder learns about the data distribution."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
+from experiments.overcomplete_copy.networks import Trained
 
 
-def draw(run: Run, found: dict[str, Any], exact: dict[str, np.ndarray]) -> None:
-    """Writes the gains along the principal axes, at about equal distances on the log axis."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns nothing: the gains are among the numbers of ``linear_copying``."""
+    return {}
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the gains along the principal axes, at about equal distances on the log axis."""
     variances = np.asarray(found["variances"][: found["directions_in_span"]])
     levels = np.geomspace(variances[0], variances[-1], 24)
     keep = np.unique(np.abs(np.log(variances[:, None] / levels)).argmin(0))
@@ -23,23 +28,23 @@ def draw(run: Run, found: dict[str, Any], exact: dict[str, np.ndarray]) -> None:
         ]
         if kind == "linear":
             name = "closed form, linear code"
-            gains_there = [gain[keep] for gain in exact.values()]
+            gains_there = [gain[keep] for gain in trained.exact_gains.values()]
             lines += [plots.plain(name, variances[keep], y, plots.EXACT) for y in gains_there]
         parts.append(plots.Panel(*labels, lines, ("log", "linear"), title=f"{kind} code"))
     title = "Gain of the reconstruction along the principal axes of the data"
     run.draw(plots.panels, "gains.png", parts, title=title)
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the lecture says about such an autoencoder, beside what was measured."""
-    relu, best = metrics["networks"]["relu"], metrics["best_linear"]["noise_left"]
+    relu, best = found["networks"]["relu"], found["best_linear"]["noise_left"]
     dae, cae = relu["DAE"]["noise_left"], relu["CAE"]
     holds = all(a < b for a, b in zip(dae["values"], best["values"], strict=True))
     return [
         Claim(
             "A regularised autoencoder can be overcomplete and nonlinear and still learn about "
             "the data distribution.",
-            f"With {metrics['code_dim']} relu units on {metrics['num_features']} inputs the "
+            f"With {found['code_dim']} relu units on {found['num_features']} inputs the "
             f"denoising autoencoder leaves {shown(dae)} of the noise on test images; the best of "
             "all linear maps, which knows the covariance and no more, leaves "
             f"{shown(best)}: the network {'has' if holds else 'has not'} learned more about the "

@@ -1,7 +1,6 @@
 """A changed loss prevents copying: how much noise gets through, beside closed forms."""
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,46 +9,32 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.overcomplete_copy.inputs import Images, Probes
-from experiments.overcomplete_copy.networks import Strengths, by_name, noise_ratios, over_noise
+from experiments.overcomplete_copy.networks import Trained, by_name, noise_ratios, over_noise
 
 
-def exact_gains(variances: np.ndarray, strengths: dict[str, Strengths]) -> dict[str, np.ndarray]:
-    """Returns the gains along the axes of the best linear DAE, and of the best tied linear CAE."""
-    var = np.maximum(variances, 1e-30)
-    return {
-        "DAE": var / (var + strengths["DAE"].noise ** 2),
-        "CAE": np.maximum(0, 1 - strengths["CAE"].contraction / (2 * var)),
-    }
-
-
-def measure(
-    images: Images,
-    probes: Sequence[Probes],
-    exact: dict[str, np.ndarray],
-    linear: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the noise that the best linear map leaves, and how far gains are from exact ones."""
+    images, exact = trained.images, trained.exact_gains
     best = jnp.asarray(images.axes * exact["DAE"] @ images.axes.T, jnp.float32)
 
     @jax.jit
     def ratios(x: Array, noise: Array) -> dict[str, Array]:
         with jax.default_matmul_precision("highest"):
-            return noise_ratios(lambda x_i: best @ x_i, x, noise)
+            return noise_ratios(partial(jnp.matmul, best), x, noise)
 
-    gaps = {}
+    gaps, linear = {}, found["networks"]["linear"]
     for method, gain in exact.items():
         measured = np.array([g["values"] for g in linear[method]["gains"][: images.in_span]])
         worst = np.abs(measured - gain[: images.in_span, None]).max(0)
         gaps[method] = over_seeds(worst.tolist(), "largest distance of a gain")
-    best_passes = [ratios(images.test, seed_probes.noise) for seed_probes in probes]
+    best_passes = [ratios(images.test, seed_probes.noise) for seed_probes in trained.probes]
     return {"best_linear": over_noise(best_passes), "closed_form_gap": gaps}
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes how much of the noise gets through each network."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws how much of the noise gets through each network."""
     rows = {name: [row["noise_left"], row["noise_passed"]] for name, row in by_name(found).items()}
     run.draw(
         plots.dots,
@@ -65,11 +50,13 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     )
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the lecture says about a changed loss, beside what was measured."""
-    networks, gap = metrics["networks"], metrics["closed_form_gap"]
+    networks, gap = found["networks"], found["closed_form_gap"]
     linear, relu = networks["linear"], networks["relu"]
-    holds = all(_prevents(row, rows["AE"]) for rows in networks.values() for row in _others(rows))
+    holds = all(
+        _prevents(row, rows["AE"]) for rows in networks.values() for row in _regularised_rows(rows)
+    )
     return [
         Claim(
             "Changing the loss prevents trivial copying.",
@@ -79,13 +66,13 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
             f"denoising autoencoder passes on {shown(linear['DAE']['noise_passed'])}, the "
             f"contractive one {shown(linear['CAE']['noise_passed'])}; the largest distance of a "
             f"gain from its closed form is {shown(gap['DAE'])} and {shown(gap['CAE'])}. "
-            f"{_about_l1(linear['sparse'])}; on the relu code it passes on "
+            f"{_l1_finding(linear['sparse'])}; on the relu code it passes on "
             f"{shown(relu['sparse']['noise_passed'])}, against {shown(relu['AE']['noise_passed'])} "
             "without a regulariser.",
             verdict(holds, corrects=linear["sparse"]["noise_passed"]["mean"] > 0.5),
             {
                 f"{name}, noise passed on": row["noise_passed"]
-                for name, row in by_name(metrics).items()
+                for name, row in by_name(found).items()
             },
             "noise.png",
             "Dot chart of the share of noise that gets through each network. Without a "
@@ -95,20 +82,23 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def _others(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _regularised_rows(rows: dict[str, Metrics]) -> list[Metrics]:
     return [row for method, row in rows.items() if method != "AE"]
 
 
-def _prevents(row: dict[str, Any], plain: dict[str, Any]) -> bool:
+def _prevents(row: Metrics, plain: Metrics) -> bool:
     """Returns whether a regulariser kept out noise and spared the images, with every seed."""
-    values = lambda number: np.asarray(number["values"])
+
+    def values(number: Metrics) -> np.ndarray:
+        return np.asarray(number["values"])
+
     noise, plain_noise = (values(r["relative_error"]["white noise"]) for r in (row, plain))
     less_passes = values(row["noise_passed"]) < values(plain["noise_passed"])
     spared = values(row["relative_error"]["test images"]) < 0.15
     return bool(np.all(less_passes & (noise > 2 * plain_noise) & spared))
 
 
-def _about_l1(row: dict[str, Any]) -> str:
+def _l1_finding(row: Metrics) -> str:
     passed, error = row["noise_passed"], row["relative_error"]["white noise"]
     numbers = f"passes on {shown(passed)} and copies white noise up to {shown(error)}"
     if passed["mean"] > 0.6:

@@ -1,8 +1,7 @@
 """The opposite case: a linear autoencoder with fewer code units than inputs is PCA."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +11,34 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
+from experiments.common.training.arrays import Params
 from experiments.overcomplete_copy.inputs import Images
+from experiments.overcomplete_copy.networks import Trained
 
 OPTIMIZER = jaxae.lbfgs()
 STEPS = 300
 
 
-def measure(images: Images, keys: Sequence[Array]) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Trains an undercomplete linear autoencoder to convergence, and compares it with PCA."""
+    images = trained.images
     d, variances = len(images.variances), images.variances
     highest = max(min(d // 4, images.in_span - 1), 1)
     candidates = range(max(highest // 4, 1), highest + 1)
     k = max(candidates, key=lambda k: float(variances[k - 1] / variances[k]))
     init, solve = make_solver(images, k)
     angles, excess, optimum = [], [], float(variances[k:].sum())
-    for key in keys:
-        minimum = solve(init(key))
+    for keys in trained.keys:
+        minimum = solve(init(keys.pca))
         decoder = np.asarray(minimum.params["decoder_kernel_0"], np.float64).T  # (d, k)
         angles.append(largest_angle(decoder, images.axes[:, :k]))
         losses = np.append(np.asarray(minimum.values, np.float64), float(minimum.value))
         excess.append(np.minimum.accumulate(losses) / optimum - 1)
     unit = "loss over the sum of the left-out variances, minus 1"
     steps = np.unique(np.geomspace(1, STEPS, 24).round().astype(int)).tolist()
-    return {
+    pca = {
         "code_dim": k,
         "eigengap": float(variances[k - 1] / variances[k]),
         "optimal_loss": optimum,
@@ -45,11 +47,12 @@ def measure(images: Images, keys: Sequence[Array]) -> dict[str, Any]:
         "steps": steps,
         "excess_at": [over_seeds([trace[n] for trace in excess], unit) for n in steps],
     }
+    return {"pca": pca}
 
 
 def make_solver(
     images: Images, code_dim: int
-) -> tuple[Callable[[Array], Any], Callable[[Any], jaxae.Minimum]]:
+) -> tuple[Callable[[Array], Params], Callable[[Params], jaxae.Minimum]]:
     """Returns ``init(key)`` and the compiled ``solve(params)`` of a linear autoencoder.
 
     Its loss knows the data only through their mean and covariance, so the 2 d points
@@ -60,7 +63,7 @@ def make_solver(
     points = jnp.asarray(np.concatenate([half.T, -half.T]), jnp.float32)
     init, encode, decode = jaxae.as_functions(jaxae.DenseAutoencoder((d,), code_dim))
 
-    def loss(params: Any) -> Array:
+    def loss(params: Params) -> Array:
         parts = partial(encode, params), partial(decode, params)
         return jnp.mean(jaxae.reconstruction_loss(*parts, points))
 
@@ -77,8 +80,8 @@ def largest_angle(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.degrees(np.arcsin(np.clip(sine, 0, 1))))
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes how the loss of the undercomplete linear autoencoder falls to that of PCA."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws how the loss of the undercomplete linear autoencoder falls to that of PCA."""
     pca = found["pca"]
     line = plots.line("linear autoencoder", pca["steps"], pca["excess_at"], plots.METHODS["AE"])
     label = "loss over that of PCA, minus 1"
@@ -86,9 +89,9 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, "pca.png", [panel], title=f"{pca['code_dim']} linear code units: PCA")
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the lecture says about an undercomplete code, beside what was measured."""
-    pca = metrics["pca"]
+    pca = found["pca"]
     holds = all(angle < 2 for angle in pca["largest_angle"]["values"]) and all(
         excess < 1e-3 for excess in pca["excess_loss"]["values"]
     )

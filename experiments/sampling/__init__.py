@@ -27,24 +27,27 @@ a random number; one Langevin step is taken at each of many noise levels.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
 from experiments.common.errors import InputError
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import Part
 from experiments.common.training.classifiers import split_of
-from experiments.sampling import chains, images, mixture
+from experiments.sampling import chains, gallery, images, mixture, networks, plane
 
-Part = Literal["mixture", "images"]
+PartName = Literal["mixture", "images"]
+PARTS: tuple[Part[networks.Trained], ...] = (mixture, images, gallery)
 
 
 @dataclass(frozen=True)
 class Config(command_line.CommonConfig):
     """Options of the sampling experiment."""
 
-    parts: tuple[Part, ...] = ("mixture", "images")
+    parts: tuple[PartName, ...] = ("mixture", "images")
     """What is sampled; the mixture alone needs no data set."""
     epochs: int | None = None
     """Passes of the autoencoders over the images; by default 15, on digits 200."""
@@ -83,9 +86,9 @@ class Config(command_line.CommonConfig):
             command_line.require_rising(option, steps)
 
 
-def make_mixture_sizes(config: Config, seeds: int) -> mixture.Sizes:
+def make_mixture_sizes(config: Config, seeds: int) -> plane.Sizes:
     """Returns how much is done on the mixture."""
-    return mixture.Sizes(
+    return plane.Sizes(
         epochs=config.mixture_epochs or (2 if config.quick else 1000),
         batch_size=2 * config.batch_size,
         samples=min(config.samples, 200) if config.quick else config.samples,
@@ -111,7 +114,7 @@ def make_image_sizes(config: Config, count: int, epochs: int, num_seeds: int) ->
     )
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     has_images = "images" in config.parts
     dataset = experiment.load(config).head(train=60_000, test=10_000) if has_images else None
@@ -119,19 +122,19 @@ def main(config: Config) -> dict[str, Any]:
     seeds = resolved["num_seeds"]
     split = None if dataset is None else split_of(dataset)
     count = 0 if split is None else len(split.test.x)
-    mixture_sizes, image_sizes = (
-        make_mixture_sizes(config, seeds),
-        make_image_sizes(config, count, **resolved),
-    )
+    mixture_sizes = make_mixture_sizes(config, seeds)
+    image_sizes = make_image_sizes(config, count, **resolved)
     total = mixture_sizes.epochs * seeds if "mixture" in config.parts else 0
     total += images.epochs_of(image_sizes) if has_images else 0
     with Run("sampling", config, dataset, total=total) as run:
-        key, found = jax.random.key(config.seed), dict[str, Any]()
+        key, on_plane, on_images = jax.random.key(config.seed), None, None
         if "mixture" in config.parts:
-            found["mixture"] = mixture.measure(key, mixture_sizes, run)
-            mixture.draw(run, found["mixture"])
+            on_plane = plane.train(key, mixture_sizes, run)
         if dataset is not None and split is not None:
             shape = dataset.example_shape
-            found["images"] = images.measure(key, split, shape, image_sizes, run)
+            on_images = networks.train_on_images(key, split, shape, image_sizes, run)
+        trained = networks.Trained(on_plane, on_images)
+        found = parts.measure(PARTS, run, trained)
+        parts.draw(PARTS, run, trained, found)
         resolved |= {"mixture_epochs": mixture_sizes.epochs, "samples": mixture_sizes.samples}
         return run.finish(resolved | {"pictures": image_sizes.pictures}, **found)

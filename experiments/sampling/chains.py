@@ -5,8 +5,9 @@ autoencoder runs its own chain, corrupt and reconstruct, trained by one step of 
 (walkback). A contractive one walks along its tangents.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sampling.conditional import PIXELS, Denoiser, Levels, OfPixels, anneal
@@ -45,20 +47,25 @@ class Sizes(NamedTuple):
     devices: int
 
 
-class Networks(NamedTuple):
+class Autoencoders(NamedTuple):
     """The trainers and, by seed, the parameters of the four autoencoders."""
 
     denoiser: Denoiser
     shallow: fitting.AutoencoderTrainer  # the functions of the three others
-    params: dict[str, list[Any]]
+    params: dict[str, list[Params]]
 
 
-def walked(key: Array, encode: Any, decode: Any, x: Array, *, steps: int) -> Array:
+def walkback_loss(key: Array, encode: Function, decode: Function, x: Array, *, steps: int) -> Array:
     """Returns the walkback loss of the chain; with one step it is the denoising loss."""
-    options: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
-    likelihood = jaxae.bernoulli_nll
     return jaxae.walkback_loss(
-        key, encode, decode, x, steps=steps, reconstruction=likelihood, **options
+        key,
+        encode,
+        decode,
+        x,
+        steps=steps,
+        corrupt=corrupt,
+        sample=jaxae.Bernoulli().sample,
+        reconstruction=jaxae.bernoulli_nll,
     )
 
 
@@ -67,12 +74,12 @@ def corrupt(key: Array, x_i: Array) -> Array:
     return jaxae.salt_and_pepper_noise(key, x_i, rate=RATE)
 
 
-def contracted(key: Array, encode: Any, decode: Any, x: Array) -> Array:
+def cae_loss(key: Array, encode: Function, decode: Function, x: Array) -> Array:
     """Returns the loss of the CAE."""
     return contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
 
 
-def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
+def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Autoencoders:
     """Returns the four autoencoders, trained on images ``(n, d)`` once for each seed."""
     inputs = x.shape[1]
     denoiser = Denoiser(
@@ -86,7 +93,7 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
         devices=sizes.devices,
     )
 
-    def shallow(loss: Any) -> fitting.AutoencoderTrainer:
+    def shallow(loss: Callable[..., Array]) -> fitting.AutoencoderTrainer:
         return fitting.AutoencoderTrainer(
             jaxae.DenseAutoencoder(
                 (inputs,), sizes.code_dim, code_activation=jax.nn.sigmoid, tied=True
@@ -107,15 +114,15 @@ def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Networks:
 
     sweep = Sweep(run, range(sizes.seeds), partial(jax.random.fold_in, key), tag)
     params = sweep.fit(denoiser, x, {"annealed": ()})
-    losses = {
-        "denoising chain": partial(walked, steps=1),
-        "walkback": partial(walked, steps=WALK),
-        "CAE": contracted,
+    losses: dict[str, Callable[..., Array]] = {
+        "denoising chain": partial(walkback_loss, steps=1),
+        "walkback": partial(walkback_loss, steps=WALK),
+        "CAE": cae_loss,
     }
     for name, loss in losses.items():
         trainer = shallow(loss)
         params |= sweep.fit(trainer, x, {name: ()})
-    return Networks(denoiser, trainer, params)
+    return Autoencoders(denoiser, trainer, params)
 
 
 class Programs:
@@ -125,40 +132,53 @@ class Programs:
       found: trained networks.
     """
 
-    def __init__(self, found: Networks) -> None:
+    def __init__(self, found: Autoencoders) -> None:
         self._denoiser, self._shallow = found.denoiser, found.shallow
         self.annealed = jax.jit(self._annealed, static_argnames=("steps", "keep"))
         self.chain = jax.jit(self._chain, static_argnames=("is_walk", "keep"))
         self.denoised = jax.jit(self._denoised)
 
     def _annealed(
-        self, params: Any, key: Array, x: Array, known: Array, *, steps: int, keep: int
+        self, params: Params, key: Array, x: Array, known: Array, *, steps: int, keep: int
     ) -> Array:
-        functions: Any = {
-            "score": partial(self._denoiser.score, params),
-            "reconstruct": partial(self._denoiser.reconstruct, params),
-        }
-        options: Any = {"step_size": STEP_SIZE, "keep": keep, "fixed": known}
-        return anneal(key, x, LEVELS.ladder(steps), **functions, **options)
+        return anneal(
+            key,
+            x,
+            LEVELS.ladder(steps),
+            score=partial(self._denoiser.score, params),
+            reconstruct=partial(self._denoiser.reconstruct, params),
+            step_size=STEP_SIZE,
+            keep=keep,
+            fixed=known,
+        )
 
-    def _denoised(self, params: Any, key: Array, x: Array) -> Array:
+    def _denoised(self, params: Params, key: Array, x: Array) -> Array:
         noisy = jaxae.gaussian_noise(key, x, stddev=LEVELS.low)
-        reconstruct = lambda x_i: self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+
+        def reconstruct(x_i: Array) -> Array:
+            return self._denoiser.reconstruct(params, x_i, jnp.asarray(LEVELS.low))
+
         return jax.vmap(reconstruct)(noisy)
 
-    def _chain(self, params: Any, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
+    def _chain(self, params: Params, key: Array, x: Array, *, is_walk: bool, keep: int) -> Array:
         encode, logits = self._shallow.bound(params)
-        decode = lambda code: nn.sigmoid(logits(code))
+
+        def decode(code: Array) -> Array:
+            return nn.sigmoid(logits(code))
+
         if is_walk:
             step = jaxae.tangent_transition(encode, decode, stddev=TANGENT)
         else:
-            draw: Any = {"corrupt": corrupt, "sample": jaxae.Bernoulli().sample}
-            step = jaxae.denoising_transition(encode, logits, **draw)
+            sample = jaxae.Bernoulli().sample
+            step = jaxae.denoising_transition(encode, logits, corrupt=corrupt, sample=sample)
         key, last_key = jax.random.split(key)
         states = jaxae.markov_chain(key, step, x, steps=LENGTH, thin=LENGTH // keep)
         if is_walk:
             return states
-        mean = lambda key, v: decode(encode(corrupt(key, v)))
+
+        def mean(key: Array, v: Array) -> Array:
+            return decode(encode(corrupt(key, v)))
+
         return jax.vmap(jax.vmap(mean))(jax.random.split(last_key, states.shape[:2]), states)
 
 
@@ -171,7 +191,7 @@ class Samplers(NamedTuple):
     """
 
     programs: Programs
-    params: dict[str, Any]
+    params: dict[str, Params]
 
     def annealed(
         self, key: Array, x: Array, steps: int, *, keep: int = 1, known: Array | None = None
@@ -194,7 +214,7 @@ class Samplers(NamedTuple):
         return self.programs.chain(params, key, x, is_walk=is_walk, keep=keep)
 
 
-def samplers_of(found: Networks) -> list[Samplers]:
+def samplers_of(found: Autoencoders) -> list[Samplers]:
     """Returns the chains of every seed."""
     programs, names = Programs(found), list(found.params)
     per_seed = zip(*found.params.values(), strict=True)

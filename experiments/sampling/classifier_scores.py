@@ -1,6 +1,6 @@
 """What a classifier sees in pictures, and how near they are to those of the training set."""
 
-from typing import Any
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
 from experiments.common.training.classifiers import Classifier, Split, labelled
 from experiments.common.training.sweep import Tag
@@ -64,9 +65,12 @@ class ClassifierScores:
         )
         self.test_error = classifier.outcome(best).test_error
         run.say(f"classifier: test error {self.test_error:.2f} %")
-        self._probabilities = jax.jit(
-            lambda x: jax.nn.softmax(jax.vmap(lambda x_i: classifier.logits(best.params, x_i))(x))
-        )
+
+        @jax.jit
+        def probabilities(x: Array) -> Array:
+            return jax.nn.softmax(jax.vmap(partial(classifier.logits, best.params))(x))
+
+        self._probabilities = probabilities
         from sklearn.neighbors import NearestNeighbors  # takes two seconds, and few come here
 
         self._near = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(split.train.x)
@@ -81,7 +85,7 @@ class ClassifierScores:
         """Returns the percentage of pictures ``(n, d)`` that have their class ``(n,)``."""
         return 100 * float(np.mean(self.classes(x) == np.asarray(labels)))
 
-    def view(self, x: Array, start: Array | None = None) -> dict[str, Any]:
+    def view(self, x: Array, start: Array | None = None) -> Metrics:
         """Returns the numbers of pictures ``(n, d)``, and of their chains if they have a start."""
         found = view_of(np.asarray(self._probabilities(x), np.float64))
         found["nearest"] = float(np.median(self._distances(x)) / self._unit)
@@ -93,7 +97,7 @@ class ClassifierScores:
         return self._near.kneighbors(np.asarray(x))[0][:, 0]
 
 
-def view_of(probabilities: np.ndarray) -> dict[str, Any]:
+def view_of(probabilities: np.ndarray) -> Metrics:
     """Returns confidence and balance from the class probabilities ``(n, classes)`` of pictures."""
     mean = probabilities.mean(axis=0)
     entropy = -np.sum(mean * np.log(np.maximum(mean, np.finfo(float).tiny)))

@@ -21,7 +21,10 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.trained import Network, makes_network
+from experiments.common.training.arrays import Params
 from experiments.common.training.fitting import Trainer
+
+LevelFunction = Callable[[Array, Array], Array]  # of an example, or code, and its noise level
 
 
 class Levels(NamedTuple):
@@ -104,13 +107,13 @@ def told_autoencoder(
     """Returns such a network, as it is loaded: ``encode(params, x_i, stddev)``."""
     network = {"Scaled": Scaled, "OfPixels": OfPixels}[kind](tuple(hidden), outputs, of_data)
 
-    def init(key: Array) -> Any:
+    def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(outputs), jnp.ones(()))["params"]
 
-    def encode(params: Any, x_i: Array, stddev: Any) -> Any:
+    def encode(params: Params, x_i: Array, stddev: Any) -> Any:
         return network.apply({"params": params}, x_i, stddev, method="encode")
 
-    def decode(params: Any, code: Array, stddev: Any) -> Any:
+    def decode(params: Params, code: Array, stddev: Any) -> Any:
         return network.apply({"params": params}, code, stddev, method="decode")
 
     functions: Any = (init, encode, decode)  # which are told the level too
@@ -160,43 +163,53 @@ class Denoiser(Trainer):
         steps: int,
         batch_size: int,
         epochs: int,
-        draw: Any = None,
+        draw: Callable[[Array, Array], Array] | None = None,
         devices: int = 1,
     ) -> None:
         self._network, self._mean = network, kind.mean
         self.model = _description(network)
 
-        def init(key: Array) -> Any:
+        def init(key: Array) -> Params:
             return network.init(key, jnp.zeros(network.outputs), jnp.ones(()))["params"]
 
-        def loss(params: Any, key: Array, x: Array) -> Array:
+        def loss(params: Params, key: Array, x: Array) -> Array:
             draw_key, noise_key = jax.random.split(key)
             x = x if draw is None else draw(draw_key, x)
-            functions = self.bound(params)
-            options: Any = {"reconstruction": kind.reconstruction, "weight": kind.weight}
-            options |= levels._asdict()
-            return jaxae.noise_conditional_loss(noise_key, *functions, x, **options)
+            return jaxae.noise_conditional_loss(
+                noise_key,
+                *self.bound(params),
+                x,
+                reconstruction=kind.reconstruction,
+                weight=kind.weight,
+                **levels._asdict(),
+            )
 
         optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
         super().__init__(
             init, loss, optimizer, batch_size=batch_size, epochs=epochs, devices=devices
         )
 
-    def bound(self, params: Any) -> tuple[Any, Any]:
+    def bound(self, params: Params) -> tuple[LevelFunction, LevelFunction]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""
         apply = partial(self._network.apply, {"params": params})
-        return partial(_of, apply, "encode"), partial(_of, apply, "decode")
+        return partial(_apply, apply, "encode"), partial(_apply, apply, "decode")
 
-    def reconstruct(self, params: Any, x_i: Array, stddev: Array) -> Array:
+    def reconstruct(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
         encode, decode = self.bound(params)
         return self._mean(decode(encode(x_i, stddev), stddev))
 
-    def score(self, params: Any, x_i: Array, stddev: Array) -> Array:
+    def score(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns (r(x, s) - x) / s^2."""
-        encode, decode = (partial(_told, function, stddev) for function in self.bound(params))
-        estimate = lambda code: self._mean(decode(code))
-        return jaxae.score_estimate(encode, estimate, x_i, stddev=stddev)
+        encode, decode = self.bound(params)
+
+        def encode_at_level(x_i: Array) -> Array:
+            return encode(x_i, stddev)
+
+        def estimate(code: Array) -> Array:
+            return self._mean(decode(code, stddev))
+
+        return jaxae.score_estimate(encode_at_level, estimate, x_i, stddev=stddev)
 
 
 def _description(network: Scaled | OfPixels) -> Network:
@@ -206,11 +219,7 @@ def _description(network: Scaled | OfPixels) -> Network:
     return Network(told_autoencoder, arguments, (network.outputs,))
 
 
-def _told(function: Any, stddev: Array, value: Array) -> Array:
-    return function(value, stddev)
-
-
-def _of(apply: Any, method: str, value: Array, stddev: Array) -> Array:
+def _apply(apply: Callable[..., Any], method: str, value: Array, stddev: Array) -> Array:
     return apply(value, stddev, method=method)
 
 
@@ -219,8 +228,8 @@ def anneal(
     x: Array,
     ladder: Array,
     *,
-    score: Any,
-    reconstruct: Any,
+    score: LevelFunction,
+    reconstruct: LevelFunction,
     step_size: float,
     fixed: Array | None = None,
     keep: int = 1,
@@ -251,8 +260,15 @@ def anneal(
 
     key, last_key = jax.random.split(key)
     thin = len(ladder) // keep
-    options: Any = {"steps": len(ladder), "thin": thin, "schedule": ladder, "fixed": known}
-    states = jaxae.markov_chain(key, step if fixed is None else completing, x, **options)
+    states = jaxae.markov_chain(
+        key,
+        step if fixed is None else completing,
+        x,
+        steps=len(ladder),
+        thin=thin,
+        schedule=ladder,
+        fixed=known,
+    )
     levels = ladder[thin - 1 :: thin]
     noise = jax.random.normal(last_key, states.shape, states.dtype)
     shown = jnp.where(known, states + levels[:, None, None] * noise, states)

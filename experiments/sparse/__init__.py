@@ -24,20 +24,27 @@ of the batch, in MXNet a running one; at most 20,000 training images.
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
-from experiments.common.run import command_line, experiment
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
+from experiments.common.run.parts import LecturePart
 from experiments.sparse import features, filter_norms, kl, networks, path, shrinkage
 
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)  # default lambdas over the images' rms distance
 MOST_IMAGES = 20_000
-ROWS: tuple[Any, ...] = (path, filter_norms, features, kl, shrinkage)
+PARTS: tuple[LecturePart[networks.Trained], ...] = (
+    path,
+    filter_norms,
+    features,
+    kl,
+    shrinkage,
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,8 @@ class Config(command_line.CommonConfig):
             command_line.require_integer("--top-k", k, low=1, high=self.code_dim or 2**16)
 
 
-def make_plan(config: Config, dataset: datasets.Dataset) -> networks.Plan:
-    """Returns the plan for a configuration and its data."""
+def make_setup(config: Config, dataset: datasets.Dataset) -> networks.Setup:
+    """Returns the data and the options, with what was left open filled in."""
     train, test = map(jnp.asarray, dataset.flat())
     mean = jnp.mean(train, axis=0)
     spread = float(jnp.sqrt(jnp.sum(jnp.var(train, axis=0))))
@@ -82,7 +89,7 @@ def make_plan(config: Config, dataset: datasets.Dataset) -> networks.Plan:
     code_dim = config.code_dim or min(2 * train.shape[1], 256)
     if max(config.top_k) > code_dim:
         raise InputError(f"--top-k must be at most {code_dim}, the units of the code")
-    return networks.Plan(
+    return networks.Setup(
         shape=dataset.example_shape,
         raw=(train, test),
         centred=(train - mean[None], test - mean[None]),
@@ -98,32 +105,25 @@ def make_plan(config: Config, dataset: datasets.Dataset) -> networks.Plan:
     )
 
 
-def claims(metrics: dict[str, Any]) -> list[Claim]:
+def claims(metrics: Metrics) -> list[Claim]:
     """Returns what the lecture says about sparse autoencoders, beside what was measured."""
-    return [claim for row in ROWS for claim in row.claims(metrics)]
+    return parts.claims(PARTS, metrics)
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=MOST_IMAGES, test=10_000)
-    plan = make_plan(config, dataset)
-    with Run("sparse", config, dataset, total=plan.epochs * networks.count(plan)) as run:
-        table, kept = networks.train(plan, run)
-        found = {
-            "code_dim": plan.code_dim,
-            "chosen": plan.chosen,
-            "methods": table,
-            "orthonormal": shrinkage.measure(plan),
-            **features.measure(plan),
-        }
-        for row in (path, filter_norms, shrinkage):
-            row.draw(run, found)
-        features.draw(run, plan, kept)
+    setup = make_setup(config, dataset)
+    with Run("sparse", config, dataset, total=setup.epochs * networks.count(setup)) as run:
+        trained = networks.train(setup, run)
+        known = {"code_dim": setup.code_dim, "chosen": setup.chosen}
+        found = parts.measure(PARTS, run, trained, known)
+        parts.draw(PARTS, run, trained, found)
         resolved = {
-            "code_dim": plan.code_dim,
-            "sparsity_weights": plan.weights,
-            "epochs": plan.epochs,
-            "num_seeds": plan.num_seeds,
-            "images_trained_on": len(plan.raw[0]),
+            "code_dim": setup.code_dim,
+            "sparsity_weights": setup.weights,
+            "epochs": setup.epochs,
+            "num_seeds": setup.num_seeds,
+            "images_trained_on": len(setup.raw[0]),
         }
         return run.finish(resolved, **found)

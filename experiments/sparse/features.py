@@ -1,34 +1,34 @@
 """What single units answer to: their filters, the inputs that activate them, and their classes."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.sparse import units
-from experiments.sparse.networks import Plan
+from experiments.sparse.networks import Trained
 from experiments.sparse.units import TOP, below
 
 MOST_FILTERS = 48  # in the picture of all
 
 
-def measure(plan: Plan) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Returns the purity of units that answer at random; nothing where there are no labels."""
-    if plan.labels is None:
+    setup = trained.setup
+    if setup.labels is None:
         return {}
-    keys = [jax.random.fold_in(plan.key(seed), 2) for seed in range(plan.num_seeds)]
-    chance = [units.chance_purity(plan.labels, key) for key in keys]
+    keys = [jax.random.fold_in(setup.key(seed), 2) for seed in range(setup.num_seeds)]
+    chance = [units.chance_purity(setup.labels, key) for key in keys]
     return {"chance_purity": over_seeds(chance, units.UNITS["purity"])}
 
 
-def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:
-    """Writes activations, filters and top inputs of the plain and of one sparse network."""
-    name = f"lambda {plan.weights[plan.chosen]:g}"
-    plain, sparse = kept[0], kept[plan.chosen]
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws activations, filters and top inputs of the plain and of one sparse network."""
+    setup = trained.setup
+    name = f"lambda {setup.weights[setup.chosen]:g}"
+    plain, sparse = trained.kept[0], trained.kept[setup.chosen]
     run.draw(
         plots.histograms,
         "activations.png",
@@ -37,9 +37,9 @@ def draw(run: Run, plan: Plan, kept: list[dict[str, np.ndarray]]) -> None:
         x_label="activation (pixel value)",
         title="Activations of all units on all test images",
     )
-    tests = np.asarray(plan.raw[1]).reshape(-1, *plan.shape)
+    tests = np.asarray(setup.raw[1]).reshape(-1, *setup.shape)
     for method, network, what in (("ae", plain, "no penalty"), ("sparse", sparse, name)):
-        code, filters = network["code"], network["filters"].reshape(-1, *plan.shape)
+        code, filters = network["code"], network["filters"].reshape(-1, *setup.shape)
         often = by_use(code)
         most = often[:MOST_FILTERS]
         title = f"Filters, {what}: the {len(most)} units used most"
@@ -69,7 +69,7 @@ def top_inputs(
     return rows
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the slide says about features, beside what was measured."""
     rows = found["methods"]["L1"]
     plain, picked = rows[0], rows[found["chosen"]]
@@ -89,7 +89,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     return [
         Claim(
             "The units of a sparse autoencoder respond to unique statistical features.",
-            _of_classes(found) + "The activations of two units correlate by "
+            _class_finding(found) + "The activations of two units correlate by "
             f"{shown(picked['correlation'])} instead of {shown(plain['correlation'])}. "
             + (
                 "The filters themselves do not become more different: the cosine with the most "
@@ -124,7 +124,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def _of_classes(found: dict[str, Any]) -> str:
+def _class_finding(found: Metrics) -> str:
     if "chance_purity" not in found:
         return "The images have no labels, so whether a unit prefers a class is not measured. "
     rows = found["methods"]["L1"]

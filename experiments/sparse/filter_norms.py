@@ -1,18 +1,23 @@
 """The objective as the slide states it: what it does when the filters may have any norm."""
 
-from typing import Any
-
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
+from experiments.sparse.networks import Trained
 from experiments.sparse.path import LABEL
 from experiments.sparse.units import below
 
 FIGURE = "filter_norms.png"
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns nothing: the free filters are among the rows of ``path``."""
+    return {}
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
     methods = {
         "filters of norm 1": (found["methods"]["L1"][1:], plots.METHODS["sparse"]),
         "free filters": (found["methods"]["L1, free filters"], plots.OTHERS[0]),
@@ -38,7 +43,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, FIGURE, panels, title="Free filters grow and weaken the penalty")
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the slide's objective needs to work."""
     picked = found["methods"]["L1"][found["chosen"]]
     rows = found["methods"]["L1, free filters"]

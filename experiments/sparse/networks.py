@@ -12,10 +12,10 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.run.experiment import Run
-from experiments.common.training.arrays import unit_rows
+from experiments.common.training.arrays import Function, Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sparse import units
@@ -24,8 +24,8 @@ KL_CODE_DIM, KL_TARGET, KL_PENALTY = 64, 0.1, 0.001  # of the lecture's code
 KL_FACTORS = (0.1, 1.0, 10.0)  # times the lecture's weight
 
 
-class Plan(NamedTuple):
-    """What is trained: the configuration with all defaults filled in."""
+class Setup(NamedTuple):
+    """The data, and how networks are trained on them: the configuration, with all defaults."""
 
     shape: tuple[int, ...]  # of an image
     raw: tuple[Array, Array]  # train and test pixels in [0, 1]
@@ -72,11 +72,25 @@ class Member(NamedTuple):
     setting: Setting
 
 
-class Trained(NamedTuple):
-    """What one network gave."""
+class Measured(NamedTuple):
+    """The numbers of one network, and what pictures are made of."""
 
-    row: dict[str, Any]  # numbers over the seeds
+    row: Metrics  # over the seeds
     kept: dict[str, np.ndarray]  # the first seed's code and filters
+
+
+class Trained(NamedTuple):
+    """The numbers of all networks, and what pictures are made of.
+
+    Attributes:
+      setup: how they were trained.
+      rows: numbers of the networks of every method.
+      kept: code and filters of each L1 network, with the first seed.
+    """
+
+    setup: Setup
+    rows: dict[str, list[Metrics]]
+    kept: list[dict[str, np.ndarray]]
 
 
 class Family(Trainer):
@@ -89,65 +103,65 @@ class Family(Trainer):
       penalty: on the codes of a batch, as in ``jaxae.sparse_loss``.
       threshold: above which a unit counts as active.
       data: train and test images.
-      plan: how they are trained.
+      setup: how they are trained.
       describe: the description from which the network with a setting can be loaded.
     """
 
     def __init__(
         self,
         model: jaxae.DenseAutoencoder,
-        encode: Callable[[Any, Setting, Array], Array],
-        decode: Callable[[Any, Setting, Array], Array],
+        encode: Callable[[Params, Setting, Array], Array],
+        decode: Callable[[Params, Setting, Array], Array],
         penalty: Callable[[Array], Array],
         threshold: float,
         data: tuple[Array, Array],
-        plan: Plan,
-        describe: Callable[[Setting], Any],
+        setup: Setup,
+        describe: Callable[[Setting], Network | jaxae.DenseAutoencoder],
     ) -> None:
-        steps = plan.epochs * -(-len(data[0]) // plan.batch_size)
-        self._data, self._plan, self._describe = data, plan, describe
+        steps = setup.epochs * -(-len(data[0]) // setup.batch_size)
+        self._data, self._setup, self._describe = data, setup, describe
 
-        def bound(params: Any, setting: Setting) -> tuple[Any, Any]:
+        def bound(params: Params, setting: Setting) -> tuple[Function, Function]:
             return partial(encode, params, setting), partial(decode, params, setting)
 
-        def loss(params: Any, key: Array, x: Array, *values: Array) -> Array:
+        def loss(params: Params, key: Array, x: Array, *values: Array) -> Array:
             setting = Setting(*values)
             functions = bound(params, setting)
             return jaxae.sparse_loss(*functions, x, weight=setting.weight, penalty=penalty)
 
-        def measure(params: Any, setting: Setting, x: Array) -> dict[str, Array]:
+        def measure(params: Params, setting: Setting, x: Array) -> dict[str, Array]:
             kernel = params["decoder_kernel_0"]
-            return units.measure(*bound(params, setting), kernel, x, threshold=threshold)
+            return units.measure_units(*bound(params, setting), kernel, x, threshold=threshold)
 
         self._measure = jax.jit(measure)
         super().__init__(
             jaxae.as_functions(model).init,
             loss,
-            optax.adam(optax.cosine_decay_schedule(plan.learning_rate, steps)),
-            batch_size=plan.batch_size,
-            epochs=plan.epochs,
-            devices=plan.devices,
+            optax.adam(optax.cosine_decay_schedule(setup.learning_rate, steps)),
+            batch_size=setup.batch_size,
+            epochs=setup.epochs,
+            devices=setup.devices,
             hash_keys=False,  # as when the committed results were made
         )
 
-    def train(self, members: Sequence[Member], run: Run) -> list[Trained]:
+    def train(self, members: Sequence[Member], run: Run) -> list[Measured]:
         """Returns the numbers of each network over the seeds; all are trained together."""
 
-        sweep = Sweep(run, range(self._plan.num_seeds), self._plan.key, tag)
+        sweep = Sweep(run, range(self._setup.num_seeds), self._setup.key, tag)
         settings = {member: member.setting for member in members}
         models = {member: self._describe(member.setting) for member in members}
         trained = sweep.fit(self, self._data[0], settings, models=models)
         return [self._row(member, trained[member], run) for member in members]
 
-    def _row(self, member: Member, params: list[Any], run: Run) -> Trained:
+    def _row(self, member: Member, per_seed: list[Params], run: Run) -> Measured:
         """Returns the numbers of one network, and the first seed's code and filters."""
         found, kept = [], []
-        for seed_params in params:
-            measured = self._measure(seed_params, member.setting, self._data[1])
+        for params in per_seed:
+            measured = self._measure(params, member.setting, self._data[1])
             measured = jax.tree.map(np.asarray, measured)
             kept.append({name: measured.pop(name) for name in ("code", "filters")})
             numbers = {key: float(value) for key, value in measured.items()}
-            found.append(numbers | units.compare(**kept[-1], labels=self._plan.labels))
+            found.append(numbers | units.compare(**kept[-1], labels=self._setup.labels))
         row = {
             key: over_seeds([one[key] for one in found], units.UNITS[key])
             for key in units.UNITS
@@ -156,7 +170,7 @@ class Family(Trainer):
         mse, active = row["test_mse"]["mean"], row["active_units"]["mean"]
         at = " " * 8 if member.label is None else f"{member.label:8.3g}"
         run.say(f"{member.method:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
-        return Trained({"weight": member.label, **row}, kept[0])
+        return Measured({"weight": member.label, **row}, kept[0])
 
 
 def tag(member: Member, seed: int) -> Tag:
@@ -168,16 +182,16 @@ def tag(member: Member, seed: int) -> Tag:
     return Tag(f"{name}_seed-{seed}", f"{method} {setting}, seed {seed}", entry)
 
 
-def relu_family(plan: Plan) -> Family:
+def relu_family(setup: Setup) -> Family:
     """Returns the networks with one relu layer: L1, free filters and top-k, in one program."""
     model = jaxae.DenseAutoencoder(
-        plan.centred[0].shape[1:], plan.code_dim, code_activation=nn.relu
+        setup.centred[0].shape[1:], setup.code_dim, code_activation=nn.relu
     )
     functions = jaxae.as_functions(model)
     keepers: list[Callable[[Array], Array]] = [lambda code: code]
-    keepers += [partial(jaxae.keep_top_k, k=top) for top in plan.top_k]
+    keepers += [partial(jaxae.keep_top_k, k=top) for top in setup.top_k]
 
-    def encode(params: Any, setting: Setting, x_i: Array) -> Array:
+    def encode(params: Params, setting: Setting, x_i: Array) -> Array:
         code = functions.encode(params, x_i)
         keep = jnp.int32(setting.keep)
         kept = jax.lax.switch(keep, keepers, jax.lax.stop_gradient(code))
@@ -185,17 +199,17 @@ def relu_family(plan: Plan) -> Family:
             kept > 0, code, 0
         )  # no gradient through the choice, which need not be compiled
 
-    inputs = plan.centred[0].shape[1]
+    inputs = setup.centred[0].shape[1]
 
     def describe(setting: Setting) -> Network:
-        arguments: dict[str, Any] = {"inputs": inputs, "code_dim": plan.code_dim}
-        arguments["top_k"] = plan.top_k[setting.keep - 1] if setting.keep else None
+        arguments: dict[str, Any] = {"inputs": inputs, "code_dim": setup.code_dim}
+        arguments["top_k"] = setup.top_k[setting.keep - 1] if setting.keep else None
         arguments["is_free"] = bool(setting.is_free)
         takes = "pixels minus their mean over the training images"
         return Network(autoencoder, arguments, (inputs,), takes)
 
     penalty = jaxae.l1_penalty
-    return Family(model, encode, add_filters, penalty, 0.0, plan.centred, plan, describe)
+    return Family(model, encode, add_filters, penalty, 0.0, setup.centred, setup, describe)
 
 
 @makes_network
@@ -206,63 +220,75 @@ def autoencoder(
     model = jaxae.DenseAutoencoder((inputs,), code_dim, code_activation=nn.relu)
     init, encode, _ = jaxae.as_functions(model)
 
-    def kept(params: Any, x_i: Array) -> Array:
+    def kept(params: Params, x_i: Array) -> Array:
         code = encode(params, x_i)
         return code if top_k is None else jaxae.keep_top_k(code, k=top_k)
 
-    decode = lambda params, code: add_filters(params, Setting(0.0, is_free=is_free), code)
+    def decode(params: Params, code: Array) -> Array:
+        return add_filters(params, Setting(0.0, is_free=is_free), code)
+
     return jaxae.AutoencoderFunctions(init, kept, decode)
 
 
-def add_filters(params: Any, setting: Setting, code: Array) -> Array:
+def add_filters(params: Params, setting: Setting, code: Array) -> Array:
     """Returns the sum of the filters, of unit norm unless they are free, times the code."""
     kernel = params["decoder_kernel_0"]
     filters = jnp.where(setting.is_free > 0, kernel, unit_rows(kernel))
     return code @ filters + params["decoder_bias_0"]
 
 
-def sigmoid_family(plan: Plan) -> Family:
+def sigmoid_family(setup: Setup) -> Family:
     """Returns the lecture's network; a unit of it counts as active above one half."""
     model = jaxae.DenseAutoencoder(
-        plan.raw[0].shape[1:],
+        setup.raw[0].shape[1:],
         KL_CODE_DIM,
         code_activation=nn.sigmoid,
         output_activation=nn.sigmoid,
     )
     functions = jaxae.as_functions(model)
-    encode = lambda params, setting, x_i: functions.encode(params, x_i)
-    decode = lambda params, setting, code: functions.decode(params, code)
+
+    def encode(params: Params, setting: Setting, x_i: Array) -> Array:
+        return functions.encode(params, x_i)
+
+    def decode(params: Params, setting: Setting, code: Array) -> Array:
+        return functions.decode(params, code)
+
     penalty = partial(jaxae.kl_sparsity_penalty, target=KL_TARGET)
-    return Family(model, encode, decode, penalty, 0.5, plan.raw, plan, lambda setting: model)
+    return Family(model, encode, decode, penalty, 0.5, setup.raw, setup, lambda setting: model)
 
 
-def count(plan: Plan) -> int:
+def count(setup: Setup) -> int:
     """Returns how many networks are trained."""
-    settings = len(plan.weights) + len(plan.free) + len(KL_FACTORS) + len(plan.top_k)
-    return plan.num_seeds * settings
+    settings = len(setup.weights) + len(setup.free) + len(KL_FACTORS) + len(setup.top_k)
+    return setup.num_seeds * settings
 
 
-def train(
-    plan: Plan, run: Run
-) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, np.ndarray]]]:
-    """Returns the rows of every method, and codes and filters of the L1 networks."""
-    lecture = 2 * plan.raw[0].shape[1] * KL_PENALTY
-    at = lambda weight, **rest: Setting(np.float32(weight), **rest)
-    members = [Member("L1", weight, at(weight)) for weight in plan.weights]
-    members += [Member("free", w, at(w, is_free=np.bool_(True))) for w in plan.free]
-    members += [
-        Member(f"top {top}", None, at(0.0, keep=np.int32(number)))
-        for number, top in enumerate(plan.top_k, start=1)
+def train(setup: Setup, run: Run) -> Trained:
+    """Returns the networks of all methods, trained and measured."""
+    relu, sigmoid = relu_family(setup), sigmoid_family(setup)
+    lecture = 2 * setup.raw[0].shape[1] * KL_PENALTY
+    plain = [Member("L1", weight, Setting(np.float32(weight))) for weight in setup.weights]
+    free = [
+        Member("free", weight, Setting(np.float32(weight), is_free=np.bool_(True)))
+        for weight in setup.free
     ]
-    relu = relu_family(plan).train(members, run)
-    weights = [factor * lecture for factor in KL_FACTORS]
-    kl = sigmoid_family(plan).train([Member("KL", w, at(w)) for w in weights], run)
-    rows = lambda method: [t.row for m, t in zip(members, relu, strict=True) if m.method == method]
-    table = {"L1": rows("L1"), "L1, free filters": rows("free"), "KL": [t.row for t in kl]}
-    table |= {f"top {top}": rows(f"top {top}") for top in plan.top_k}
-    return table, [trained.kept for trained in relu[: len(plan.weights)]]
+    top = [
+        Member(f"top {k}", None, Setting(np.float32(0), keep=np.int32(position)))
+        for position, k in enumerate(setup.top_k, start=1)
+    ]
+    kl = [
+        Member("KL", factor * lecture, Setting(np.float32(factor * lecture)))
+        for factor in KL_FACTORS
+    ]
+    members = [*plain, *free, *top, *kl]
+    measured = relu.train([*plain, *free, *top], run) + sigmoid.train(kl, run)
+    rows: dict[str, list[Metrics]] = {"L1": [], "L1, free filters": [], "KL": []}
+    for member, one in zip(members, measured, strict=True):
+        method = "L1, free filters" if member.method == "free" else member.method
+        rows.setdefault(method, []).append(one.row)
+    return Trained(setup, rows, [one.kept for one in measured[: len(plain)]])
 
 
-def tops(methods: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def tops(methods: Mapping[str, Sequence[Metrics]]) -> Metrics:
     """Returns the row of each top-k network."""
     return {name: rows[0] for name, rows in methods.items() if name.startswith("top")}

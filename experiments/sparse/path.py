@@ -1,12 +1,12 @@
 """How many units are active, and the error that this costs, as lambda rises."""
 
 import itertools
-from typing import Any
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
-from experiments.sparse.networks import tops
+from experiments.sparse.networks import Trained, tops
 from experiments.sparse.units import below
 
 FIGURE = "path.png"
@@ -17,8 +17,13 @@ ALT = (
 LABEL = "lambda, weight of the L1 norm"
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the rows of every method, which stand for all the figures."""
+    return {"methods": trained.rows}
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
     methods, look = found["methods"], plots.METHODS["sparse"]
     series = {
         "L1": (methods["L1"], look),
@@ -48,7 +53,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, FIGURE, panels, title="Fewer active units cost reconstruction")
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns what the slide says about active units, beside what was measured."""
     rows = found["methods"]["L1"]
     plain, last, picked = rows[0], rows[-1], rows[found["chosen"]]

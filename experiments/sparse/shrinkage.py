@@ -2,7 +2,6 @@
 
 import itertools
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,9 +12,10 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run.experiment import Run
-from experiments.sparse.networks import Plan, tops
+from experiments.common.training.arrays import Params
+from experiments.sparse.networks import Trained, tops
 from experiments.sparse.path import LABEL
 
 AXES = 32  # of the orthonormal decoder
@@ -27,23 +27,24 @@ def soft_threshold(t: Array, threshold: float) -> Array:
     return jnp.sign(t) * jnp.maximum(jnp.abs(t) - threshold, 0)
 
 
-def measure(plan: Plan) -> dict[str, Any]:
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     """Trains a relu encoder under a fixed orthonormal decoder; compares codes with their optimum.
 
     The decoder's columns are the leading principal axes u and their negatives, so that a pair of
     units holds one signed coefficient. The optimum is S(u^T x, lambda / 2), soft-thresholding.
     """
-    weight, (train, test) = plan.weights[plan.chosen], plan.centred
+    setup = trained.setup
+    weight, (train, test) = setup.weights[setup.chosen], setup.centred
     axes = principal_axes(train[:2000])
     count = axes.shape[1]
 
-    def encode(params: Any, x_i: Array) -> Array:
+    def encode(params: Params, x_i: Array) -> Array:
         return nn.relu(x_i @ params["kernel"] + params["bias"])
 
     def decode(code: Array) -> Array:
         return axes @ (code[:count] - code[count:])
 
-    def loss(params: Any) -> Array:
+    def loss(params: Params) -> Array:
         encoded = partial(encode, params)
         return jnp.mean(jaxae.sparse_loss(encoded, decode, train[:2000], weight=weight))
 
@@ -60,15 +61,13 @@ def measure(plan: Plan) -> dict[str, Any]:
         code = code[:, :count] - code[:, count:]
         return jnp.linalg.norm(code - best) / jnp.linalg.norm(best), t, code
 
-    keys = [jax.random.fold_in(plan.key(seed), 1) for seed in range(plan.num_seeds)]
+    keys = [jax.random.fold_in(setup.key(seed), 1) for seed in range(setup.num_seeds)]
     solved = [solve(key) for key in keys]
     errors = [float(error) for error, _, _ in solved]
     _, t, code = solved[-1]
-    return {
-        "weight": weight,
-        "code_error": over_seeds(errors, "distance to the optimal codes over their norm"),
-        **binned(np.ravel(t), np.ravel(code), weight),
-    }
+    unit = "distance to the optimal codes over their norm"
+    codes = binned(np.ravel(t), np.ravel(code), weight)
+    return {"orthonormal": {"weight": weight, "code_error": over_seeds(errors, unit), **codes}}
 
 
 def principal_axes(x: Array) -> Array:
@@ -91,8 +90,8 @@ def binned(t: np.ndarray, code: np.ndarray, weight: float) -> dict[str, list[flo
     }
 
 
-def draw(run: Run, found: dict[str, Any]) -> None:
-    """Writes the figure."""
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the figure."""
     orthonormal, rows = found["orthonormal"], found["methods"]["L1"][1:]
     look, closed, x = plots.METHODS["sparse"], "closed form", [row["weight"] for row in rows]
     t = orthonormal["coefficient"]
@@ -119,7 +118,7 @@ def draw(run: Run, found: dict[str, Any]) -> None:
     run.draw(plots.panels, FIGURE, panels, title="L1 makes codes too small by lambda / 2")
 
 
-def claims(found: dict[str, Any]) -> list[Claim]:
+def claims(found: Metrics) -> list[Claim]:
     """Returns a consequence of the slide's objective, beside what was measured."""
     picked, orthonormal = found["methods"]["L1"][found["chosen"]], found["orthonormal"]
     largest = tops(found["methods"])

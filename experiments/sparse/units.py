@@ -1,7 +1,6 @@
 """Measures of the units of one network: how active, how similar, and what they answer to."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.results.numbers import Metrics
 from experiments.common.training.arrays import unit_rows
 
 TOP = 10  # inputs that activate a unit most
@@ -27,7 +27,7 @@ UNITS = {
 }
 
 
-def measure(
+def measure_units(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
     kernel: Array,
@@ -104,7 +104,7 @@ def correlation(code: np.ndarray) -> float:
     return float((matrix.sum() - np.trace(matrix)) / (k * (k - 1)))
 
 
-def below(a: dict[str, Any], b: dict[str, Any], factor: float = 1.0) -> bool:
+def below(a: Metrics, b: Metrics, factor: float = 1.0) -> bool:
     """Returns whether a < factor * b for every seed; a number that is missing is not below."""
     pairs = zip(a["values"], b["values"], strict=True)
     return all(None not in pair and pair[0] < factor * pair[1] for pair in pairs)

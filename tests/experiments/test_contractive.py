@@ -16,6 +16,7 @@ from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
 from experiments.contractive import (
     curves,
+    jacobians,
     networks,
     probes,
     scale_collapse,
@@ -57,7 +58,7 @@ def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
     def measured(x):
         losses = (networks.contractive(key, *bound, x, jnp.float64(w)) for w in (0.0, 2.0))
         norm = networks.over_examples(*bound, x)["jacobian_norm"]
-        return norm, *losses, *spectrum.jacobian_svd(bound[0], x[0])
+        return norm, *losses, *jacobians.jacobian_svd(bound[0], x[0])
 
     norm, plain, penalised, values, vectors = measured(x)
     np.testing.assert_allclose(norm, expected.mean(), rtol=1e-10)

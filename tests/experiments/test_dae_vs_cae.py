@@ -95,7 +95,7 @@ def test_sensitivities_are_not_compared_beyond_the_sweep(errors):
     number = lambda value: {"mean": value, "std": None, "values": [value], "unit": ""}
     found = {"DAE": {"clean_mse": number(0.01)}, "at_equal_clean_error": {}, "radii": []}
     found |= {f"CAE {e:g}": {"clean_mse": number(e)} for e in errors}
-    (claim,) = sensitivity.claims(found)
+    (claim,) = sensitivity.claims({"sensitivity": found})
     assert claim.finding == sensitivity.NOT_COMPARABLE
     assert claim.verdict == "not reproduced"
     assert len(claim.numbers) == 5

@@ -207,8 +207,8 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
 
 def test_another_seed_is_another_key():
     config = denoising.Config(dataset="digits", quick=True, seed=7)
-    plans = [denoising.make_plan(dataclasses.replace(config, seed=seed)) for seed in (7, 7, 8)]
-    keys = [str([jax.random.key_data(k) for k in denoising.seed_keys(p, 0)]) for p in plans]
+    setups = [denoising.make_setup(dataclasses.replace(config, seed=seed)) for seed in (7, 7, 8)]
+    keys = [str([jax.random.key_data(k) for k in denoising.seed_keys(p, 0)]) for p in setups]
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -228,13 +228,13 @@ def test_every_corruption_is_an_option_and_has_a_level_0(corruption, tmp_path, m
 
 
 def test_default_dimensions_and_levels_are_the_lectures(tmp_path):
-    plan = denoising.make_plan(denoising.Config(dataset="digits"))
-    assert plan.dims == (128, 64, 32, 16, 8, 4, 2)
-    assert (plan.swept_dim, plan.levels[0], plan.config.batch_size) == (16, 0.55, 64)
+    setup = denoising.make_setup(denoising.Config(dataset="digits"))
+    assert setup.dims == (128, 64, 32, 16, 8, 4, 2)
+    assert (setup.swept_dim, setup.levels[0], setup.config.batch_size) == (16, 0.55, 64)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(size=(10, 28, 28)))
-    plan = denoising.make_plan(denoising.Config(dataset=str(tmp_path / "x.npy")))
-    assert plan.dims == (1568, 784, 256, 64, 32, 16, 8)
-    assert (plan.swept_dim, plan.epochs, plan.config.learning_rate) == (64, 50, 1e-3)
+    setup = denoising.make_setup(denoising.Config(dataset=str(tmp_path / "x.npy")))
+    assert setup.dims == (1568, 784, 256, 64, 32, 16, 8)
+    assert (setup.swept_dim, setup.epochs, setup.config.learning_rate) == (64, 50, 1e-3)
 
 
 # bad options: one line on standard error, status 2, nothing left behind

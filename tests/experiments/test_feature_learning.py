@@ -165,8 +165,8 @@ class Tabled(search.MethodTrainer):
 
 
 def test_the_least_mean_over_the_seeds_chooses():
-    plan = search.Plan(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
-    choice, encoders, outcomes = Tabled("CAE", plan, None, None).search()
+    setup = search.Setup(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
+    choice, encoders, outcomes = Tabled("CAE", setup, None, None).search()
     assert (choice.strength, choice.rate) == (0.6, 0.02)
     assert encoders == ["layers of strength 0.6, seed 0", "layers of strength 0.6, seed 1"]
     assert [outcome.test_error for outcome in outcomes] == [25.0, 23.0]
@@ -228,9 +228,9 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
 def test_the_log_has_as_many_epochs_as_the_progress_bar_waits_for(tiny_run):
     log = (tiny_run / "log.jsonl").read_text().splitlines()
     config = json.loads((tiny_run / "config.json").read_text())["settings"]
-    plan = search.Plan(None, 8, 3, 1e-3, (6e-3,), 25, 1, 2, 0, 2, 1)
+    setup = search.Setup(None, 8, 3, 1e-3, (6e-3,), 25, 1, 2, 0, 2, 1)
     assert config["methods"] == ["CAE", "k-sparse", "no pretraining"]
-    assert len(log) == sum(search.epochs_of(name, plan) for name in config["methods"])
+    assert len(log) == sum(search.epochs_of(name, setup) for name in config["methods"])
 
 
 BAD = {

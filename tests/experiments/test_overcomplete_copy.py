@@ -14,7 +14,7 @@ from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.results.numbers import over_seeds
 from experiments.common.run import command_line
-from experiments.overcomplete_copy import inputs, networks, regularised, undercomplete
+from experiments.overcomplete_copy import inputs, networks, undercomplete
 
 
 def pixels(constant=False):
@@ -118,7 +118,7 @@ def test_exact_gains():
     # l / (l + s^2), and max(0, 1 - lambda / 2l): science of the linear DAE and the tied CAE
     config = script.Config(noise_stddev=0.5, contraction_weight=0.25)
     variances = np.array([1.0, 0.25, 0.1, 0.0])
-    exact = regularised.exact_gains(variances, config.strengths())
+    exact = networks.exact_gains(variances, config.strengths())
     np.testing.assert_allclose(exact["DAE"], [0.8, 0.5, 0.1 / 0.35, 0.0], atol=1e-12)
     np.testing.assert_allclose(exact["CAE"], [0.875, 0.5, 0.0, 0.0])
 

@@ -13,11 +13,12 @@ import pytest
 
 from experiments import denoising, export, lecture
 from experiments.benchmarks import common as benchmarks
+from experiments.common import processes
 from experiments.common.data.sources import cache
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
 from experiments.common.results import locks
-from experiments.common.run import arguments, command_line, compilation, memory, processes
+from experiments.common.run import arguments, command_line, compilation, memory
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("JAXAE_CACHE_DIR", "XDG_CACHE_HOME")

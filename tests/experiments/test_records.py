@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common import interrupts
 from experiments.common.errors import InputError
 from experiments.common.results import locks, records
 from experiments.common.results.records import RunRecord
-from experiments.common.run import interrupts
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 

@@ -65,8 +65,8 @@ def exact_ratios():
     sizes = mixture.Sizes(1, 1, 800, (10, 200), 1, 1)
     with as_on_the_command_line():
         truth = mixture.Truth(jax.random.key(1), sizes.samples)
-        functions = mixture.DENSITY.posterior_mean, mixture.exact_score
-        return mixture.measure_samplers(jax.random.key(2), *functions, truth, sizes)
+        exact = mixture.Estimates(mixture.DENSITY.posterior_mean, mixture.exact_score)
+        return mixture.measure_samplers(jax.random.key(2), exact, truth, sizes)
 
 
 @pytest.mark.thorough
@@ -142,7 +142,7 @@ def test_chains_corrupt_and_draw_and_the_walk_does_neither(key, monkeypatch):
 
     names = ("walkback", "CAE")
     signs = jnp.array([1.0, 1.0, -1.0])
-    found = chains.Networks(None, Shallow(), {name: [signs] for name in names})
+    found = chains.Autoencoders(None, Shallow(), {name: [signs] for name in names})
     pictures = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     start = jnp.repeat(pictures, 100, axis=0)
     for rate, moved in ((0.0, 0.0), (1.0, 0.5)):
@@ -242,8 +242,10 @@ def test_images_without_labels_are_refused_before_anything_is_trained(tmp_path, 
 
 
 def test_the_mixture_alone_needs_no_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling.mixture, "measure", lambda key, sizes, run: {"seeds": sizes.seeds})
-    monkeypatch.setattr(sampling.mixture, "draw", lambda run, found: None)
+    monkeypatch.setattr(sampling.plane, "train", lambda key, sizes, run: sizes)
+    measure = lambda run, trained, found: {"mixture": {"seeds": trained.plane.seeds}}
+    monkeypatch.setattr(sampling.mixture, "measure", measure)
+    monkeypatch.setattr(sampling.mixture, "draw", lambda run, trained, found: None)
     args = ["--parts", "mixture", "--data-dir", "missing", "--num-seeds", "2"]
     out = tmp_path / "out"
     assert command_line.run(sampling.main, sampling.Config, [*args, "--out", str(out)]) == 0

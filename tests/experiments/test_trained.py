@@ -258,7 +258,7 @@ def test_the_folder_of_a_run_a_model_and_a_checkpoint(run, tmp_path):
 
 # Networks that experiments put together themselves.
 
-PLAN = sparse.Plan(
+PLAN = sparse.Setup(
     shape=(12,),
     raw=(jnp.ones((4, 12)), jnp.ones((4, 12))),
     centred=(jnp.ones((4, 12)), jnp.ones((4, 12))),

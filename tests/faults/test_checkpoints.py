@@ -23,9 +23,10 @@ from jax_settings import as_on_the_command_line
 
 import jaxae
 from experiments import denoising
+from experiments.common import interrupts
 from experiments.common.errors import InputError
 from experiments.common.results import atomic, checkpoints, records, trained
-from experiments.common.run import command_line, interrupts
+from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
@@ -187,10 +188,10 @@ def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished)
     autoencoder = trained.load(finished / "checkpoints" / MODEL)
     config = denoising.Config(dataset="digits", quick=True, noise_levels=(0.4,))
     with as_on_the_command_line():
-        plan = denoising.make_plan(config)
-        _, test_key, _ = denoising.seed_keys(plan, 0)
-        x = jnp.asarray(plan.dataset.flat()[1])
-        x_noisy = jaxae.corrupt_batch(test_key, plan.corrupt_at(0.4), x)
+        setup = denoising.make_setup(config)
+        _, test_key, _ = denoising.seed_keys(setup, 0)
+        x = jnp.asarray(setup.dataset.flat()[1])
+        x_noisy = jaxae.corrupt_batch(test_key, setup.corrupt_at(0.4), x)
         x_hat = jax.vmap(lambda x_i: autoencoder.decode(autoencoder.encode(x_i)))(x_noisy)
         mse = float(jaxae.mean_squared_error(x_hat, x).mean())
     metrics = json.loads((finished / "metrics.json").read_text())

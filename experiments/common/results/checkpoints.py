@@ -29,9 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxae
+from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, first_line
 from experiments.common.results import atomic
-from experiments.common.run import interrupts, processes
 
 _FORMAT = 2
 _KEPT = 2  # the newest ones; the best one is kept beside them

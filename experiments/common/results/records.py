@@ -21,10 +21,10 @@ from typing import Any
 
 import jax
 
+from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
 from experiments.common.results import atomic, locks
-from experiments.common.run import interrupts
 from jaxae import sweep_method
 from jaxae._version import __version__
 

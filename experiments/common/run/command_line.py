@@ -20,15 +20,9 @@ from typing import Annotated, Any, Protocol, TypeVar
 import jax
 import tyro
 
+from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
-from experiments.common.run import (
-    arguments,
-    compilation,
-    interrupts,
-    memory,
-    processes,
-    standard_output,
-)
+from experiments.common.run import arguments, compilation, memory, standard_output
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jaxae
+from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results import records, trained
 from experiments.common.results.checkpoints import Checkpoints
-from experiments.common.run import command_line, interrupts, memory, processes
+from experiments.common.results.numbers import Metrics
+from experiments.common.run import command_line, memory
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.progress import Progress
 from experiments.common.training import fitting
@@ -110,7 +112,8 @@ class Run:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]
             self.say(f"{self.name}: {counts}; seeds and settings train {how}")
-            self.say(self._memory_statement(self.dataset))
+            nbytes, is_streamed = self.dataset.nbytes, self.dataset.is_streamed
+            self.say(memory.statement(nbytes, is_streamed, self._networks, self.config.memory))
         settings = command_line.settings_of(self.config)
         del settings["epochs"]  # it may change when a run is resumed
         identity = {
@@ -136,15 +139,6 @@ class Run:
             opened.__exit__(*sys.exc_info())
             raise
         return self
-
-    def _memory_statement(self, dataset: datasets.Dataset) -> str:
-        """Returns what the run needs, and what it may use."""
-        in_memory = 0 if dataset.is_streamed else dataset.nbytes
-        data_are = f"data {memory.shown(dataset.nbytes)}"
-        data_are += ", read in pieces" if dataset.is_streamed else f" x {memory.COPIES}"
-        needs = memory.shown(memory.needed(in_memory, self._networks))
-        allowed = memory.limit(self.config.memory)
-        return f"memory: about {needs} ({data_are}) of {memory.shown(allowed)}"
 
     def _open_checkpoints(self, identity: dict[str, Any]) -> Checkpoints:
         config, folder = self.config, self.folder / "checkpoints"
@@ -275,7 +269,7 @@ class Run:
         with self._turn:
             self._progress.say(line)
 
-    def finish(self, resolved: dict[str, Any], **results: Any) -> dict[str, Any]:
+    def finish(self, resolved: Mapping[str, Any], **results: Any) -> Metrics:
         """Writes ``metrics.json`` and ``config.json``, then the figures; returns the metrics.
 
         Args:
@@ -283,14 +277,14 @@ class Run:
             settings beside the options.
           **results: what the experiment measured.
         """
-        metrics: dict[str, Any] = {"experiment": self.experiment, "dataset": self.name}
+        metrics: Metrics = {"experiment": self.experiment, "dataset": self.name}
         if self.dataset is not None:
             metrics |= {
                 "train_examples": len(self.dataset.train),
                 "test_examples": len(self.dataset.test),
             }
         metrics |= {"seconds": round(time.perf_counter() - self._started, 1), **results}
-        settings = dataclasses.asdict(self.config) | resolved
+        settings = dataclasses.asdict(self.config) | dict(resolved)
         configuration = {
             "command": command_line.as_typed(self.experiment, self.config),
             **records.configuration(settings, self.dataset),

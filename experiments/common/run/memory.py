@@ -50,6 +50,21 @@ def fits(data: int, given: float | None) -> bool:
     return needed(data) <= limit(given) and (device is None or data <= device / 2)
 
 
+def statement(nbytes: int, is_streamed: bool, networks: int, given: float | None) -> str:
+    """Returns a line that says what a run needs, and what it may use.
+
+    Args:
+      nbytes: of all pixels as float32.
+      is_streamed: whether they are read in pieces.
+      networks: see :func:`needed`.
+      given: what ``--memory`` says, see :func:`limit`.
+    """
+    data_are = f"data {shown(nbytes)}"
+    data_are += ", read in pieces" if is_streamed else f" x {COPIES}"
+    needs = shown(needed(0 if is_streamed else nbytes, networks))
+    return f"memory: about {needs} ({data_are}) of {shown(limit(given))}"
+
+
 def is_exhausted(error: Exception) -> bool:
     """Returns whether an error says that there was no memory left."""
     signs = ("out of memory", "resource_exhausted", "bad_alloc")

@@ -1,7 +1,13 @@
-"""Arrays of parameters."""
+"""Types of networks and of their parameters, and arrays of these."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
+
+Function = Callable[[Array], Array]  # of one example, as encoders and decoders are
+Params = Any  # a pytree of parameters; only the network that made it knows its form
 
 
 def unit_rows(kernel: Array) -> Array:

@@ -11,9 +11,9 @@ import optax
 from jaxtyping import Array
 
 import jaxae
+from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
-from experiments.common.run import interrupts
 from experiments.common.training import fitting
 
 Layers = tuple[tuple[Array, Array], ...]  # kernel (inputs, units) and bias of each, from below

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 import jaxae
+from experiments.common import interrupts, processes
 from experiments.common.data.pixels import Pixels, rows_in
 from experiments.common.errors import InputError
-from experiments.common.run import interrupts, processes
 
 _PIECE_BYTES = 2**23  # of examples that are scored at a time
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}

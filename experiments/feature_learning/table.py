@@ -1,11 +1,13 @@
-"""Figures of the table: errors beside the published ones, and errors against the Jacobian."""
+"""The table: every method's numbers, and its errors beside those that the papers print."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from experiments.common import plots
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
+from experiments.feature_learning import verdicts
 from experiments.feature_learning.methods import METHODS, Papers
+from experiments.feature_learning.search import Trained
 
 GROUPS = {
     "fine-tuned": plots.METHODS["AE"],
@@ -15,35 +17,41 @@ GROUPS = {
 }
 
 
-def draw(run: Run, rows: Mapping[str, Mapping[str, Any]], papers: Papers) -> None:
-    """Writes the figures, with what the papers print beside."""
+def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+    """Returns the rows of the table, and which statements about them hold."""
+    return {"methods": trained.rows, "verdicts": verdicts.of(trained.rows, trained.papers)}
+
+
+def draw(run: Run, trained: Trained, found: Metrics) -> None:
+    """Draws the errors, and the contraction of the codes, with what the papers print beside."""
+    rows, papers = found["methods"], trained.papers
     draw_errors(run, rows, papers)
     measured = {name: row for name, row in rows.items() if "jacobian_per_entry" in row}
     if measured:
         draw_contraction(run, measured, papers)
 
 
-def _alone(values: list[float]) -> dict[str, Any]:
+def _as_number(values: list[float]) -> Metrics:
     """Returns one number, or none, in the form of numbers over seeds."""
     return {"mean": values[0] if values else float("nan"), "std": None, "values": values}
 
 
-def draw_errors(run: Run, rows: Mapping[str, Mapping[str, Any]], papers: Papers) -> None:
-    """Writes the test errors of every row."""
+def draw_errors(run: Run, rows: Mapping[str, Metrics], papers: Papers) -> None:
+    """Draws the test errors of every row."""
     kinds = ("test_error", "stacked_test_error", "probe_error")
     groups = GROUPS if papers else dict(list(GROUPS.items())[:-1])
     table = {}
     for name, row in rows.items():
         printed = [papers[name].test_error] if name in papers else []
-        numbers = [*(row.get(kind, _alone([])) for kind in kinds), _alone(printed)]
+        numbers = [*(row.get(kind, _as_number([])) for kind in kinds), _as_number(printed)]
         table[name] = numbers[: len(groups)]
     title = "What a classifier makes of features learned without labels"
     label = "test error (percent; pale: single seeds)"
     run.draw(plots.dots, "errors.png", table, groups, x_label=label, title=title)
 
 
-def draw_contraction(run: Run, measured: Mapping[str, Mapping[str, Any]], papers: Papers) -> None:
-    """Writes the test error against the Jacobian norm, and the saturated units beside."""
+def draw_contraction(run: Run, measured: Mapping[str, Metrics], papers: Papers) -> None:
+    """Draws the test error against the Jacobian norm, and the saturated units beside."""
     panels = []
     for kind, label in (
         ("test_error", "test error after fine-tuning (percent)"),

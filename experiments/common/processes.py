@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 import jaxae
+from experiments.common import interrupts
 from experiments.common.errors import InputError, first_line
-from experiments.common.run import interrupts
 
 _HEARTBEAT_SECONDS = 20  # after so long without one, a process is taken for dead
 _WAIT_SECONDS = 300  # for the others, at the start

@@ -13,7 +13,6 @@ Jacobian is taken instead. The mathematics is in ``docs/contraction.md``.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +82,7 @@ class Reader(Recorder):
         self.literals: dict[Hashable, Known] = {}
 
     def read_jaxpr(
-        self, jaxpr: jex.Jaxpr, consts: Sequence[Any], operands: Sequence[Operand]
+        self, jaxpr: jex.Jaxpr, consts: Sequence[Array], operands: Sequence[Operand]
     ) -> list[Operand]:
         """Returns the outputs of a jaxpr on values and directions."""
         values: dict[jex.Var, Operand] = {
@@ -101,8 +100,8 @@ class Reader(Recorder):
 
     def _literal(self, literal: jex.Literal) -> Known:
         """Returns the value of a constant in the trace; equal constants are one object."""
-        aval: Any = literal.aval  # which has a dtype, though not for a type checker
-        array = np.asarray(literal.val, aval.dtype)
+        # An abstract value has a dtype, though not in the eyes of a type checker.
+        array = np.asarray(literal.val, literal.aval.dtype)  # type: ignore[attr-defined]
         key = (array.tobytes(), array.dtype, array.shape)
         if key not in self.literals:
             self.literals[key] = Known(jnp.asarray(array), bool(np.all(array == 0)))
@@ -110,7 +109,7 @@ class Reader(Recorder):
 
     def _cached_outputs(self, eqn: Equation, operands: list[Operand]) -> list[Operand]:
         """Returns the outputs of an equation; an equal one gives the same objects."""
-        key: Any = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
+        key: Hashable = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
         try:
             hash(key)
         except TypeError:  # a parameter is an array or a jaxpr

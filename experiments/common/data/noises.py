@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from jaxtyping import ScalarLike
 
 import jaxae
 from jaxae.corruption import Corruption
@@ -20,7 +22,7 @@ class Noise(NamedTuple):
       highest: the highest level that makes sense.
     """
 
-    at_level: Callable[[Any], Corruption]
+    at_level: Callable[[ScalarLike], Corruption]
     levels: tuple[float, ...]
     meaning: str
     highest: float

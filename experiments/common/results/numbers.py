@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+Metrics = dict[str, Any]  # what metrics.json holds, or a part of it
+
 
 def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
     """Returns mean and sample standard deviation of one number over the seeds."""

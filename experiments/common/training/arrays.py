@@ -1,7 +1,11 @@
-"""Arrays of parameters."""
+"""Parameters of networks, and their arrays."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
+
+Params = Any  # a pytree of parameters; only the network that made it knows its form
 
 
 def unit_rows(kernel: Array) -> Array:

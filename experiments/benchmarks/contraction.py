@@ -38,7 +38,7 @@ from experiments.common.training.arrays import Params
 if TYPE_CHECKING:
     import torch
 
-    ArrayOrTensor: TypeAlias = Array | torch.Tensor
+    ArrayOrTensor: TypeAlias = Array | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def measure(case: Case, rounds: int) -> common.Results:
 
 def require_same(what: str, found: "ArrayOrTensor", expected: "ArrayOrTensor") -> None:
     """Raises RuntimeError if two arrays differ by more than a thousandth of the second's norm."""
-    arrays = (a if isinstance(a, jax.Array) else a.cpu() for a in (found, expected))
-    on_the_host = [np.asarray(a) for a in arrays]
+    on_the_host = [np.asarray(a.cpu() if hasattr(a, "cpu") else a) for a in (found, expected)]
     distance = np.linalg.norm(np.subtract(*on_the_host))
     if not distance <= 1e-3 * np.linalg.norm(on_the_host[1]):
         raise RuntimeError(f"{what} is not that of jaxae: {on_the_host[0]}, {on_the_host[1]}")

@@ -13,6 +13,7 @@ Jacobian is taken instead. The mathematics is in ``docs/contraction.md``.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ class Reader(Recorder):
         self.literals: dict[Hashable, Known] = {}
 
     def read_jaxpr(
-        self, jaxpr: jex.Jaxpr, consts: Sequence[Array], operands: Sequence[Operand]
+        self, jaxpr: jex.Jaxpr, consts: Sequence[Any], operands: Sequence[Operand]
     ) -> list[Operand]:
         """Returns the outputs of a jaxpr on values and directions."""
         values: dict[jex.Var, Operand] = {

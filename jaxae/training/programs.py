@@ -101,8 +101,10 @@ class Run:
 
         # Room for the most epochs of a call: their number is traced, and shapes cannot depend on
         # it. So a run of any length is one program.
-        room = jnp.zeros(self.epochs_per_call, jnp.result_type(float))
-        start = state, step_losses, jax.tree.map(lambda _: room, step_losses)
+        def zeros(_: Array) -> Array:
+            return jnp.zeros(self.epochs_per_call, jnp.result_type(float))
+
+        start = state, step_losses, jax.tree.map(zeros, step_losses)
         epochs = (end + blocks - 1) // blocks - first_epoch
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), train_epoch, start)
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -341,19 +341,18 @@ def flops_of(eqn: Equation, inputs: int, outputs: int) -> float:
 
 
 # Whether a rule is right for a value of a parameter, given all parameters of the operation.
-_Parameters: TypeAlias = dict[str, object]
-_Understands: TypeAlias = Callable[[object, _Parameters], bool]
+_Understands: TypeAlias = Callable[[Any, dict[str, Any]], bool]
 
 
-def _any(value: object, params: _Parameters) -> bool:
+def _any(value: object, params: dict[str, Any]) -> bool:
     return True
 
 
-def _none(value: object, params: _Parameters) -> bool:
+def _none(value: object, params: dict[str, Any]) -> bool:
     return value is None
 
 
-def _is_precision(value: object, params: _Parameters) -> bool:
+def _is_precision(value: object, params: dict[str, Any]) -> bool:
     """Whether it is a precision, or one for each operand.
 
     Not an algorithm, which is for one dtype only: the matrix is multiplied in another.
@@ -362,7 +361,7 @@ def _is_precision(value: object, params: _Parameters) -> bool:
     return all(one is None or isinstance(one, jax.lax.Precision) for one in each)
 
 
-def _is_linear_gather_mode(value: object, params: _Parameters) -> bool:
+def _is_linear_gather_mode(value: object, params: dict[str, Any]) -> bool:
     """Whether the gather is linear, and one that JAX can transpose: what is filled in must be 0."""
     mode = jax.lax.GatherScatterMode
     if value == mode.FILL_OR_DROP:

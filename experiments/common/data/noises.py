@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
-
-from jaxtyping import ScalarLike
+from typing import Any, Literal, NamedTuple
 
 import jaxae
 from jaxae.corruption import Corruption
@@ -22,7 +20,7 @@ class Noise(NamedTuple):
       highest: the highest level that makes sense.
     """
 
-    at_level: Callable[[ScalarLike], Corruption]
+    at_level: Callable[[Any], Corruption]
     levels: tuple[float, ...]
     meaning: str
     highest: float

@@ -1,10 +1,12 @@
-"""Parameters of networks, and their arrays."""
+"""Types of networks and of their parameters, and arrays of these."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
+Function = Callable[[Array], Array]  # of one example, as encoders and decoders are
 Params = Any  # a pytree of parameters; only the network that made it knows its form
 
 

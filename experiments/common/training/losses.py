@@ -1,14 +1,11 @@
 """Losses that several experiments train with."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 from jaxtyping import Array
 
 import jaxae
-
-Function: TypeAlias = Callable[[Array], Array]  # encoder or decoder, of one example
+from experiments.common.training.arrays import Function
 
 
 def contractive(key: Array, encode: Function, decode: Function, x: Array, weight: Array) -> Array:

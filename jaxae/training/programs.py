@@ -1,7 +1,7 @@
 """The compiled program of a run: some epochs, or some blocks of their steps."""
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,8 +19,7 @@ from jaxae.training.steps import Losses, TrainState
 _CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
 # State, losses of the steps of the epoch under way, and mean losses of the epochs.
 _Carry: TypeAlias = tuple[TrainState, Losses, Losses]
-# What compiles ahead of its calls, and has the text and the memory of the program too.
-Program: TypeAlias = jax.stages.Compiled
+Program: TypeAlias = Callable[..., _Carry]
 
 
 class Run:
@@ -38,7 +37,7 @@ class Run:
         self.epoch = epoch
         # Compiled ahead of the first call and kept here: jax.jit would compile in each of several
         # threads that call it at the same time.
-        self._compiled: dict[Hashable, Program] = {}
+        self._compiled: dict[Hashable, jax.stages.Compiled] = {}
         self._compiling = threading.Lock()
 
     def __call__(
@@ -136,7 +135,7 @@ class Run:
         x: Data | Window,
         *settings: PyTree,
         is_batched: bool = False,
-    ) -> Program:
+    ) -> jax.stages.Compiled:
         """Returns the compiled :meth:`train_blocks` for such arguments; each is compiled once.
 
         Of the arguments, those of a call, only shapes, dtypes and placement are used. The program
@@ -186,7 +185,7 @@ def _vmap_axes(x: Data | Window, settings: int) -> tuple[PyTree, ...]:
     return state, step_losses, key, first, end, x_axes, *[0] * settings
 
 
-def _compile(lowered: jax.stages.Lowered) -> Program:
+def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Returns the compiled program, with options that make it faster where there are some."""
     if jax.default_backend() == "cpu":
         try:

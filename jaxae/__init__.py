@@ -114,145 +114,92 @@ Optimisers, for use with optax:
 """
 
 from jaxae._version import __version__ as __version__
-from jaxae.contraction.explain import ContractionPlan, explain_contraction
+from jaxae.contraction.explain import ContractionPlan as ContractionPlan
+from jaxae.contraction.explain import explain_contraction as explain_contraction
+from jaxae.contraction.penalties import code_and_contractive_penalty as code_and_contractive_penalty
+from jaxae.contraction.penalties import contractive_penalty as contractive_penalty
 from jaxae.contraction.penalties import (
-    code_and_contractive_penalty,
-    contractive_penalty,
-    higher_order_contractive_penalty,
-    reconstruction_contractive_penalty,
+    higher_order_contractive_penalty as higher_order_contractive_penalty,
 )
-from jaxae.corruption import (
-    compose,
-    corrupt_batch,
-    gaussian_noise,
-    masking_noise,
-    salt_and_pepper_noise,
-    uniform_noise,
+from jaxae.contraction.penalties import (
+    reconstruction_contractive_penalty as reconstruction_contractive_penalty,
 )
-from jaxae.distributions import Bernoulli, DiagonalGaussian, Gaussian
-from jaxae.linear_denoiser import LinearDenoiser, PairMoments, fit_linear_denoiser, pair_moments
-from jaxae.metrics import (
-    active_units,
-    best_cosines,
-    contraction_curve,
-    dead_units,
-    explained_variance,
-    jacobian_singular_values,
-    mean_squared_error,
-    psnr,
-    saturated_share,
-)
-from jaxae.models import AutoencoderFunctions, ConvAutoencoder, DenseAutoencoder, as_functions
-from jaxae.objectives.basic import combined_loss, contractive_loss, reconstruction_loss, sparse_loss
-from jaxae.objectives.denoising import denoising_loss, noise_conditional_loss, walkback_loss
-from jaxae.optimizers.full_batch import Minimum, conjugate_gradient, lbfgs, minimize
-from jaxae.optimizers.keep_best import BestState, keep_best
-from jaxae.optimizers.unit_norm import unit_norm
-from jaxae.random import hash_key, shuffled_order
-from jaxae.reconstruction import bernoulli_nll, gaussian_nll, squared_error
-from jaxae.sampling import (
-    denoising_transition,
-    langevin_transition,
-    markov_chain,
-    tangent_transition,
-)
-from jaxae.score import reconstruction_field, score_estimate
-from jaxae.sparsity import (
-    dead_unit_loss,
-    decoder_weighted_l1_penalty,
-    keep_top_k,
-    kl_sparsity_penalty,
-    l1_penalty,
-)
-from jaxae.training.epoch import make_epoch
-from jaxae.training.evaluation import evaluate
-from jaxae.training.many import sweep_method
-from jaxae.training.programs import Run
-from jaxae.training.runs import fit, fit_many, make_run
-from jaxae.training.sharding import data_mesh
-from jaxae.training.snapshots import Checkpoints, LostProcessError, Snapshot, StoppedError
-from jaxae.training.steps import NonFiniteLossError, TrainState, create_train_state, make_train_step
-from jaxae.training.streams import Streamed, StreamedBatches
+from jaxae.corruption import compose as compose
+from jaxae.corruption import corrupt_batch as corrupt_batch
+from jaxae.corruption import gaussian_noise as gaussian_noise
+from jaxae.corruption import masking_noise as masking_noise
+from jaxae.corruption import salt_and_pepper_noise as salt_and_pepper_noise
+from jaxae.corruption import uniform_noise as uniform_noise
+from jaxae.distributions import Bernoulli as Bernoulli
+from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
+from jaxae.distributions import Gaussian as Gaussian
+from jaxae.linear_denoiser import LinearDenoiser as LinearDenoiser
+from jaxae.linear_denoiser import PairMoments as PairMoments
+from jaxae.linear_denoiser import fit_linear_denoiser as fit_linear_denoiser
+from jaxae.linear_denoiser import pair_moments as pair_moments
+from jaxae.metrics import active_units as active_units
+from jaxae.metrics import best_cosines as best_cosines
+from jaxae.metrics import contraction_curve as contraction_curve
+from jaxae.metrics import dead_units as dead_units
+from jaxae.metrics import explained_variance as explained_variance
+from jaxae.metrics import jacobian_singular_values as jacobian_singular_values
+from jaxae.metrics import mean_squared_error as mean_squared_error
+from jaxae.metrics import psnr as psnr
+from jaxae.metrics import saturated_share as saturated_share
+from jaxae.models import AutoencoderFunctions as AutoencoderFunctions
+from jaxae.models import ConvAutoencoder as ConvAutoencoder
+from jaxae.models import DenseAutoencoder as DenseAutoencoder
+from jaxae.models import as_functions as as_functions
+from jaxae.objectives.basic import combined_loss as combined_loss
+from jaxae.objectives.basic import contractive_loss as contractive_loss
+from jaxae.objectives.basic import reconstruction_loss as reconstruction_loss
+from jaxae.objectives.basic import sparse_loss as sparse_loss
+from jaxae.objectives.denoising import denoising_loss as denoising_loss
+from jaxae.objectives.denoising import noise_conditional_loss as noise_conditional_loss
+from jaxae.objectives.denoising import walkback_loss as walkback_loss
+from jaxae.optimizers.full_batch import Minimum as Minimum
+from jaxae.optimizers.full_batch import conjugate_gradient as conjugate_gradient
+from jaxae.optimizers.full_batch import lbfgs as lbfgs
+from jaxae.optimizers.full_batch import minimize as minimize
+from jaxae.optimizers.keep_best import BestState as BestState
+from jaxae.optimizers.keep_best import keep_best as keep_best
+from jaxae.optimizers.unit_norm import unit_norm as unit_norm
+from jaxae.random import hash_key as hash_key
+from jaxae.random import shuffled_order as shuffled_order
+from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
+from jaxae.reconstruction import gaussian_nll as gaussian_nll
+from jaxae.reconstruction import squared_error as squared_error
+from jaxae.sampling import denoising_transition as denoising_transition
+from jaxae.sampling import langevin_transition as langevin_transition
+from jaxae.sampling import markov_chain as markov_chain
+from jaxae.sampling import tangent_transition as tangent_transition
+from jaxae.score import reconstruction_field as reconstruction_field
+from jaxae.score import score_estimate as score_estimate
+from jaxae.sparsity import dead_unit_loss as dead_unit_loss
+from jaxae.sparsity import decoder_weighted_l1_penalty as decoder_weighted_l1_penalty
+from jaxae.sparsity import keep_top_k as keep_top_k
+from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
+from jaxae.sparsity import l1_penalty as l1_penalty
+from jaxae.training.epoch import make_epoch as make_epoch
+from jaxae.training.evaluation import evaluate as evaluate
+from jaxae.training.many import sweep_method as sweep_method
+from jaxae.training.programs import Run as Run
+from jaxae.training.runs import fit as fit
+from jaxae.training.runs import fit_many as fit_many
+from jaxae.training.runs import make_run as make_run
+from jaxae.training.sharding import data_mesh as data_mesh
+from jaxae.training.snapshots import Checkpoints as Checkpoints
+from jaxae.training.snapshots import LostProcessError as LostProcessError
+from jaxae.training.snapshots import Snapshot as Snapshot
+from jaxae.training.snapshots import StoppedError as StoppedError
+from jaxae.training.steps import NonFiniteLossError as NonFiniteLossError
+from jaxae.training.steps import TrainState as TrainState
+from jaxae.training.steps import create_train_state as create_train_state
+from jaxae.training.steps import make_train_step as make_train_step
+from jaxae.training.streams import Streamed as Streamed
+from jaxae.training.streams import StreamedBatches as StreamedBatches
 
-__all__ = [
-    "AutoencoderFunctions",
-    "Bernoulli",
-    "BestState",
-    "Checkpoints",
-    "ContractionPlan",
-    "ConvAutoencoder",
-    "DenseAutoencoder",
-    "DiagonalGaussian",
-    "Gaussian",
-    "LinearDenoiser",
-    "LostProcessError",
-    "Minimum",
-    "NonFiniteLossError",
-    "PairMoments",
-    "Run",
-    "Snapshot",
-    "StoppedError",
-    "Streamed",
-    "StreamedBatches",
-    "TrainState",
-    "active_units",
-    "as_functions",
-    "bernoulli_nll",
-    "best_cosines",
-    "code_and_contractive_penalty",
-    "combined_loss",
-    "compose",
-    "conjugate_gradient",
-    "contraction_curve",
-    "contractive_loss",
-    "contractive_penalty",
-    "corrupt_batch",
-    "create_train_state",
-    "data_mesh",
-    "dead_unit_loss",
-    "dead_units",
-    "decoder_weighted_l1_penalty",
-    "denoising_loss",
-    "denoising_transition",
-    "evaluate",
-    "explain_contraction",
-    "explained_variance",
-    "fit",
-    "fit_linear_denoiser",
-    "fit_many",
-    "gaussian_nll",
-    "gaussian_noise",
-    "hash_key",
-    "higher_order_contractive_penalty",
-    "jacobian_singular_values",
-    "keep_best",
-    "keep_top_k",
-    "kl_sparsity_penalty",
-    "l1_penalty",
-    "langevin_transition",
-    "lbfgs",
-    "make_epoch",
-    "make_run",
-    "make_train_step",
-    "markov_chain",
-    "masking_noise",
-    "mean_squared_error",
-    "minimize",
-    "noise_conditional_loss",
-    "pair_moments",
-    "psnr",
-    "reconstruction_contractive_penalty",
-    "reconstruction_field",
-    "reconstruction_loss",
-    "salt_and_pepper_noise",
-    "saturated_share",
-    "score_estimate",
-    "shuffled_order",
-    "sparse_loss",
-    "squared_error",
-    "sweep_method",
-    "tangent_transition",
-    "uniform_noise",
-    "unit_norm",
-    "walkback_loss",
-]
+# What is imported above: a module has no ``__module__``, and a private name is left out.
+__all__ = sorted(
+    name for name, value in vars().items() if hasattr(value, "__module__") and name[0] != "_"
+)

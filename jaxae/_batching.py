@@ -1,7 +1,7 @@
 """From one example to a batch: nested ``jax.vmap`` over the leading axes, and its random draws."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxae._checks import wide
 
+Output = TypeVar("Output")
 
-def over_batch(function: Callable[..., Any], batch_ndim: int) -> Callable[..., Any]:
+
+def over_batch(function: Callable[..., Output], batch_ndim: int) -> Callable[..., Output]:
     """Returns ``function`` vmapped over the ``batch_ndim`` leading axes of every argument."""
     for _ in range(batch_ndim):
         function = jax.vmap(function)

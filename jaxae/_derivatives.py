@@ -8,13 +8,13 @@ without being run.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxae._batching import varying_as
+from jaxae._checks.remedies import Example
 
 # Both ways to the full Jacobian.
 _JACOBIANS = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
@@ -31,7 +31,7 @@ def _one_row(encode: Callable[[Array], Array], x_i: Array) -> tuple[Array]:
     return jax.vmap(of_direction)(code[None])
 
 
-def failure(method: str, encode: Callable[[Array], Array], example: Any) -> str:
+def failure(method: str, encode: Callable[[Array], Array], example: Example) -> str:
     """Returns why ``jax.jacfwd`` or ``jax.jacrev`` of an encoder fails, or nothing if it works."""
     try:
         one = _one_column if method == "jacfwd" else _one_row
@@ -42,7 +42,9 @@ def failure(method: str, encode: Callable[[Array], Array], example: Any) -> str:
 
 
 def choose_method(
-    encode: Callable[[Array], Array], example: Any, methods: Sequence[str] = ("jacfwd", "jacrev")
+    encode: Callable[[Array], Array],
+    example: Example,
+    methods: Sequence[str] = ("jacfwd", "jacrev"),
 ) -> str:
     """Returns the first of ``methods`` that works; raises ``TypeError`` if none does."""
     reasons = []
@@ -57,7 +59,7 @@ def choose_method(
     )
 
 
-def check_method(method: str, encode: Callable[[Array], Array], example: Any) -> None:
+def check_method(method: str, encode: Callable[[Array], Array], example: Example) -> None:
     """Checks that ``method``, ``"jacfwd"`` or ``"jacrev"``, works for an encoder."""
     if reason := failure(method, encode, example):
         raise ValueError(

@@ -7,17 +7,21 @@ another name. Every update of this library is made here, with all of these at ha
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 from jaxtyping import Array, PyTree
 
 Optimizer: TypeAlias = optax.GradientTransformation | optax.MultiSteps
+# Pytrees of arrays. What they are made of is up to the library of the model, and to optax.
+Params: TypeAlias = PyTree
+OptState: TypeAlias = PyTree
 
 
-def as_transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+def as_transformation(optimizer: Optimizer) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser as an ``optax`` transformation that takes any extra argument.
 
     Args:
@@ -41,7 +45,9 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
         return optimizer
     names = {parameter.name for parameter in accepted}  # as of optax.contrib.sam
 
-    def update(gradient: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def update(
+        gradient: Params, state: OptState, params: Params | None = None, **extra: PyTree
+    ) -> tuple[Params, OptState]:
         known = {name: value for name, value in extra.items() if name in names}
         return optimizer.update(gradient, state, params, **known)
 
@@ -50,12 +56,12 @@ def as_transformation(optimizer: Any) -> optax.GradientTransformationExtraArgs:
 
 def update_params(
     optimizer: optax.GradientTransformationExtraArgs,
-    params: PyTree,
-    opt_state: PyTree,
-    loss: Callable[[PyTree], Array],
+    params: Params,
+    opt_state: OptState,
+    loss: Callable[[Params], Array],
     value: Array,
-    gradient: PyTree,
-) -> tuple[PyTree, PyTree]:
+    gradient: Params,
+) -> tuple[Params, OptState]:
     """Returns parameters and optimiser state after one update.
 
     Args:
@@ -72,10 +78,10 @@ def update_params(
     """
 
     # Line searches of optax refuse an extra argument that the loss does not take.
-    def value_fn(params: PyTree, obj_fn: Any = None, grad_fn: Any = None) -> Array:
+    def value_fn(params: Params, obj_fn: object = None, grad_fn: object = None) -> Array:
         return loss(params)
 
-    def grad_fn(params: PyTree, step: int = 0) -> PyTree:
+    def grad_fn(params: Params, step: int = 0) -> Params:
         return jax.grad(loss)(params)
 
     try:
@@ -100,7 +106,7 @@ def update_params(
     return optax.apply_updates(params, updates), opt_state
 
 
-def _check_shape(path: Any, param: Array, update: Array) -> None:
+def _check_shape(path: KeyPath, param: Array, update: Array) -> None:
     """Checks that an update would not be broadcast."""
     if jnp.shape(update) != jnp.shape(param):
         raise ValueError(
@@ -111,7 +117,7 @@ def _check_shape(path: Any, param: Array, update: Array) -> None:
         )
 
 
-def as_params(params: PyTree) -> PyTree:
+def as_params(params: Params) -> Params:
     """Returns parameters whose leaves are strongly typed floating arrays, or says which is not.
 
     Raises:
@@ -125,7 +131,7 @@ def as_params(params: PyTree) -> PyTree:
     return jax.tree.map_with_path(_as_floating_leaf, params)
 
 
-def _as_floating_leaf(path: Any, leaf: Any) -> Array:
+def _as_floating_leaf(path: KeyPath, leaf: PyTree) -> Array:
     """Returns one leaf of the parameters as an array."""
     name = "params" + jax.tree_util.keystr(path)
     try:

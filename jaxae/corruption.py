@@ -11,7 +11,7 @@ a rate is resolved to 2^-23.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -297,7 +297,7 @@ def _unless_nan(rate: Array, value: Array) -> Array:
     return jnp.where(jnp.isnan(rate), jnp.nan, value)
 
 
-def _check_bounds(low: Any, high: Any) -> None:
+def _check_bounds(low: ScalarLike | None, high: ScalarLike | None) -> None:
     for name, bound in (("low", low), ("high", high)):
         if bound is not None:
             _checks.number(name, bound)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxae import _checks
 
@@ -31,9 +32,9 @@ class AutoencoderFunctions(NamedTuple):
       decode: ``decode(params, code) -> x_hat_i``, one code to one decoder output.
     """
 
-    init: Callable[[PRNGKeyArray], Any]
-    encode: Callable[[Any, Array], Array]
-    decode: Callable[[Any, Array], Array]
+    init: Callable[[PRNGKeyArray], PyTree]
+    encode: Callable[[PyTree, Array], Array]
+    decode: Callable[[PyTree, Array], Array]
 
 
 class DenseAutoencoder(nn.Module):
@@ -72,7 +73,7 @@ class DenseAutoencoder(nn.Module):
     tied: bool = False
     kernel_init: Initializer = nn.initializers.glorot_uniform()
     bias_init: Initializer = nn.initializers.zeros_init()
-    param_dtype: Any = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         _checks.integer("code_dim", self.code_dim, low=1)
@@ -158,7 +159,7 @@ class ConvAutoencoder(nn.Module):
     output_activation: Activation = None
     kernel_init: Initializer = nn.initializers.glorot_uniform()
     bias_init: Initializer = nn.initializers.zeros_init()
-    param_dtype: Any = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         if len(self.example_shape) != 3:
@@ -246,15 +247,15 @@ def as_functions(model: DenseAutoencoder | ConvAutoencoder) -> AutoencoderFuncti
 
     compiled_init = jax.jit(model.init)
 
-    def init(key: PRNGKeyArray) -> Any:
+    def init(key: PRNGKeyArray) -> PyTree:
         _checks.prng_key("key", key)
         example = jnp.zeros(tuple(model.example_shape), model.param_dtype)
         return compiled_init(key, example)["params"]
 
-    def encode(params: Any, x_i: Array) -> Array:
+    def encode(params: PyTree, x_i: Array) -> Array:
         return model.apply({"params": params}, x_i, method="encode")  # type: ignore[return-value]
 
-    def decode(params: Any, code: Array) -> Array:
+    def decode(params: PyTree, code: Array) -> Array:
         return model.apply({"params": params}, code, method="decode")  # type: ignore[return-value]
 
     return AutoencoderFunctions(init, encode, decode)

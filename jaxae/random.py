@@ -9,7 +9,6 @@ each two multiplications; a key has 64 bits; one call draws at most 2^32 numbers
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +125,9 @@ def shuffled_order(
     def again(numbers: Array) -> Array:
         return jnp.where(numbers >= _word(n), once(numbers), numbers)
 
-    is_outside = lambda numbers: jnp.any(numbers >= _word(n))
+    def is_outside(numbers: Array) -> Array:
+        return jnp.any(numbers >= _word(n))
+
     places = jax.lax.iota(jnp.uint32, n) if positions is None else positions.astype(jnp.uint32)
     first = once(places)
     return jax.lax.while_loop(is_outside, again, first).astype(jnp.int32)
@@ -191,8 +192,7 @@ def _random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
     if bit_width == 64:
         low = _hashed(key, counters, _DRAW ^ _SECOND).astype(jnp.uint64)
         return (words.astype(jnp.uint64) << 32) | low
-    dtype: Any = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width]
-    return (words >> (32 - bit_width)).astype(dtype)
+    return (words >> (32 - bit_width)).astype(f"uint{bit_width}")
 
 
 def _counters(count: int) -> Array:
@@ -216,7 +216,7 @@ _HASH = extend_random.define_prng_impl(
 
 
 @functools.cache
-def _dtype() -> Any:
+def _dtype() -> object:
     """Returns the dtype of a key of this generator."""
     return jax.eval_shape(
         lambda: jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32), impl=_HASH)

@@ -14,7 +14,7 @@ decides what they sample:
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -88,14 +88,17 @@ def markov_chain(
     stays = None if fixed is None else _check_fixed(fixed, x, len(batch))
     _check_transition(transition, key, one_example(x, len(batch)), levels)
 
-    def step(state: Array, at: tuple[Array, tuple[Any, ...]]) -> tuple[Array, None]:
+    def step(state: Array, at: tuple[Array, tuple[PyTree, ...]]) -> tuple[Array, None]:
         t, level = at
         keys = split_keys(jax.random.fold_in(key, t), state, len(batch))
-        of_level = lambda key_i, x_i: transition(key_i, x_i, *level)
-        moved = over_batch(of_level, len(batch))(keys, state)
+
+        def move(key_i: PRNGKeyArray, x_i: Array) -> Array:
+            return transition(key_i, x_i, *level)
+
+        moved = over_batch(move, len(batch))(keys, state)
         return (moved if stays is None else jnp.where(stays, x, moved)), None
 
-    def kept(state: Array, at: tuple[Array, tuple[Any, ...]]) -> tuple[Array, Array]:
+    def kept(state: Array, at: tuple[Array, tuple[PyTree, ...]]) -> tuple[Array, Array]:
         state, _ = jax.lax.scan(step, state, at)
         return state, state
 
@@ -195,7 +198,7 @@ def langevin_transition(score: Callable[..., Array], *, step_size: ScalarLike) -
     _checks.callable_("score", score)
     _checks.number("step_size", step_size, low=0.0, strict=True)
 
-    def transition(key: PRNGKeyArray, x_i: Array, *level: Any) -> Array:
+    def transition(key: PRNGKeyArray, x_i: Array, *level: ScalarLike) -> Array:
         dtype = _checks.wide(x_i.dtype)  # the square of a level underflows in half precision
         size = _checks.number("step_size", step_size, dtype, low=0.0, strict=True)
         for stddev in level:
@@ -267,7 +270,7 @@ def _check_schedule(schedule: PyTree, steps: int) -> PyTree:
     return arrays
 
 
-def _check_fixed(fixed: Any, x: Array, batch_ndim: int) -> Array:
+def _check_fixed(fixed: Array, x: Array, batch_ndim: int) -> Array:
     _checks.unmasked("fixed", fixed)
     if not hasattr(fixed, "dtype") or fixed.dtype != bool:
         raise TypeError("fixed must be a boolean array, which says what stays")

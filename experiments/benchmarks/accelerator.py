@@ -32,13 +32,14 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from experiments.benchmarks import contraction, in_torch, task
 from experiments.common.errors import InputError
 from experiments.common.results import atomic
+from experiments.common.results.numbers import Metrics
 from experiments.common.run import command_line
 from jaxae._version import __version__
 
@@ -161,7 +162,7 @@ def device_name() -> str:
     return asked.stdout.strip()
 
 
-def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> dict[str, Any]:
+def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> Metrics:
     """Runs a stage and returns its entry: the command, how it ended, and seconds."""
     folder = ["--out", str(out / name)] if stage.writes else []
     command = [sys.executable, *stage.arguments, *folder]
@@ -207,7 +208,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Metrics:
     """Returns the stages of an earlier call, none if there was none or of another version.
 
     Raises:
@@ -217,7 +218,7 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        stages: dict[str, Any] = found["stages"]
+        stages: Metrics = found["stages"]
         return stages if found["jaxae"] == __version__ else {}
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path} was not written by this command; move it away") from None
@@ -225,7 +226,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def gather(stages: Collection[str], out: Path, device: str) -> None:
     """Writes one result file of each benchmark from those of its stages, with all their cases."""
-    gathered: dict[str, Any] = {}
+    gathered: Metrics = {}
     for path in (path for name in stages for path in (out / name).glob(f"*-{device}.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         earlier = gathered.setdefault(path.name, found)
@@ -235,12 +236,12 @@ def gather(stages: Collection[str], out: Path, device: str) -> None:
         write(out / name, found)
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
+def write(path: Path, found: Metrics) -> None:
     """Writes a JSON file, whole or not at all."""
     atomic.write_text(path, json.dumps(found, indent=2) + "\n")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the stages that are not done and returns what the result file holds."""
     begin = time.monotonic()
     known = make_stages(config)
@@ -248,7 +249,7 @@ def main(config: Config) -> dict[str, Any]:
     device = device_name()
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / f"accelerator-{device}.json"
-    results: dict[str, Any] = {
+    results: Metrics = {
         "benchmark": "accelerator",
         "jaxae": __version__,
         "device": device,

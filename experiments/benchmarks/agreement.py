@@ -21,16 +21,19 @@ if not __package__:  # started as a file, where Python does not find the other p
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, PyTree
 
 import jaxae
 from experiments.benchmarks import common
 from experiments.common.run import command_line
+from experiments.common.training.arrays import Params
+from jaxae.corruption import Corruption
 
 Config = common.Options
 
@@ -38,9 +41,10 @@ PRECISIONS = {"default": None, "highest": "highest"}
 # Of the norm of the float64 result. With TF32 a product rounds each factor to 2**-11.
 MOST_HIGHEST, MOST_DEFAULT = 1e-4, 2e-2
 EXAMPLES, BATCH = 512, 64
+Loss: TypeAlias = Callable[[Params, Array], Array]  # one value for each example
 
 
-def on_the_cpu(function: Callable[..., Any], *arguments: Any) -> Any:
+def on_the_cpu(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
     """Returns the arrays that a function comes to on the CPU, whatever device JAX prefers."""
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.default_device(cpu):
@@ -48,17 +52,28 @@ def on_the_cpu(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.block_until_ready(jax.jit(function)(*arguments))
 
 
-def random_bits() -> dict[str, Callable[[], Any]]:
+def random_bits() -> dict[str, Callable[[], Array]]:
     """Returns functions whose results have the same bits on every device."""
-    key = lambda: jaxae.hash_key(jax.random.key(3))
-    half = lambda: jnp.full((64, 28, 28), 0.5)
+
+    def bits(make_key: Callable[[Array], Array]) -> Array:
+        return jax.random.bits(make_key(jax.random.key(3)), (4096,))
+
+    def order() -> Array:
+        return jaxae.shuffled_order(jax.random.key(4), 60_000)
+
+    def noise(corrupt: Corruption) -> Array:
+        return corrupt(jaxae.hash_key(jax.random.key(3)), jnp.full((64, 28, 28), 0.5))
+
+    noises: dict[str, Corruption] = {
+        "masking noise": partial(jaxae.masking_noise, rate=0.3),
+        "salt and pepper noise": partial(jaxae.salt_and_pepper_noise, rate=0.3),
+        "uniform noise": partial(jaxae.uniform_noise, scale=0.5),
+    }
     return {
-        "bits of the generator": lambda: jax.random.bits(key(), (4096,)),
-        "bits of JAX's own generator": lambda: jax.random.bits(jax.random.key(3), (4096,)),
-        "order of an epoch": lambda: jaxae.shuffled_order(jax.random.key(4), 60_000),
-        "masking noise": lambda: jaxae.masking_noise(key(), half(), rate=0.3),
-        "salt and pepper noise": lambda: jaxae.salt_and_pepper_noise(key(), half(), rate=0.3),
-        "uniform noise": lambda: jaxae.uniform_noise(key(), half(), scale=0.5),
+        "bits of the generator": partial(bits, jaxae.hash_key),
+        "bits of JAX's own generator": partial(bits, jnp.asarray),
+        "order of an epoch": order,
+        **{name: partial(noise, corrupt) for name, corrupt in noises.items()},
     }
 
 
@@ -83,10 +98,10 @@ MODELS: dict[str, jaxae.DenseAutoencoder | jaxae.ConvAutoencoder] = {
 }
 
 
-def losses(kinds: Collection[str]) -> dict[str, tuple[Callable[..., Any], Any, np.ndarray]]:
+def losses(kinds: Collection[str]) -> dict[str, tuple[Loss, Params, np.ndarray]]:
     """Returns losses of ``(params, x)``, one value an example, with parameters and data."""
     images = make_data()[:BATCH]
-    found: dict[str, tuple[Callable[..., Any], Any, np.ndarray]] = {}
+    found: dict[str, tuple[Loss, Params, np.ndarray]] = {}
     for kind in kinds:
         init, encode, decode = jaxae.as_functions(MODELS[kind])
         for name, loss in _kinds(encode, decode).items():
@@ -95,20 +110,21 @@ def losses(kinds: Collection[str]) -> dict[str, tuple[Callable[..., Any], Any, n
 
 
 def _kinds(
-    encode: Callable[..., Any], decode: Callable[..., Any]
-) -> dict[str, Callable[[Any, Any], Any]]:
-    def parts(params: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return partial(encode, params), partial(decode, params)
+    encode: Callable[[Params, Array], Array], decode: Callable[[Params, Array], Array]
+) -> dict[str, Loss]:
+    def of_autoencoder(function: Callable[..., Array], params: Params, x: Array) -> Array:
+        return function(partial(encode, params), partial(decode, params), x, example_ndim=3)
 
+    def contractive_penalty(params: Params, x: Array) -> Array:
+        return jaxae.contractive_penalty(partial(encode, params), x, example_ndim=3)
+
+    sparse = partial(jaxae.sparse_loss, weight=0.1)
+    whole = jaxae.reconstruction_contractive_penalty
     return {
-        "reconstruction": lambda p, x: jaxae.reconstruction_loss(*parts(p), x, example_ndim=3),
-        "sparse": lambda p, x: jaxae.sparse_loss(*parts(p), x, weight=0.1, example_ndim=3),
-        "contractive penalty": lambda p, x: jaxae.contractive_penalty(
-            parts(p)[0], x, example_ndim=3
-        ),
-        "penalty of the reconstruction": lambda p, x: jaxae.reconstruction_contractive_penalty(
-            *parts(p), x, example_ndim=3
-        ),
+        "reconstruction": partial(of_autoencoder, jaxae.reconstruction_loss),
+        "sparse": partial(of_autoencoder, sparse),
+        "contractive penalty": contractive_penalty,
+        "penalty of the reconstruction": partial(of_autoencoder, whole),
     }
 
 
@@ -127,21 +143,21 @@ def errors(kinds: Collection[str]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _value_and_gradient(loss: Callable[..., Any]) -> Callable[..., Any]:
-    def both(params: Any, x: Any) -> Any:
+def _value_and_gradient(loss: Loss) -> Callable[[Params, Array], tuple[Array, Params]]:
+    def both(params: Params, x: Array) -> tuple[Array, Params]:
         gradient = jax.grad(lambda params: jnp.mean(loss(params, x)))(params)
         return loss(params, x), gradient
 
     return both
 
 
-def _in_float64(loss: Callable[..., Any], params: Any, x: np.ndarray) -> Any:
+def _in_float64(loss: Loss, params: Params, x: np.ndarray) -> tuple[np.ndarray, Params]:
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
         return jax.tree.map(np.asarray, on_the_cpu(_value_and_gradient(loss), wide, x))
 
 
-def relative_error(found: Any, wanted: Any) -> float:
+def relative_error(found: PyTree, wanted: PyTree) -> float:
     """Returns the norm of the difference of two pytrees over the norm of the second."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
     wide = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
@@ -155,7 +171,7 @@ def repeats() -> dict[str, bool]:
     init, encode, decode = jaxae.as_functions(model)
     corrupt = partial(jaxae.uniform_noise, scale=0.5, low=0.0, high=1.0)
 
-    def loss(params: Any, key: Any, x: Any) -> Any:
+    def loss(params: Params, key: Array, x: Array) -> Array:
         functions = partial(encode, params), partial(decode, params)
         return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt, example_ndim=3)
 
@@ -172,11 +188,11 @@ def repeats() -> dict[str, bool]:
     }
 
 
-def _are_equal(a: Any, b: Any) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), a, b)))
+def _are_equal(a: PyTree, b: PyTree) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
-def require_agreement(found: dict[str, Any]) -> None:
+def require_agreement(found: common.Results) -> None:
     """Raises RuntimeError if bits differ, or an error is larger than its precision allows."""
     for name, is_same in {**found["same_bits"], **found["same_run"]}.items():
         if not is_same:
@@ -188,10 +204,10 @@ def require_agreement(found: dict[str, Any]) -> None:
                 raise RuntimeError(f"{name}: the {part} is wrong by {error:.2g}, over {most}")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the comparison and returns what the result file holds."""
     with common.record("agreement", config.out) as record:
-        found: dict[str, Any] = {
+        found: common.Results = {
             "same_bits": same_bits(),
             "same_run": repeats(),
             "relative_errors": errors(["dense"] if config.quick else MODELS),

@@ -34,7 +34,7 @@ def one_epoch(name: str, path: Path, device: str) -> float:
 
     if name == "jaxae":
         return in_jaxae.Epochs(given)()
-    return in_jaxae.Epochs(given, make_key=lambda key: key)()
+    return in_jaxae.Epochs(given, make_key=in_jaxae.default_generator)()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import tyro
@@ -13,6 +13,8 @@ import tyro
 from experiments.common.errors import InputError
 from experiments.common.results import records
 from experiments.common.run import command_line, compilation
+
+Results: TypeAlias = dict[str, Any]  # what a result file holds, or a part of it
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def record(benchmark: str, out: Path | None, *, measures_here: bool = True) -> r
 
 
 def write_results(
-    record: records.RunRecord, benchmark: str, *, rounds: int | None = None, **found: Any
-) -> dict[str, Any]:
+    record: records.RunRecord, benchmark: str, *, rounds: int | None = None, **found: object
+) -> Results:
     """Writes the result file of a benchmark on this device, and returns what it holds.
 
     Args:
@@ -81,7 +83,7 @@ def write_results(
       rounds: how often everything ran in turn, or None where nothing did.
       **found: what was measured, by the name that it has in the file.
     """
-    results: dict[str, Any] = {"benchmark": benchmark}
+    results: Results = {"benchmark": benchmark}
     if rounds is not None:
         results["rounds"] = rounds
     results |= {"environment": environment(), **found}
@@ -89,7 +91,7 @@ def write_results(
     return results
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Results:
     """Returns the versions, the device and the CPU cores that the numbers were made with."""
     return records.environment() | {"cores": core_count()}
 

@@ -21,7 +21,7 @@ if not __package__:  # started as a file, where Python does not find the other p
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,12 @@ import jaxae
 from experiments.benchmarks import common, in_torch
 from experiments.benchmarks.side_by_side import Contender, compiled, race, require_different
 from experiments.common.run import command_line
+from experiments.common.training.arrays import Params
+
+if TYPE_CHECKING:
+    import torch
+
+    ArrayOrTensor: TypeAlias = Array | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ QUICK = Case((20, 8), 4, IN_JAX)
 WEIGHT = 0.1
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
+def measure(case: Case, rounds: int) -> common.Results:
     """Returns times and memory of all contenders of a case, and what they agreed on."""
     if case.is_step:
         contenders = training_steps(case)
@@ -106,9 +112,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     return {"name": case.name, "values": values, "contenders": race(contenders, rounds)}
 
 
-def require_same(what: str, found: Any, expected: Any) -> None:
+def require_same(what: str, found: "ArrayOrTensor", expected: "ArrayOrTensor") -> None:
     """Raises RuntimeError if two arrays differ by more than a thousandth of the second's norm."""
-    on_the_host = [np.asarray(getattr(a, "cpu", lambda a=a: a)()) for a in (found, expected)]
+    on_the_host = [np.asarray(a.cpu() if hasattr(a, "cpu") else a) for a in (found, expected)]
     distance = np.linalg.norm(np.subtract(*on_the_host))
     if not distance <= 1e-3 * np.linalg.norm(on_the_host[1]):
         raise RuntimeError(f"{what} is not that of jaxae: {on_the_host[0]}, {on_the_host[1]}")
@@ -128,11 +134,11 @@ def require_same_step(contenders: dict[str, Contender]) -> None:
 def penalties(case: Case) -> dict[str, Contender]:
     """Returns the penalty of a case, value and gradient, computed in every way."""
     encode, params, x = make_encoder(case)
-    functions: dict[str, Callable[..., Array]] = {
-        "jaxae": lambda params, x: jaxae.contractive_penalty(
-            partial(encode, params), x, example_ndim=x.ndim - 1
-        )
-    }
+
+    def ours(params: Params, x: Array) -> Array:
+        return jaxae.contractive_penalty(partial(encode, params), x, example_ndim=x.ndim - 1)
+
+    functions: dict[str, Callable[..., Array]] = {"jaxae": ours}
     if len(case.widths) == 2:
         functions["by hand"] = by_hand
     for rival in case.rivals:
@@ -148,7 +154,7 @@ def penalties(case: Case) -> dict[str, Contender]:
     return contenders
 
 
-def make_encoder(case: Case) -> tuple[Callable[[Any, Array], Array], Any, Array]:
+def make_encoder(case: Case) -> tuple[Callable[[Params, Array], Array], Params, Array]:
     """Returns an encoder, its parameters and a batch."""
     rng = np.random.default_rng(0)
     if len(case.widths) == 1:
@@ -168,13 +174,18 @@ def make_encoder(case: Case) -> tuple[Callable[[Any, Array], Array], Any, Array]
     return encode, params, x
 
 
-def mean_and_gradient(penalty: Callable[..., Array]) -> Callable[..., Any]:
+def mean_and_gradient(
+    penalty: Callable[[Params, Array], Array],
+) -> Callable[[Params, Array], tuple[Array, Params]]:
     """Returns the mean penalty of a batch and its gradient in the parameters."""
     return jax.value_and_grad(lambda params, x: jnp.mean(penalty(params, x)))
 
 
 def full_jacobian(
-    encode: Callable[..., Array], jacobian: Callable[..., Any], params: Any, x: Array
+    encode: Callable[[Params, Array], Array],
+    jacobian: Callable[..., Callable[[Array], Array]],
+    params: Params,
+    x: Array,
 ) -> Array:
     """Returns the squared Frobenius norms of the Jacobians, written out by JAX."""
     squares = jnp.square(jax.vmap(jacobian(partial(encode, params)))(x))
@@ -195,15 +206,17 @@ def training_steps(case: Case) -> dict[str, Contender]:
     init, encode, decode = jaxae.as_functions(model)
     params, optimizer = init(jax.random.key(0)), optax.adam(1e-3)
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(case.batch, inputs)), jnp.float32)
-    functions = lambda params: (partial(encode, params), partial(decode, params))
 
-    def plain(params: Any, key: Array, x: Array) -> Array:
+    def functions(params: Params) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+        return partial(encode, params), partial(decode, params)
+
+    def plain(params: Params, key: Array, x: Array) -> Array:
         return jaxae.reconstruction_loss(*functions(params), x)
 
-    def contractive(params: Any, key: Array, x: Array) -> Array:
+    def contractive(params: Params, key: Array, x: Array) -> Array:
         return jaxae.contractive_loss(*functions(params), x, weight=WEIGHT)
 
-    def written(params: Any, key: Array, x: Array) -> Array:
+    def written(params: Params, key: Array, x: Array) -> Array:
         kernel = params["encoder_kernel_0"]
         code = jax.nn.sigmoid(x @ kernel + params["encoder_bias_0"][None])
         x_hat = code @ params["decoder_kernel_0"] + params["decoder_bias_0"][None]
@@ -219,7 +232,7 @@ def training_steps(case: Case) -> dict[str, Contender]:
     }
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
     if config.quick:
@@ -235,7 +248,7 @@ def main(config: Config) -> dict[str, Any]:
         )
 
 
-def summary(measured: dict[str, Any]) -> str:
+def summary(measured: common.Results) -> str:
     """Returns one line: the median time of every contender, in milliseconds."""
     return ", ".join(
         f"{name} {contender['seconds']['median'] * 1e3:.3g} ms"

@@ -19,7 +19,6 @@ if not __package__:  # started as a file, where Python does not find the other p
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +38,7 @@ class Config(common.Options):
     """Options of the benchmark."""
 
 
-def median_seconds(contenders: dict[Any, Contender], rounds: int) -> dict[Any, float]:
+def median_seconds(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
     """Returns the median time of each contender; they run in turn."""
     return {name: found["seconds"]["median"] for name, found in race(contenders, rounds).items()}
 
@@ -92,11 +91,11 @@ def measure_blocks(sizes: Sequence[int], rounds: int) -> dict[int, float]:
     return ratios
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     sizes = (8,) if config.quick else (256, 512, 768, 1024, 1536)
     with common.record("cost_model", config.out) as record:
-        results: dict[str, Any] = {
+        results: common.Results = {
             "benchmark": "cost_model",
             "rounds": config.rounds,
             "environment": common.environment(),

@@ -26,12 +26,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks import common
@@ -102,8 +102,8 @@ def profile(case: Case) -> dict[str, float]:
     run, state = prepared(task)
     key = jaxae.hash_key(jax.random.key(1))
     arguments = run.arguments(state, key, jnp.asarray(task.x))
-    program: Any = run.program(*arguments)
-    kinds = kinds_of(program.as_text())
+    program = run.program(*arguments)
+    kinds = kinds_of(program.as_text() or "")
     donated = jax.block_until_ready(program(*arguments))[:2]  # and given back
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -124,11 +124,11 @@ def profile(case: Case) -> dict[str, float]:
 class Variant:
     """One thing done otherwise than the library does it."""
 
-    make_key: Callable[[Any], Any] = jaxae.hash_key
+    make_key: Callable[[Array], Array] = jaxae.hash_key
     """Makes the key of the run from a default one."""
     steps_per_block: int | None = None
     """Steps in one turn of the epoch's loop, None for what the library takes."""
-    replaced: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+    replaced: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     """A change of the library, made while the epoch is traced and compiled."""
 
 
@@ -147,9 +147,9 @@ def variants() -> dict[str, Variant]:
     return found
 
 
-def generators() -> dict[str, Callable[[Any], Any]]:
+def generators() -> dict[str, Callable[[Array], Array]]:
     """Returns other ways to make the key of a run, as far as this JAX knows them."""
-    found: dict[str, Callable[[Any], Any]] = {}
+    found: dict[str, Callable[[Array], Array]] = {}
     names = {"Threefry (default)": "threefry2x32"}
     for name in (*names, "philox2x32", "philox4x32", "unsafe_rbg"):
         try:
@@ -160,7 +160,7 @@ def generators() -> dict[str, Callable[[Any], Any]]:
     return found
 
 
-def _replace_key(key: Any, _: Any) -> Any:
+def _replace_key(key: Array, _: Array) -> Array:
     return key
 
 
@@ -177,7 +177,7 @@ def make_contenders(case: Case, chosen: dict[str, Variant]) -> dict[str, Contend
         with variant.replaced():
             one_epoch = Epochs(task, variant.make_key, variant.steps_per_block)
         losses[name] = one_epoch()
-        found[name] = Contender(one_epoch, program=one_epoch.program.as_text())
+        found[name] = Contender(one_epoch, program=one_epoch.program.as_text() or "")
         if name != "as it is":
             require_different(found["as it is"].program, found[name].program, name)
         if not np.isclose(losses[name], losses["as it is"], rtol=0.02):
@@ -185,7 +185,7 @@ def make_contenders(case: Case, chosen: dict[str, Variant]) -> dict[str, Contend
     return found
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
+def measure(case: Case, rounds: int) -> common.Results:
     """Returns the profile of an epoch, and the times of its variants."""
     names = ("generator Threefry (default)", "shuffle by sorting")  # of a trial
     chosen = {name: v for name, v in variants().items() if case != QUICK or name in names}
@@ -200,7 +200,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: CASES[name] for name in ("64, batch 64", "64, batch 256", "1568, batch 64")}
     rounds = 3 if config.quick else config.rounds

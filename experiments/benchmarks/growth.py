@@ -21,15 +21,15 @@ if not __package__:  # started as a file, where Python does not find the other p
     )
     sys.exit(2)
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, PyTree
 
 import jaxae
 from experiments.benchmarks import common
@@ -37,6 +37,7 @@ from experiments.benchmarks.side_by_side import Contender, race
 from experiments.benchmarks.task import NOISE, RATE
 from experiments.common.run import command_line
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Params
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ SWEEPS = {
 }
 
 
-Prepared = tuple[jaxae.Run, tuple[Any, ...]]  # a run, and the arguments of fit_many
+Prepared = tuple[jaxae.Run, tuple[PyTree, ...]]  # a run, and the arguments of fit_many
 
 
 def prepared(size: Size) -> Prepared:
@@ -89,7 +90,7 @@ def prepared(size: Size) -> Prepared:
     model = jaxae.DenseAutoencoder((size.inputs,), size.code_dim, output_activation=jax.nn.sigmoid)
     init, encode, decode = jaxae.as_functions(model)
 
-    def loss(params: Any, key: Any, x: Any, level: Any) -> Any:
+    def loss(params: Params, key: Array, x: Array, level: Array) -> Array:
         corrupt = partial(jaxae.uniform_noise, scale=level, low=0.0, high=1.0)
         functions = partial(encode, params), partial(decode, params)
         return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt)
@@ -103,7 +104,7 @@ def prepared(size: Size) -> Prepared:
     return run, (states, keys, jnp.asarray(data, jnp.float32), levels)
 
 
-def ways(given: Prepared, models: int, epochs: int) -> dict[str, Callable[[], Any]]:
+def ways(given: Prepared, models: int, epochs: int) -> dict[str, Callable[[], PyTree]]:
     """Returns the ways to train the models: in threads, together, one after another.
 
     The first two return stacked parameters; a loop has its models apart, before and after.
@@ -112,12 +113,12 @@ def ways(given: Prepared, models: int, epochs: int) -> dict[str, Callable[[], An
     stacked = (arguments[0], arguments[1], arguments[3])
     singles = fitting.unstacked(stacked, models)
 
-    def many(method: str) -> Any:
+    def many(method: str) -> Params:
         return jax.block_until_ready(
             jaxae.fit_many(run, *arguments, epochs=epochs, method=method).params
         )
 
-    def in_turn() -> Any:
+    def in_turn() -> list[Params]:
         x = arguments[2]
         return [
             jax.block_until_ready(jaxae.fit(run, state, key, x, level, epochs=epochs).params)
@@ -140,13 +141,14 @@ def planned_bytes(given: Prepared, models: int) -> int:
     if models == 1:
         ((*stacked, levels),) = fitting.unstacked((*stacked, levels), 1)
     arguments = run.arguments(*stacked, x, levels)
-    program: Any = run.program(*arguments, is_batched=models > 1)
+    program = run.program(*arguments, is_batched=models > 1)
     memory = program.memory_analysis()
+    assert memory is not None  # which the CPU and the GPU have
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(sizes + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
 
 
-def growth(sizes: list[Size], rounds: int) -> dict[str, Any]:
+def growth(sizes: list[Size], rounds: int) -> common.Results:
     """Returns seconds of an epoch and bytes for some sizes, and the exponents."""
     given = [prepared(size) for size in sizes]
     models = [size.models for size in sizes]
@@ -168,13 +170,13 @@ def growth(sizes: list[Size], rounds: int) -> dict[str, Any]:
     }
 
 
-def exponent(values: list[Any]) -> float:
+def exponent(values: Sequence[float]) -> float:
     """Returns the slope of log value against log size, by least squares."""
     sizes = np.log(FACTORS[: len(values)])
     return float(np.polyfit(sizes, np.log(np.asarray(values, np.float64)), 1)[0])
 
 
-def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
+def sweep(size: Size, rounds: int, epochs: int) -> common.Results:
     """Returns the seconds of each way to train the models of a size."""
     calls = ways(prepared(size), size.models, epochs)
     require_same_models({name: call() for name, call in calls.items()}, size.models)
@@ -184,7 +186,7 @@ def sweep(size: Size, rounds: int, epochs: int) -> dict[str, Any]:
     return found
 
 
-def require_same_models(trained: dict[str, Any], models: int) -> None:
+def require_same_models(trained: dict[str, PyTree], models: int) -> None:
     """Raises RuntimeError if a way to train several models does not train what the others do."""
     alone = trained["one after another"]
     for name in ("threads", "vmap"):
@@ -195,7 +197,7 @@ def require_same_models(trained: dict[str, Any], models: int) -> None:
                 raise RuntimeError(f"{name!r} trains other models than one after another")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     small = {"code_dim": [Size(64, 16, 4 * f) for f in FACTORS[:2]]}
     rounds = 3 if config.quick else config.rounds

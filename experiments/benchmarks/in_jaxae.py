@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, PyTree
 
 import jaxae
 from experiments.benchmarks.task import NOISE, PIXELS, RATE, Case, Task, make_images
+from experiments.common.training.arrays import Params
+from jaxae.training.epoch import EpochLayout, Window
+
+_Products: TypeAlias = tuple[Array, ...]  # a batch, and the five products of a step
 
 
 def make_task(case: Case) -> Task:
@@ -28,13 +33,18 @@ def prepared(task: Task) -> tuple[jaxae.Run, jaxae.TrainState]:
     _, encode, decode = jaxae.as_functions(_model(task.case))
     corrupt = partial(jaxae.uniform_noise, scale=NOISE, low=0.0, high=1.0)
 
-    def loss(params: Any, key: Any, x: Any) -> Any:
+    def loss(params: Params, key: Array, x: Array) -> Array:
         functions = partial(encode, params), partial(decode, params)
         return jaxae.denoising_loss(key, *functions, x, corrupt=corrupt)
 
     optimizer = optax.adam(RATE)
     run = jaxae.make_run(loss, optimizer, batch_size=task.case.batch)
     return run, jaxae.create_train_state(jax.tree.map(jnp.asarray, task.params), optimizer)
+
+
+def default_generator(key: Array) -> Array:
+    """Returns a key as it is: of JAX's default generator, which is slower than ours."""
+    return key
 
 
 class Epochs:
@@ -52,21 +62,23 @@ class Epochs:
     def __init__(
         self,
         task: Task,
-        make_key: Callable[[Any], Any] = jaxae.hash_key,
+        make_key: Callable[[Array], Array] = jaxae.hash_key,
         steps_per_block: int | None = None,
     ) -> None:
         self._run, self._state = prepared(task)
         if steps_per_block is not None:
             # For good: the epoch is cut when it is compiled, and again in every call.
             layout = self._run.epoch.layout
-            self._run.epoch.layout = lambda x: layout(x)._replace(  # type: ignore[method-assign]
-                steps_per_block=steps_per_block
-            )
+
+            def cut(x: PyTree | Window) -> EpochLayout:
+                return layout(x)._replace(steps_per_block=steps_per_block)
+
+            self._run.epoch.layout = cut  # type: ignore[method-assign]
         self._key, self._x = make_key(jax.random.key(1)), jnp.asarray(task.x)
         self._epoch = 0
-        self.program: Any = self._run.program(*self._arguments())
+        self.program = self._run.program(*self._arguments())
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self) -> tuple[PyTree, ...]:
         return self._run.arguments(self._state, self._key, self._x, epoch=self._epoch)
 
     def __call__(self) -> float:
@@ -75,15 +87,15 @@ class Epochs:
         return float(losses[0])
 
 
-def make_products(case: Case) -> Callable[..., Any]:
+def make_products(case: Case) -> Callable[[Array, Array, Array], _Products]:
     """Returns a function of a batch and the two kernels: the products of an epoch's full steps.
 
     In each step five, as in training: two forward, three backward. The first code is one more.
     """
 
-    def products(x: Any, encoder: Any, decoder: Any) -> Any:
-        def body(carry: Any, _: None) -> tuple[Any, None]:
-            x, code, x_hat, back, *_ = carry
+    def products(x: Array, encoder: Array, decoder: Array) -> _Products:
+        def body(carry: _Products, _: None) -> tuple[_Products, None]:
+            x, code, x_hat, back = carry[:4]
             found = (
                 x,
                 x @ encoder,
@@ -95,7 +107,7 @@ def make_products(case: Case) -> Callable[..., Any]:
             return jax.lax.optimization_barrier(found), None  # the compiler may leave none out
 
         code = x @ encoder
-        start = (x, code, x, code, decoder, encoder)
+        start: _Products = (x, code, x, code, decoder, encoder)
         return jax.lax.scan(body, start, None, length=case.examples // case.batch)[0]
 
     return products

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from experiments.benchmarks.task import NOISE, PIXELS, RATE, Task
 
@@ -20,7 +19,7 @@ def epochs(task: Task) -> Callable[[], float]:
             super().__init__()
             self.seeds = keras.random.SeedGenerator(0)
 
-        def call(self, x: Any) -> Any:
+        def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
             noise = keras.random.uniform(keras.ops.shape(x), -NOISE, NOISE, seed=self.seeds)
             return keras.ops.clip(x + noise, 0, 1)
 
@@ -36,8 +35,11 @@ def epochs(task: Task) -> Callable[[], float]:
     names = [f"{part}_{kind}_0" for part in ("encoder", "decoder") for kind in ("kernel", "bias")]
     for variable, name in zip(model.trainable_variables, names, strict=True):
         variable.assign(task.params[name])
-    squared = lambda x, x_hat: keras.ops.sum(keras.ops.square(x - x_hat), axis=-1)
-    model.compile(keras.optimizers.Adam(RATE), squared)
+
+    def squared_error(x: keras.KerasTensor, x_hat: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.sum(keras.ops.square(x - x_hat), axis=-1)
+
+    model.compile(keras.optimizers.Adam(RATE), squared_error)
 
     def one_epoch() -> float:
         fitted = model.fit(task.x, task.x, batch_size=task.case.batch, epochs=1, verbose=0)

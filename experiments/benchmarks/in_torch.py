@@ -6,12 +6,16 @@ JAX is not imported here.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.benchmarks.task import NOISE, PIXELS, RATE, Task
+
+if TYPE_CHECKING:
+    import torch
 
 # What one process has compiled is not kept for the next one, as it is not for JAX. PyTorch reads
 # this when it is imported.
@@ -72,7 +76,7 @@ def epochs(task: Task, name: str, device: str) -> Callable[[], float]:
     params = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(params, RATE, fused=way.fused or None)
 
-    def loss(batch: Any) -> Any:
+    def loss(batch: torch.Tensor) -> torch.Tensor:
         noisy = (batch + NOISE * (2 * torch.rand_like(batch) - 1)).clamp(0, 1)
         return (torch.sigmoid(decoder(encoder(noisy))) - batch).square().sum(1).mean()
 
@@ -103,7 +107,7 @@ def _use_jax_precision(device: str) -> None:
 
 def penalties(
     weights: list[np.ndarray], x: np.ndarray, device: str = "cpu"
-) -> dict[str, Callable[[], tuple[Any, list[Any]]]]:
+) -> dict[str, Callable[[], "tuple[torch.Tensor, list[torch.Tensor]]"]]:
     """Returns functions that compute the mean penalty and its gradient, by kind of Jacobian.
 
     Args:
@@ -119,12 +123,14 @@ def penalties(
     params = [torch.tensor(w, device=device, requires_grad=True) for w in weights]
     batch = torch.tensor(x, device=device)
 
-    def encode(x_i: Any) -> Any:
+    def encode(x_i: torch.Tensor) -> torch.Tensor:
         for weight in params:
             x_i = torch.sigmoid(x_i @ weight)
         return x_i
 
-    def value_and_gradient(jacobian: Any) -> tuple[Any, list[Any]]:
+    def value_and_gradient(
+        jacobian: Callable[..., Callable[..., torch.Tensor]],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         jacobians = torch.func.vmap(jacobian(encode))(batch)
         value = jacobians.square().sum((1, 2)).mean()
         gradient = torch.autograd.grad(value, params)
@@ -133,6 +139,6 @@ def penalties(
         return value.detach(), list(gradient)
 
     return {
-        "torch jacfwd": lambda: value_and_gradient(torch.func.jacfwd),
-        "torch jacrev": lambda: value_and_gradient(torch.func.jacrev),
+        "torch jacfwd": partial(value_and_gradient, torch.func.jacfwd),
+        "torch jacrev": partial(value_and_gradient, torch.func.jacrev),
     }

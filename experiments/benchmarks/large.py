@@ -23,7 +23,6 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def write_images(path: Path, size: float) -> int:
     return 4 * PIXELS * examples
 
 
-def run(path: Path, out: Path, limit: int | None) -> dict[str, Any]:
+def run(path: Path, out: Path, limit: int | None) -> common.Results:
     """Returns seconds, peak memory and numbers of a run in a process of its own."""
     command = ["experiments.denoising", "--dataset", str(path), *OPTIONS, "--out", str(out)]
     found = start.in_own_process(command, most_data=limit)
@@ -102,14 +101,14 @@ def require_room(size: float) -> None:
         )
 
 
-def require_different_memory(runs: dict[str, Any], size: int) -> None:
+def require_different_memory(runs: common.Results, size: int) -> None:
     """Raises RuntimeError unless only the run without a limit held all of the data."""
     peaks = {name: found["peak_bytes"] for name, found in runs.items()}
     if not peaks["limited"] < size < peaks["not limited"]:
         raise RuntimeError(f"data of {size} bytes, but the peaks of memory are {peaks}")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     limit = int(config.limit * GIB)
     require_limits()

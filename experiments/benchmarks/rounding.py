@@ -21,7 +21,7 @@ if not __package__:  # started as a file, where Python does not find the other p
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,13 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks.task import NOISE
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.numbers import Metrics, over_seeds
 from experiments.common.run import command_line, experiment
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Params
+
+_Function: TypeAlias = Callable[[Array], Array]
+_Product: TypeAlias = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ rounded_product.defvjp(_forward, _backward)
 
 
 def train(
-    product: Callable[[Array, Array], Array],
+    product: _Product,
     config: Config,
     sizes: dict[str, int],
     data: tuple[Array, Array],
@@ -90,27 +94,36 @@ def train(
     model = jaxae.DenseAutoencoder(x.shape[1:], config.code_dim)
     init = jaxae.as_functions(model).init
 
-    def parts(params: Any, product: Callable[[Array, Array], Array]) -> tuple[Any, Any]:
-        affine = lambda part, v: product(v, params[f"{part}_kernel_0"]) + params[f"{part}_bias_0"]
-        return partial(affine, "encoder"), lambda code: jax.nn.sigmoid(affine("decoder", code))
+    def parts(params: Params, product: _Product) -> tuple[_Function, _Function]:
+        def affine(part: str, v: Array) -> Array:
+            return product(v, params[f"{part}_kernel_0"]) + params[f"{part}_bias_0"]
 
-    def loss(params: Any, key: Array, x: Array) -> Array:
+        def decode(code: Array) -> Array:
+            return jax.nn.sigmoid(affine("decoder", code))
+
+        return partial(affine, "encoder"), decode
+
+    def loss(params: Params, key: Array, x: Array) -> Array:
         return jaxae.denoising_loss(key, *parts(params, product), x, corrupt=corrupt)
 
     optimizer = optax.adam(config.learning_rate)
     program = jaxae.make_run(loss, optimizer, batch_size=config.batch_size)
     keys = jax.random.split(jax.random.key(config.seed), (sizes["num_seeds"], 3))
     states = jax.vmap(lambda key: jaxae.create_train_state(init(key), optimizer))(keys[:, 0])
+
+    def on_epoch(seed: int, epoch: int, value: float) -> None:
+        run.log(f"seed {seed}", epoch=epoch, train_loss=value)
+
     trained = jaxae.fit_many(
         program,
         states,
         jaxae.hash_key(keys[:, 1]),
         x,
         epochs=sizes["epochs"],
-        on_epoch=lambda seed, epoch, value: run.log(f"seed {seed}", epoch=epoch, train_loss=value),
+        on_epoch=on_epoch,
     )
 
-    def reconstruct(params: Any, x_i: Array) -> Array:
+    def reconstruct(params: Params, x_i: Array) -> Array:
         encode, decode = parts(params, jnp.dot)
         return decode(encode(x_i))
 
@@ -122,7 +135,7 @@ def train(
     return found
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs the benchmark and returns what the result file holds."""
     dataset = experiment.load(config)
     sizes = experiment.defaults(config, digits=200, others=10)

@@ -4,10 +4,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
+
+from experiments.benchmarks.common import Results
 
 # Seconds below which a run is short, and after which threads that wait for work have gone to sleep.
 _SHORT = 0.2
@@ -18,7 +20,7 @@ _PAUSE = 0.3
 class Contender:
     """Something to be timed."""
 
-    call: Callable[[], Any]
+    call: Callable[[], PyTree]
     """Runs once, to the end."""
     compile_seconds: float | None = None
     """Tracing, lowering and compiling, the median of three."""
@@ -28,7 +30,7 @@ class Contender:
     """Text of the compiled program, where there is one."""
 
 
-def compiled(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Contender:
+def compiled(make: Callable[[], Callable[..., PyTree]], *arguments: PyTree) -> Contender:
     """Returns a JAX function, compiled three times over for the time that takes."""
     seconds = []
     for _ in range(3):
@@ -71,7 +73,7 @@ def _instructions(program: str) -> str:
     return re.sub(r"%[\w.\-]+", lambda name: numbers.setdefault(name[0], f"%{len(numbers)}"), text)
 
 
-def race(contenders: dict[str, Contender], rounds: int) -> dict[str, dict[str, Any]]:
+def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     """Returns seconds, and times of the first contender, for each; medians over the rounds.
 
     In every round each has its turn, in the same order. The ratio is taken within a round. What

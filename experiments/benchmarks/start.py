@@ -23,7 +23,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class Config:
         common.require_child_usage()
 
 
-def in_own_process(arguments: list[str], *, most_data: int | None = None) -> dict[str, Any]:
+def in_own_process(arguments: list[str], *, most_data: int | None = None) -> common.Results:
     """Returns wall seconds and peak memory of a command, and what its last line says.
 
     Args:
@@ -79,9 +78,9 @@ def in_own_process(arguments: list[str], *, most_data: int | None = None) -> dic
     return {"seconds": seconds, "peak_bytes": peak, "last_line": lines[-1] if lines else ""}
 
 
-def starts(case: task.Case, rounds: int) -> dict[str, Any]:
+def starts(case: task.Case, rounds: int) -> common.Results:
     """Returns, for each contender by itself: seconds to the first epoch, and peak memory."""
-    found: dict[str, Any] = {}
+    found: common.Results = {}
     losses: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.npz"
@@ -153,7 +152,7 @@ def _until_first_epoch(folder: Path, options: list[str]) -> float:
     return seconds
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     with common.record("start", config.out, measures_here=False) as record:
         found = starts(task.CASES[CASE], config.rounds)

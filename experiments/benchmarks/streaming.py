@@ -24,12 +24,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks import common, in_jaxae, task
@@ -51,7 +51,7 @@ class Config(common.Options):
     """How often everything runs in turn; the table has medians."""
 
 
-def sources(path: Path) -> dict[str, Any]:
+def sources(path: Path) -> dict[str, Array | jaxae.Streamed]:
     """Returns what ``jaxae.fit`` takes for the images of a file, by name; memory first."""
     import grain
 
@@ -65,14 +65,14 @@ def sources(path: Path) -> dict[str, Any]:
     }
 
 
-def measure(case: task.Case, rounds: int) -> dict[str, Any]:
+def measure(case: task.Case, rounds: int) -> common.Results:
     """Returns seconds of an epoch from each source, and times as long as from memory."""
     given = in_jaxae.make_task(case)
     run, state = in_jaxae.prepared(given)
     key = jaxae.hash_key(jax.random.key(1))
 
-    def train(x: Any) -> Callable[[], list[Any]]:
-        def call() -> list[Any]:
+    def train(x: Array | jaxae.Streamed) -> Callable[[], list[np.ndarray]]:
+        def call() -> list[np.ndarray]:
             trained = jaxae.fit(run, state, key, x, epochs=EPOCHS)
             return [np.asarray(leaf) for leaf in jax.tree.leaves(trained)]
 
@@ -90,7 +90,10 @@ def measure(case: task.Case, rounds: int) -> dict[str, Any]:
             if bits[name] != bits["memory"]:
                 raise RuntimeError(f"{name!r} does not give the bits of the data in memory")
         timed = race({name: Contender(call) for name, call in calls.items()}, rounds)
-    of_epoch = lambda spread: {name: value / EPOCHS for name, value in spread.items()}
+
+    def of_epoch(spread: dict[str, float]) -> dict[str, float]:
+        return {name: value / EPOCHS for name, value in spread.items()}
+
     return {
         name: {"seconds": of_epoch(row["seconds"]), "times_the_first": row["times_the_first"]}
         for name, row in timed.items()
@@ -125,13 +128,13 @@ def require_pieces(name: str, reads: list[int], case: task.Case) -> None:
         raise RuntimeError(f"{name!r} read {reads} rows, of {case.examples} in an epoch")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     cases = {name: task.CASES[name] for name in CASES}
     if config.quick:
         cases = {"quick": task.QUICK}
     with common.record("streaming", config.out) as record:
-        found: dict[str, Any] = {}
+        found: common.Results = {}
         for name, case in cases.items():
             found[name] = measure(case, 2 if config.quick else config.rounds)
             for source, row in found[name].items():

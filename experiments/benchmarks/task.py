@@ -6,7 +6,6 @@ its time nor its memory contains that of another library.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,8 +61,7 @@ def make_images(case: Case) -> np.ndarray:
 
 def save(path: Path, task: Task) -> None:
     """Writes a task to a ``.npz`` file."""
-    arrays: dict[str, Any] = {"batch": task.case.batch, "x": task.x, **task.params}
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, batch=task.case.batch, x=task.x, **task.params)
 
 
 def load(path: Path) -> Task:

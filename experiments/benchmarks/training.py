@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,7 @@ def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
     """Returns how to make each contender that can run here, ours first."""
     found: dict[str, Callable[[Task], Callable[[], float]]] = {
         OURS: in_jaxae.Epochs,
-        OURS_SLOWER: partial(in_jaxae.Epochs, make_key=lambda key: key),
+        OURS_SLOWER: partial(in_jaxae.Epochs, make_key=in_jaxae.default_generator),
     }
     device = common.torch_device()
     for name in in_torch.ways(device):
@@ -70,7 +69,7 @@ def contenders() -> dict[str, Callable[[Task], Callable[[], float]]]:
     return found
 
 
-def measure(case: Case, rounds: int, rivals: Collection[str] = ()) -> dict[str, Any]:
+def measure(case: Case, rounds: int, rivals: Collection[str] = ()) -> common.Results:
     """Returns losses, times and rates of the contenders of a case, all or ours and some rivals."""
     task = in_jaxae.make_task(case)
     racers, losses = {}, {}
@@ -104,11 +103,13 @@ def measure(case: Case, rounds: int, rivals: Collection[str] = ()) -> dict[str, 
     }
 
 
-def _program_of(one_epoch: Any) -> str:
-    return one_epoch.program.as_text() if isinstance(one_epoch, in_jaxae.Epochs) else ""
+def _program_of(one_epoch: Callable[[], float]) -> str:
+    if isinstance(one_epoch, in_jaxae.Epochs):
+        return one_epoch.program.as_text() or ""
+    return ""
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
     rounds = 3 if config.quick else config.rounds
@@ -128,7 +129,7 @@ def main(config: Config) -> dict[str, Any]:
         )
 
 
-def summary(measured: dict[str, Any]) -> str:
+def summary(measured: common.Results) -> str:
     """Returns one line: the median time of every contender, in seconds."""
     return ", ".join(
         f"{name} {contender['seconds']['median']:.3g} s"

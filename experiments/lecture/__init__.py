@@ -29,14 +29,15 @@ from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from types import MappingProxyType, ModuleType
+from typing import Annotated, NamedTuple
 
 import tyro
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError, PartsFailedError
 from experiments.common.results import records
+from experiments.common.results.numbers import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.progress import Progress
 from experiments.lecture import page
@@ -54,7 +55,7 @@ class Part(NamedTuple):
     """
 
     title: str
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, object] = MappingProxyType({})
     is_synthetic: bool = False
     alone: bool = False
 
@@ -92,7 +93,7 @@ class Job(NamedTuple):
     """One experiment to run: its configuration, and the folder for its results."""
 
     name: str
-    module: Any
+    module: ModuleType
     config: command_line.CommonConfig
     folder: Path
 
@@ -107,7 +108,7 @@ def make_job(name: str, config: Config, out: Path) -> Job:
     part = PARTS[name]
     module = importlib.import_module(f"experiments.{name}")
     is_small = config.dataset == "digits" or config.quick
-    options: dict[str, Any] = {} if is_small else dict(part.options)
+    options: dict[str, object] = {} if is_small else dict(part.options)
     given = {
         field: value
         for field, value in vars(config).items()
@@ -143,7 +144,7 @@ def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
     return None
 
 
-def figures(job: Job, metrics: Any) -> list[str]:
+def figures(job: Job, metrics: Metrics) -> list[str]:
     """Returns the figures of a part; none if its numbers make no claims, as the page will say."""
     try:
         return [
@@ -156,10 +157,10 @@ def figures(job: Job, metrics: Any) -> list[str]:
 # A worker is in a group of its own: a terminal's Ctrl-C reaches it once, through us.
 if sys.platform == "win32":  # where such a group hears nothing but this
     _INTERRUPT = signal.CTRL_BREAK_EVENT
-    _OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    _NEW_GROUP = subprocess.CREATE_NEW_PROCESS_GROUP
 else:
     _INTERRUPT = signal.SIGINT
-    _OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+    _NEW_GROUP = 0  # a new session is a new group
 
 
 class Workers:
@@ -208,7 +209,8 @@ class Workers:
                 encoding="utf-8",
                 errors="replace",
                 env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-                **_OWN_GROUP,
+                creationflags=_NEW_GROUP,
+                start_new_session=not _NEW_GROUP,
             ) as process,
         ):
             self._running.add(process)
@@ -234,7 +236,7 @@ def default_jobs() -> int:
 
 def run_parts(
     config: Config, dataset: datasets.Dataset, out: Path, progress: Progress
-) -> list[Any]:
+) -> list[page.Section]:
     """Returns all parts for the page, after running those that are not finished."""
     jobs = {name: make_job(name, config, out) for name in PARTS}
     folders = {name: None if config.again else finished(job, dataset) for name, job in jobs.items()}
@@ -262,7 +264,7 @@ def run_parts(
     ]
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Metrics:
     """Runs what is not finished, writes the page, and returns what ``metrics.json`` holds."""
     has_room = partial(memory.fits, given=config.memory)
     dataset = datasets.load(config.dataset, config.data_dir, has_room=has_room)

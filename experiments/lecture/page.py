@@ -7,18 +7,21 @@ The page is a pure function of the result folders: what it says of a number is r
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jinja2
 from PIL import Image
 
 from experiments.common.errors import visible
 from experiments.common.results.claims import Claim, shown
+from experiments.common.results.numbers import Metrics
 from jaxae._version import __version__
 
 SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
+
+_Described: TypeAlias = dict[str, Any]  # values by their names in the template
 
 
 class Section(NamedTuple):
@@ -37,22 +40,22 @@ class Section(NamedTuple):
     title: str
     command: str
     folder: Path | None
-    claims: Callable[[dict[str, Any]], Sequence[Claim]]
+    claims: Callable[[Metrics], Sequence[Claim]]
     error: str = ""
 
 
-def describe(sections: Sequence[Section]) -> list[dict[str, Any]]:
+def describe(sections: Sequence[Section]) -> list[_Described]:
     """Returns the sections as the template needs them, read from their result folders."""
     return [_describe_section(section) for section in sections]
 
 
-def outcome(part: Mapping[str, Any]) -> dict[str, Any]:
+def outcome(part: _Described) -> Metrics:
     """Returns the error and the verdicts of one described part."""
     verdicts = {claim["slide"]: claim["verdict"] for claim in part["claims"]}
     return {"error": part["error"], "verdicts": verdicts}
 
 
-def render(parts: Sequence[dict[str, Any]], *, title: str, command: str, is_quick: bool) -> str:
+def render(parts: Sequence[_Described], *, title: str, command: str, is_quick: bool) -> str:
     """Returns the page of some described parts as HTML text."""
     verdicts = Counter(claim["verdict"] for part in parts for claim in part["claims"])
     environment = jinja2.Environment(
@@ -73,9 +76,9 @@ def render(parts: Sequence[dict[str, Any]], *, title: str, command: str, is_quic
     return "\n".join(visible(line) for line in html.split("\n"))
 
 
-def _describe_section(section: Section) -> dict[str, Any]:
+def _describe_section(section: Section) -> _Described:
     """Returns what the template needs; results that cannot be read are an error of the section."""
-    result: dict[str, Any] = {
+    result: _Described = {
         "name": section.name,
         "title": section.title,
         "command": section.command,
@@ -97,7 +100,7 @@ def _describe_section(section: Section) -> dict[str, Any]:
     return result | {"claims": rows, "facts": facts, "settings": json.dumps(config, indent=2)}
 
 
-def _shown_claim(anchor: str, claim: Claim, folder: Path) -> dict[str, Any]:
+def _shown_claim(anchor: str, claim: Claim, folder: Path) -> _Described:
     pictures = {claim.figure: claim.alt, **claim.more}
     return {
         **claim._asdict(),
@@ -115,7 +118,7 @@ def _shown_claim(anchor: str, claim: Claim, folder: Path) -> dict[str, Any]:
     }
 
 
-def _embedded(path: Path, alt: str) -> dict[str, Any]:
+def _embedded(path: Path, alt: str) -> _Described:
     """Returns a picture as a data URI, with its size so that the page does not jump."""
     with Image.open(path) as image:
         width, height = image.size
@@ -124,7 +127,7 @@ def _embedded(path: Path, alt: str) -> dict[str, Any]:
     return {"image": uri, "alt": alt, "width": width, "height": height}
 
 
-def _facts(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _facts(metrics: Metrics, config: Metrics) -> str:
     """Returns data, device and time in one line."""
     device = config["environment"]["device"]
     facts = [f"data: {metrics['dataset']}"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments import lecture
 from experiments.common.results.claims import Claim, shown
@@ -94,10 +94,13 @@ def _of_claim(name: str, claims: Mapping[str, Claim], found: Mapping[str, Found]
         ]
         lines.append([label, *own, unit])
     text.append(_escaped(lines))
-    at = lambda dataset, picture: f"../experiments/results/{name}/{found[dataset].folder}/{picture}"
-    text.append(f"![{first.alt}]({at(next(iter(claims)), first.figure)})")
+
+    def path(dataset: str, picture: str) -> str:
+        return f"../experiments/results/{name}/{found[dataset].folder}/{picture}"
+
+    text.append(f"![{first.alt}]({path(next(iter(claims)), first.figure)})")
     others = [(d, picture) for d, claim in claims.items() for picture in _pictures(claim)][1:]
-    links = [f"[{_titled(d, picture, many=many)}]({at(d, picture)})" for d, picture in others]
+    links = [f"[{_titled(d, picture, many=many)}]({path(d, picture)})" for d, picture in others]
     return [*text, "More figures: " + ", ".join(links) + "."] if links else text
 
 
@@ -109,7 +112,7 @@ def _titled(dataset: str, picture: str, *, many: bool) -> str:
     return f"{Path(picture).stem}, {DATASETS[dataset]}" if many else Path(picture).stem
 
 
-def _escaped(lines: list[list[Any]]) -> str:
+def _escaped(lines: list[list[str]]) -> str:
     return table_of([[cell.replace("|", "\\|") for cell in line] for line in lines])
 
 

@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+
+from experiments.common.results.numbers import Metrics
 
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def read(name: str, folder: str, kind: str) -> dict[str, Any]:
+def read(name: str, folder: str, kind: str) -> Metrics:
     """Returns a committed result file."""
     path = RESULTS / name / folder / f"{kind}.json"
     return json.loads(path.read_text(encoding="utf-8"))
@@ -27,13 +28,13 @@ def table_of(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def with_spread(number: dict[str, Any], style: str) -> str:
+def with_spread(number: Metrics, style: str) -> str:
     """Returns mean and, over several seeds, standard deviation."""
     spread = "" if number["std"] is None else f" ± {number['std']:{style}}"
     return f"{number['mean']:{style}}{spread}"
 
 
-def scaled(number: dict[str, Any], factor: float) -> dict[str, Any]:
+def scaled(number: Metrics, factor: float) -> Metrics:
     """Returns a number in another unit."""
     std = None if number["std"] is None else factor * number["std"]
     return {"mean": factor * number["mean"], "std": std}

@@ -16,11 +16,12 @@ def feature_learning_table() -> str:
     for name, row in found["methods"].items():
         strength = "" if row["meaning_of_strength"] == "none" else f"{row['strength']:g}"
         paper = printed.get(name)
-        own = lambda kind, row=row: with_spread(row[kind], ".2f") if kind in row else ""
         published = ["", "", ""] if paper is None else [f"{value:g}" for value in paper]
-        lines.append([name, strength, own("test_error"), published[0]])
-        lines[-1] += [own("jacobian_per_entry"), published[1], own("saturated"), published[2]]
-        lines[-1] += [own("probe_error"), own("neighbours_error"), own("stacked_test_error")]
+        kinds = ["test_error", "jacobian_per_entry", "saturated", "probe_error"]
+        kinds += ["neighbours_error", "stacked_test_error"]
+        own = [with_spread(row[kind], ".2f") if kind in row else "" for kind in kinds]
+        lines.append([name, strength, own[0], published[0], own[1], published[1], own[2]])
+        lines[-1] += [published[2], *own[3:]]
     said = [f"- {'✓' if holds else '✗'} {what}" for what, holds in found["verdicts"].items()]
     newline = "\n"
     table = table_of(lines)
@@ -110,15 +111,17 @@ def recovery_table() -> str:
     header += ["dead units (%)"]
     lines = [header, ["---", *["---:"] * 5]]
     for row in read("dictionary", "mnist", "metrics")["recovery"]:
-        percent = lambda name, row=row: with_spread(scaled(row[name], 100), ".1f")
+        recovered, dead = (
+            with_spread(scaled(row[name], 100), ".1f") for name in ("recovered_share", "dead_share")
+        )
         lines.append(
             [
                 row["method"],
                 str(row["active_atoms"]),
-                percent("recovered_share"),
+                recovered,
                 with_spread(row["mean_max_cosine"], ".3f"),
                 with_spread(row["active_units"], ".1f"),
-                percent("dead_share"),
+                dead,
             ]
         )
     return f"{provenance('dictionary', 'mnist')}\n\n{table_of(lines)}"

@@ -1,9 +1,10 @@
 """Tables of the benchmarks: ratios of medians, beside what was compared."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.common.results.numbers import Metrics
 from experiments.readme_tables.markdown import table_of, with_spread
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -37,7 +38,7 @@ def contraction_table(device: str) -> str:
     return table_of(lines)
 
 
-def benchmark(name: str, device: str) -> dict[str, Any]:
+def benchmark(name: str, device: str) -> Metrics:
     """Returns the committed result file of a benchmark."""
     path = BENCHMARKS / f"{name}-{device}.json"
     return json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +119,10 @@ def streaming_table(device: str) -> str:
 def large_table(device: str) -> str:
     """Returns the Markdown table of a run on data that are larger than its memory."""
     results = benchmark("large", device)
-    gib = lambda count: f"{count / 2**30:.2f}"
+
+    def gib(count: int) -> str:
+        return f"{count / 2**30:.2f}"
+
     lines = [["memory allowed (GiB)", "data (GiB)", "peak memory (GiB)", "seconds"], ["---:"] * 4]
     for name, found in results["runs"].items():
         allowed = gib(results["limit_bytes"]) if name == "limited" else name
@@ -127,7 +131,7 @@ def large_table(device: str) -> str:
     return table_of(lines)
 
 
-def _beside_the_first(corner: str, cases: dict[str, Any]) -> str:
+def _beside_the_first(corner: str, cases: dict[str, Metrics]) -> str:
     """Returns a Markdown table of races: the seconds of the first, and ratios to it."""
     lines = [[corner, *cases], ["---", *["---:"] * len(cases)]]
     for i, name in enumerate(next(iter(cases.values()))):
@@ -156,15 +160,14 @@ def growth_table(device: str) -> str:
     for name, grown in benchmark("growth", device)["growth"].items():
         seconds = [row["median"] for row in grown["seconds"]]
         sizes, memory = grown["sizes"], [size / 2**20 for size in grown["bytes"]]
-        span = lambda values: f"{_digits(values[0])} to {_digits(values[-1])}"
         lines.append(
             [
                 name.replace("_", " "),
                 f"{sizes[0]:,}",
                 f"{sizes[-1]:,}",
-                span(seconds),
+                _span(seconds),
                 f"{grown['exponent_of_seconds']:.2f}",
-                span(memory),
+                _span(memory),
                 f"{grown['exponent_of_bytes']:.2f}",
             ]
         )
@@ -187,6 +190,11 @@ def _ratio(spread: dict[str, float], *, is_first: bool = False) -> str:
     """Returns a ratio with the least and the greatest of the rounds."""
     values = [_digits(spread[key]) for key in ("median", "min", "max")]
     return "1" if is_first else "{} ({} to {})".format(*values)
+
+
+def _span(values: Sequence[float]) -> str:
+    """Returns the first and the last of some numbers."""
+    return f"{_digits(values[0])} to {_digits(values[-1])}"
 
 
 def _digits(value: float) -> str:

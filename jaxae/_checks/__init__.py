@@ -11,17 +11,20 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, PyTree
 
 from jaxae._checks import advice, batch_layers, remedies
 
+_AnyArray: TypeAlias = Array | np.ndarray | np.generic
 
-def is_traced(value: Any) -> bool:
+
+def is_traced(value: object) -> bool:
     """Returns whether a value is one of a trace, whose numbers are not known."""
     return isinstance(value, jax.core.Tracer)
 
@@ -32,7 +35,7 @@ def _holds(condition: Callable[[Any], Any], x: Array) -> int:
         return int(condition(visible(x)).sum())
 
 
-def visible(x: Array) -> Any:
+def visible(x: Array) -> Array | np.ndarray:
     """Returns a concrete array as one that can be looked at: NumPy's, where all of it is here.
 
     NumPy compiles nothing, and on a CPU nothing is copied.
@@ -42,20 +45,20 @@ def visible(x: Array) -> Any:
 
 def floating(
     name: str,
-    x: Any,
+    x: object,
     *,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
 ) -> Array:
     """Returns ``x`` as an array that is floating, finite, in [low, high] and > above."""
-    _check_array(name, x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    given = _check_array(name, x)
+    if not jnp.issubdtype(given.dtype, jnp.floating):
         raise TypeError(
-            f"{name} must be floating point, but its dtype is {x.dtype}; "
-            f"{advice.floating_conversion(name, x.dtype)}"
+            f"{name} must be floating point, but its dtype is {given.dtype}; "
+            f"{advice.floating_conversion(name, given.dtype)}"
         )
-    x = _on_device(x)
+    x = _on_device(given)
     if is_traced(x):
         return _nan_outside(x, low, high, above)
     if bad := _holds(lambda v: ~(abs(v) < np.inf), x):
@@ -71,26 +74,28 @@ def floating(
     return x
 
 
-def array(name: str, x: Any) -> Array:
+def array(name: str, x: object) -> Array:
     """Returns an array of NumPy or JAX as one of JAX, whatever its order of bytes."""
-    _check_array(name, x)
-    if x.dtype == object:
+    given = _check_array(name, x)
+    if given.dtype == object:
         raise TypeError(
             f"{name} must be an array of numbers, but its dtype is object; "
-            f"{advice.floating_conversion(name, x.dtype)}"
+            f"{advice.floating_conversion(name, given.dtype)}"
         )
-    return _on_device(x)
+    return _on_device(given)
 
 
-def _check_array(name: str, x: Any) -> None:
+def _check_array(name: str, x: object) -> _AnyArray:
+    """Returns ``x``, if it is an array of JAX or NumPy without a mask."""
     unmasked(name, x)
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(
             f"{name} must be an array, but it is {advice.shown(x)}; {advice.conversion(name, x)}"
         )
+    return x
 
 
-def _on_device(x: Any) -> Array:
+def _on_device(x: _AnyArray) -> Array:
     """Returns an array of NumPy as one of JAX, which knows one order of bytes and 64 bits."""
     if isinstance(x, np.ndarray | np.generic):
         x = np.asarray(x)  # without the mask of a subclass, where nothing is masked
@@ -99,14 +104,14 @@ def _on_device(x: Any) -> Array:
         return jnp.asarray(x)
 
 
-def native_dtype(dtype: Any) -> np.dtype[Any]:
+def native_dtype(dtype: DTypeLike) -> np.dtype:
     """Returns a dtype in the byte order of this machine, long doubles as doubles."""
     if jnp.issubdtype(dtype, np.number) and dtype in (np.longdouble, np.clongdouble):
         return np.dtype(np.float64 if dtype == np.longdouble else np.complex128)
     return np.dtype(dtype).newbyteorder("=")
 
 
-def unmasked(name: str, value: Any) -> None:
+def unmasked(name: str, value: object) -> None:
     """Checks that no entries are masked, as NumPy's masked arrays can have: they are no data."""
     if np.ma.is_masked(value):
         raise TypeError(
@@ -117,8 +122,8 @@ def unmasked(name: str, value: Any) -> None:
 
 def number(
     name: str,
-    value: Any,
-    dtype: Any = jnp.float32,
+    value: object,
+    dtype: DTypeLike = jnp.float32,
     *,
     low: float = -np.inf,
     high: float = np.inf,
@@ -189,7 +194,7 @@ def ordered(low: Any, high: Any) -> None:
         raise ValueError(f"low must be at most high, but low={low} and high={high}")
 
 
-def wide(*dtypes: Any) -> Any:
+def wide(*dtypes: DTypeLike) -> DTypeLike:
     """Returns the widest of ``dtypes``, or float32 if all are narrower: for draws and sums."""
     return max((*dtypes, jnp.float32), key=lambda dtype: jnp.finfo(dtype).bits)
 
@@ -199,13 +204,13 @@ def widen(x: Array) -> Array:
     return x.astype(wide(x.dtype))
 
 
-def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
+def integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
     """Returns ``value``, a static integer in [low, high], as ``int``."""
     allowed = f"an integer of at least {low}" + ("" if high is None else f" and at most {high}")
     try:
         if isinstance(value, bool):
             raise TypeError
-        result = operator.index(value)
+        result = operator.index(value)  # type: ignore[arg-type]
     except (TypeError, jax.errors.TracerIntegerConversionError):
         raise TypeError(f"{name} must be {allowed}, but it is {advice.shown(value)}") from None
     if result < low or (high is not None and result > high):
@@ -213,7 +218,7 @@ def integer(name: str, value: Any, *, low: int, high: int | None = None) -> int:
     return result
 
 
-def choice(name: str, value: Any, allowed: Collection[str]) -> None:
+def choice(name: str, value: object, allowed: Collection[str]) -> None:
     """Checks that ``value`` is one of the ``allowed`` words."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(
@@ -221,13 +226,13 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> None:
         )
 
 
-def callable_(name: str, value: Any) -> None:
+def callable_(name: str, value: object) -> None:
     """Checks that ``value`` can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, but it is {advice.shown(value)}")
 
 
-def prng_key(name: str, key: Any) -> None:
+def prng_key(name: str, key: object) -> None:
     """Checks that ``key`` is ONE random key: typed, or two or four raw uint32 words."""
     if isinstance(key, jax.Array | np.ndarray):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
@@ -265,8 +270,8 @@ def batch_shape(name: str, x: Array, example_ndim: int) -> tuple[int, ...]:
 
 def pair(
     name: str,
-    output: Any,
-    x: Any,
+    output: object,
+    x: object,
     example_ndim: int,
     *,
     low: float | None = None,
@@ -280,7 +285,7 @@ def pair(
     return output, x, tuple(range(len(batch), x.ndim))
 
 
-def codes(code: Any, *, low: float | None = None, high: float | None = None) -> Array:
+def codes(code: object, *, low: float | None = None, high: float | None = None) -> Array:
     """Returns codes ``(*batch, k)``."""
     code = floating("code", code, low=low, high=high)
     if code.ndim == 0:
@@ -288,7 +293,7 @@ def codes(code: Any, *, low: float | None = None, high: float | None = None) -> 
     return code
 
 
-def loss_values(values: Any, x: Any) -> Any:
+def loss_values(values: ArrayLike, x: PyTree) -> ArrayLike:
     """Returns the losses of a batch if there is one for each example, or one for all.
 
     An array of more axes would be hidden by its mean.
@@ -304,11 +309,11 @@ def loss_values(values: Any, x: Any) -> Any:
 
 def outputs(
     name: str,
-    function: Callable[..., Any],
-    *examples: Any,
+    function: Callable[..., PyTree],
+    *examples: PyTree,
     shape: tuple[int, ...] | None = None,
     is_differentiated: bool = False,
-) -> Any:
+) -> PyTree:
     """Returns the shapes of what ``function`` returns for ONE example, without running it.
 
     An error about shapes becomes one that says what to do; ``shape``, that of the whole of ``x``,
@@ -343,10 +348,14 @@ def outputs(
 
 
 def output_shape(
-    name: str, function: Callable[..., Any], *examples: Any, **options: Any
+    name: str,
+    function: Callable[..., PyTree],
+    *examples: PyTree,
+    shape: tuple[int, ...] | None = None,
+    is_differentiated: bool = False,
 ) -> jax.ShapeDtypeStruct:
     """Returns the shape of the one floating array that ``function`` returns, as :func:`outputs`."""
-    out = outputs(name, function, *examples, **options)
+    out = outputs(name, function, *examples, shape=shape, is_differentiated=is_differentiated)
     if not isinstance(out, jax.ShapeDtypeStruct) or not jnp.issubdtype(out.dtype, jnp.floating):
         found = _leaves(out) if hasattr(out, "dtype") else advice.shown(out)
         text = _leaves(examples)
@@ -354,14 +363,14 @@ def output_shape(
     return out
 
 
-def _leaves(examples: Any) -> str:
+def _leaves(examples: PyTree) -> str:
     """Returns dtypes and shapes, such as ``float32[3]``."""
     return ", ".join(f"{e.dtype}{list(e.shape)}" for e in jax.tree.leaves(examples))
 
 
 def code_shape(
     encode: Callable[[Array], Array],
-    example: Any,
+    example: remedies.Example,
     shape: tuple[int, ...] | None = None,
     *,
     is_differentiated: bool = False,
@@ -380,7 +389,7 @@ def code_shape(
 def autoencoder(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
-    example: Any,
+    example: remedies.Example,
     shape: tuple[int, ...] | None = None,
 ) -> None:
     """Checks on one example that ``decode`` undoes the change of shape of ``encode``."""

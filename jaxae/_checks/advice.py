@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Returns a value in a few words of one line; the ``repr`` of data is never made."""
     kind = type(value).__name__
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -28,7 +28,7 @@ def shown(value: Any) -> str:
     return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
 
-def conversion(name: str, value: Any) -> str:
+def conversion(name: str, value: object) -> str:
     """Returns how to make an array of something that is none, judged by what it can do."""
     kind = type(value)
     if hasattr(kind, "toarray"):  # a sparse matrix
@@ -47,7 +47,7 @@ def conversion(name: str, value: Any) -> str:
 
 def floating_conversion(name: str, dtype: Any) -> str:
     """Returns how to make floating numbers of an array of another type."""
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):  # which is no dtype of NumPy
         return "a PRNG key is no data: mind the order of the arguments"
     if jnp.issubdtype(dtype, np.complexfloating):
         parts = f"[{name}.real, {name}.imag]"

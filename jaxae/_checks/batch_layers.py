@@ -14,14 +14,16 @@ Each value of the jaxpr is described by a :class:`_Value`. Loops and branches ar
 so that a layer inside a ``scan`` is missed; nothing else is reported by mistake for that reason.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import numpy as np
+from jax.extend import core as jex
+from jaxtyping import PyTree
 
 NORMALISATION = "batch normalisation of one example against itself"
 SHARED_MASK = "one random mask for all examples"
@@ -61,7 +63,12 @@ def recorded_normalisations() -> Iterator[list[str]]:
     """Collects the names of Linen's BatchNorm modules that are called in training mode."""
     names: list[str] = []
 
-    def interceptor(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    def interceptor(
+        call: Callable[..., object],
+        args: tuple[PyTree, ...],
+        kwargs: dict[str, PyTree],
+        context: nn.module.InterceptorContext,
+    ) -> object:
         module = context.module
         if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
             given = kwargs.get("use_running_average", args[1] if args[1:] else None)
@@ -75,7 +82,12 @@ def recorded_normalisations() -> Iterator[list[str]]:
 
 
 def check(
-    name: str, normalisations: list[str], jaxpr: Any, examples: int, *, is_differentiated: bool
+    name: str,
+    normalisations: list[str],
+    jaxpr: jex.ClosedJaxpr,
+    examples: int,
+    *,
+    is_differentiated: bool,
 ) -> None:
     """Raises, or warns, if a layer of a function of one example needs the whole batch.
 
@@ -107,7 +119,7 @@ def check(
         )
 
 
-def find(closed_jaxpr: Any) -> set[str]:
+def find(closed_jaxpr: jex.ClosedJaxpr) -> set[str]:
     """Returns which of the three findings above are in the jaxpr of a function of one example."""
     found: set[str] = set()
     inputs = [_Value(object(), from_example=True) for _ in closed_jaxpr.jaxpr.invars]
@@ -115,12 +127,12 @@ def find(closed_jaxpr: Any) -> set[str]:
     return found
 
 
-def _walk(jaxpr: Any, inputs: list[_Value], found: set[str]) -> list[_Value]:
+def _walk(jaxpr: jex.Jaxpr, inputs: list[_Value], found: set[str]) -> list[_Value]:
     """Returns the values that a jaxpr returns, and adds to what was found."""
     known = dict(zip(jaxpr.invars, inputs, strict=True))
 
-    def read(atom: Any) -> _Value:
-        if hasattr(atom, "val"):  # a literal, which cannot be looked up
+    def read(atom: jex.Literal | jex.Var) -> _Value:
+        if isinstance(atom, jex.Literal):  # a literal, which cannot be looked up
             return _Value(object())
         return known.setdefault(atom, _Value(object()))  # not there: a constant
 
@@ -136,7 +148,7 @@ def _walk(jaxpr: Any, inputs: list[_Value], found: set[str]) -> list[_Value]:
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _inner_jaxpr(eqn: Any) -> Any:
+def _inner_jaxpr(eqn: jex.JaxprEqn) -> jex.Jaxpr | None:
     """Returns the jaxpr of a call (``jit``, ``custom_jvp``, ...), or None for anything else."""
     inner = next((eqn.params[n] for n in ("jaxpr", "call_jaxpr") if n in eqn.params), None)
     inner = getattr(inner, "jaxpr", inner)
@@ -146,7 +158,7 @@ def _inner_jaxpr(eqn: Any) -> Any:
     return inner if fits else None
 
 
-def _output(eqn: Any, operands: list[_Value], aval: Any) -> _Value:
+def _output(eqn: jex.JaxprEqn, operands: list[_Value], aval: jax.core.AbstractValue) -> _Value:
     """Returns the properties of the result of one equation."""
     name = eqn.primitive.name
     from_example = any(operand.from_example for operand in operands)
@@ -159,25 +171,23 @@ def _output(eqn: Any, operands: list[_Value], aval: Any) -> _Value:
     return _Value(object(), False, from_example, is_random, is_mask)
 
 
-def _is_mask(name: str, operands: list[_Value], aval: Any) -> bool:
+def _is_mask(name: str, operands: list[_Value], aval: jax.core.AbstractValue) -> bool:
     multiple = name in _SAME_ENTRIES | {"mul", "div"} and any(o.is_mask for o in operands)
     return multiple or getattr(aval, "dtype", None) in (bool, np.dtype(bool))
 
 
-def _keeps_entries(eqn: Any, aval: Any) -> bool:
+def _keeps_entries(eqn: jex.JaxprEqn, aval: jax.core.AbstractValue) -> bool:
     """Returns whether the result has the entries of the first operand."""
     name, operand = eqn.primitive.name, eqn.invars[0].aval
-    if name in _SAME_ENTRIES:
-        return math.prod(operand.shape) == math.prod(aval.shape)
-    if name == "reduce_sum":
-        return math.prod(operand.shape[axis] for axis in eqn.params["axes"]) == 1
+    if name in _SAME_ENTRIES or name == "reduce_sum":  # which may be over a single entry
+        return getattr(operand, "size", None) == getattr(aval, "size", None)
     if name == "div":  # by the number of entries of a mean
         divisor = getattr(eqn.invars[1], "val", None)
         return divisor is not None and getattr(divisor, "size", 1) == 1 and float(divisor) == 1.0
     return False
 
 
-def _findings(eqn: Any, operands: list[_Value]) -> set[str]:
+def _findings(eqn: jex.JaxprEqn, operands: list[_Value]) -> set[str]:
     """Returns the findings in one equation."""
     name = eqn.primitive.name
     if name in _COLLECTIVES and any(operand.from_example for operand in operands):

@@ -7,11 +7,15 @@ The commonest mistake is an example of another shape than ``encode`` wants. The 
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 from flax.errors import ScopeParamShapeError
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
+
+# One example or one code, or only its shape and dtype.
+Example: TypeAlias = Array | jax.ShapeDtypeStruct
 
 _ABOUT_SHAPES = re.compile(
     r"shape|ndim|dimension|\b(rank|axis|axes)\b|broadcast|unpack|subscript|indices|out of range"
@@ -39,7 +43,7 @@ class _Remedy(NamedTuple):
 
 
 def for_example(
-    function: Callable[..., Any], example: Any, shape: tuple[int, ...] | None
+    function: Callable[..., PyTree], example: Example, shape: tuple[int, ...] | None
 ) -> str | None:
     """Returns the remedy under which ``encode`` maps one example to one code, or None.
 
@@ -55,7 +59,9 @@ def for_example(
     return None
 
 
-def _output_shape(function: Callable[..., Any], shape: tuple[int, ...], dtype: Any) -> Any:
+def _output_shape(
+    function: Callable[..., PyTree], shape: tuple[int, ...], dtype: DTypeLike
+) -> tuple[int, ...] | None:
     """Returns the shape of what a function returns for that input, or None if it fails."""
     try:
         out = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, dtype))
@@ -98,7 +104,7 @@ def _with_channels(others: dict[int, tuple[int, ...]]) -> Iterator[_Remedy]:
 
 
 def of_failure(
-    name: str, function: Callable[..., Any], example: Any, shape: tuple[int, ...] | None
+    name: str, function: Callable[..., PyTree], example: Example, shape: tuple[int, ...] | None
 ) -> str:
     """Returns what to do about a function that one example does not fit."""
     if name == "encode":
@@ -114,7 +120,7 @@ def of_failure(
 
 
 def of_code(
-    encode: Callable[[Array], Array], code: Any, example: Any, shape: tuple[int, ...] | None
+    encode: Callable[[Array], Array], code: Example, example: Example, shape: tuple[int, ...] | None
 ) -> str:
     """Returns what to do about an encoder whose code has not one axis."""
     if code.shape == ():
@@ -126,7 +132,7 @@ def of_code(
     return f"{flat}, or {found}" if found else f"{flat}, or set example_ndim"
 
 
-def reshaping(output: Any, example: Any) -> str:
+def reshaping(output: Example, example: Example) -> str:
     """Returns what to do about a decoder whose output is an example in another shape."""
     if math.prod(output.shape) != math.prod(example.shape) or output.shape == example.shape:
         return ""

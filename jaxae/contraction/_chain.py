@@ -9,6 +9,8 @@ from jaxtyping import Array
 from jaxae.contraction._products import Linear, identity
 
 
+# An exception, because it is found out deep inside the reading of a trace, and one place alone
+# (``_choice``) does something about it.
 class NotAChain(Exception):
     """The Jacobian is not a product of constant matrices and diagonals; the message says why."""
 
@@ -70,6 +72,7 @@ class Direction:
         A last map without a diagonal that only selects is no factor yet: the next map takes it in.
         """
         whole = self.linear.then(self.selection)
+        # As a factor it would cost a product of matrices, though it only moves entries.
         if self.diagonal is None and whole.selects:
             return self.factors, whole
         return (*self.factors, Factor(whole, self.diagonal)), identity(whole.outputs)
@@ -108,7 +111,12 @@ class Recorder:
 
     def call(self, function: Callable[..., Array], *operands: Value) -> Value:
         """Returns ``function`` of values: at once if all are known, else as a step."""
-        return self.record(lambda *arrays: [function(*arrays)], operands, [False])[0]
+
+        def run(*arrays: Array) -> list[Array]:
+            return [function(*arrays)]
+
+        # Never marked as zero: that a diagonal is 0 would simplify nothing.
+        return self.record(run, operands, [False])[0]
 
     def record(
         self, run: Callable[..., Sequence[Array]], operands: Sequence[Value], zeros: Sequence[bool]
@@ -123,6 +131,7 @@ class Recorder:
         known = [value.array for value in operands if isinstance(value, Known)]
         if len(known) == len(operands):
             return [Known(a, zero) for a, zero in zip(run(*known), zeros, strict=True)]
+        # Steps are kept, not run: ``jax.vmap`` runs them later for all examples of a batch.
         outputs = [self.new_varying(is_zero=zero) for zero in zeros]
         self.steps.append(Step(run, tuple(operands), tuple(v.index for v in outputs)))
         return list(outputs)

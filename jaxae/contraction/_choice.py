@@ -1,7 +1,7 @@
 """Chooses how the penalty of an encoder is computed: by its structure, or by a full Jacobian."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 from jaxtyping import Array
@@ -10,16 +10,16 @@ from jaxae import _checks
 from jaxae._batching import one_example
 from jaxae._derivatives import choose_method, failure
 from jaxae.contraction._chain import NotAChain
-from jaxae.contraction._evaluate import Plan, plan_for
+from jaxae.contraction._evaluate import FactoredJacobian, factored_jacobian
 from jaxae.contraction._full import FullJacobian, full_jacobians
 from jaxae.contraction._trace import read_chain
 
 # Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
-Way: TypeAlias = Plan | FullJacobian
+Jacobian: TypeAlias = FactoredJacobian | FullJacobian
 
 
 def check_inputs(
-    encode: Callable[[Array], Array], x: Any, chunk_size: int | None, example_ndim: int
+    encode: Callable[[Array], Array], x: object, chunk_size: int | None, example_ndim: int
 ) -> tuple[Array, tuple[int, ...], jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Returns ``x``, its batch shape, and what one example and one code look like."""
     x = _checks.floating("x", x)
@@ -49,21 +49,21 @@ def choose(
     code: jax.ShapeDtypeStruct,
     size: int,
     chunk_size: int | None,
-) -> tuple[Way, str]:
-    """Returns the way for a batch of ``size`` examples, and why it does not use the structure.
+) -> tuple[Jacobian, str]:
+    """Returns the Jacobian for a batch of ``size`` examples, and why it is not factored.
 
-    The second is empty where the structure is used.
+    The reason is empty where the structure is used.
     """
     dtype = _checks.wide(example.dtype, code.dtype)
     # ``chunk_size`` rows of every example are the memory of this many whole Jacobians.
     group = chunk_size and max(1, size * chunk_size // max(1, code.size))
     try:
-        plan = plan_for(read_chain(encode, example), size, dtype, group)
+        jacobian = factored_jacobian(read_chain(encode, example), size, dtype, group)
     except NotAChain as error:
         reason = str(error)
     else:
-        if not plan.is_reverse:
-            return plan, ""
+        if not jacobian.is_reverse:
+            return jacobian, ""
         reason = "a map without a matrix is applied to rows, as reverse derivatives do"
     # The cheaper one first: the second is taken if the encoder lacks the derivatives of the first.
     full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,12 @@ MAX_KEPT_BYTES = 2**29
 # A pytree of the diagonals, by the index of the value; and the cores that are computed already.
 _Diagonals: TypeAlias = dict[int, Array]
 _Cores: TypeAlias = dict[Node, Array | Linear]
+# ``jax.vmap``, or what leaves a function as it is.
+_Transform: TypeAlias = Callable[[Callable[..., PyTree]], Callable[..., PyTree]]
 
 
-class Plan(NamedTuple):
-    """How the penalty of a chain is computed."""
+class FactoredJacobian(NamedTuple):
+    """A Jacobian as a product of factors, and the cheapest order to multiply them."""
 
     chain: Chain
     search: Search
@@ -41,7 +43,7 @@ class Plan(NamedTuple):
     """The cheapest first, which is the one that is used; the others are there to be explained."""
     group: int
     """Examples at a time."""
-    keeps: bool
+    keeps_products: bool
     """Whether products are kept for the gradient, not computed again."""
 
     @property
@@ -94,8 +96,10 @@ class Plan(NamedTuple):
         return _norms(self, orders, change_values, pair, len(x), more_nodes=(left,))
 
 
-def plan_for(chain: Chain, batch: int, dtype: DTypeLike, group: int | None = None) -> Plan:
-    """Returns the cheapest plan for a batch; ``group`` bounds the examples at a time."""
+def factored_jacobian(
+    chain: Chain, batch: int, dtype: DTypeLike, group: int | None = None
+) -> FactoredJacobian:
+    """Returns the Jacobian of a chain for a batch; ``group`` bounds the examples at a time."""
     search = Search(chain.factors, max(1, batch), dtype)
     orders = search.orders()
     each = max(1.0, orders[0].cost.numbers * jnp.dtype(dtype).itemsize)
@@ -104,7 +108,7 @@ def plan_for(chain: Chain, batch: int, dtype: DTypeLike, group: int | None = Non
         group = batch
     elif group is None:
         group = batch if each * batch <= _MIN_GROUPS * bound else int(bound // each)
-    return Plan(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
+    return FactoredJacobian(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
 
 
 class _MatrixValues:
@@ -143,9 +147,9 @@ class _MatrixValues:
                 self.store_constant_cores(part)
 
 
-def _codes_and_diagonals(plan: Plan, x: Array) -> tuple[Array, _Diagonals]:
+def _codes_and_diagonals(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _Diagonals]:
     """Returns the codes ``(n, k)`` and the diagonals that depend on the example ``(n, size)``."""
-    chain = plan.chain
+    chain = jacobian.chain
     needed = {v.index for factor in chain.factors if isinstance(v := factor.rows, Varying)}
 
     def array(value: Value, values: dict[int, Array]) -> Array:
@@ -156,14 +160,14 @@ def _codes_and_diagonals(plan: Plan, x: Array) -> tuple[Array, _Diagonals]:
         for step in chain.steps:
             outputs = step.run(*(array(value, values) for value in step.operands))
             values.update(zip(step.outputs, outputs, strict=True))
-        flat = {index: values[index].astype(plan.search.dtype).reshape(-1) for index in needed}
+        flat = {index: values[index].astype(jacobian.search.dtype).reshape(-1) for index in needed}
         return array(chain.code, values), flat
 
     return jax.vmap(run_steps)(x)
 
 
 def _norms(
-    plan: Plan,
+    jacobian: FactoredJacobian,
     orders: Sequence[Order],
     values_of: Callable[[PyTree, _Cores], _MatrixValues],
     diagonals: PyTree,
@@ -173,7 +177,7 @@ def _norms(
     """Returns the squared norm by the first order for every example, ``(size,)``.
 
     Args:
-      plan: says how many examples are taken at a time.
+      jacobian: says how many examples are taken at a time.
       orders: the order to use, and others; of those only the sum of squares may be needed.
       values_of: from the diagonals of an example and the constant cores to its matrices.
       diagonals: a pytree of the diagonals of all examples.
@@ -181,7 +185,7 @@ def _norms(
       more_nodes: nodes that ``values_of`` needs besides, whose constant cores are computed once.
     """
     best, *_ = orders
-    constants = _MatrixValues(plan.search.dtype, {}, {})
+    constants = _MatrixValues(jacobian.search.dtype, {}, {})
     for part in (*best.parts, *more_nodes):
         # The norm of a single factor needs the norms of its rows, and no matrix.
         if len(best.parts) > 1 or part.linear is None:
@@ -197,11 +201,11 @@ def _norms(
             return checked_norms(jax.tree.map(lambda a: a[0], diagonals), _unchanged)[None]
         return checked_norms(diagonals, jax.vmap if leaves else _unchanged)
 
-    def checked_norms(diagonals: PyTree, batched: Callable[..., Any]) -> Array:
+    def checked_norms(diagonals: PyTree, batched: _Transform) -> Array:
         """Returns the norms of a group, as sums of squares where rounding errors would show."""
         values, bounds = batched(partial(value, best))(diagonals)
         if best.finish is not None:
-            constant = _MatrixValues(plan.search.dtype, {}, constants.cores)
+            constant = _MatrixValues(jacobian.search.dtype, {}, constants.cores)
             return best.finish(values, *map(constant.matrix, best.parts[1:]))
         if bounds is None:
             return values
@@ -217,30 +221,33 @@ def _norms(
 
     if not jax.tree.leaves(diagonals):  # a constant Jacobian, one norm for all
         return jnp.broadcast_to(group_norms(diagonals), size)
-    return _in_groups(group_norms, diagonals, plan)
+    return _in_groups(group_norms, diagonals, jacobian)
 
 
-def _unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unchanged(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Returns ``function``: stands where ``jax.vmap`` would, if there is no batch."""
     return function
 
 
-def _in_groups(function: Callable[[PyTree], Array], diagonals: PyTree, plan: Plan) -> Array:
+def _in_groups(
+    function: Callable[[PyTree], Array], diagonals: PyTree, jacobian: FactoredJacobian
+) -> Array:
     """Returns ``function`` of groups of examples; a remainder is filled with zeros."""
     leaves, tree = jax.tree.flatten(diagonals)
     size = len(leaves[0])
-    if plan.group >= size:
+    if jacobian.group >= size:
         return function(diagonals)
-    group = max(g for g in range(1, plan.group + 1) if size % g == 0)
+    group = max(g for g in range(1, jacobian.group + 1) if size % g == 0)
     # A divisor needs no padding; but not one so small that the loop gets twice as long.
-    if group <= plan.group // 2:
-        group = plan.group
+    if group <= jacobian.group // 2:
+        group = jacobian.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.
     packed = replicated(jnp.concatenate(leaves, axis=1))
     packed = jnp.pad(packed, ((0, -size % group), (0, 0)))
     ends = np.cumsum([leaf.shape[1] for leaf in leaves])[:-1]
-    # Products are dear to compute again and cheap to keep, elementwise results the other way round.
-    kept_names = [PRODUCT] if plan.keeps else []
+    # It takes long to compute products again, and little memory to keep them; for elementwise
+    # results it is the other way round.
+    kept_names = [PRODUCT] if jacobian.keeps_products else []
     policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
 
     @partial(jax.checkpoint, policy=policy)

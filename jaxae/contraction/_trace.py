@@ -101,8 +101,8 @@ class Reader(Recorder):
 
     def _literal(self, literal: jex.Literal) -> Known:
         """Returns the value of a constant in the trace; equal constants are one object."""
-        aval: Any = literal.aval  # which has a dtype, though not for a type checker
-        array = np.asarray(literal.val, aval.dtype)
+        # An abstract value has a dtype, though not in the eyes of a type checker.
+        array = np.asarray(literal.val, literal.aval.dtype)  # type: ignore[attr-defined]
         key = (array.tobytes(), array.dtype, array.shape)
         if key not in self.literals:
             self.literals[key] = Known(jnp.asarray(array), bool(np.all(array == 0)))
@@ -110,7 +110,7 @@ class Reader(Recorder):
 
     def _cached_outputs(self, eqn: Equation, operands: list[Operand]) -> list[Operand]:
         """Returns the outputs of an equation; an equal one gives the same objects."""
-        key: Any = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
+        key: Hashable = (eqn.primitive, *map(id, operands), *sorted(eqn.params.items(), key=str))
         try:
             hash(key)
         except TypeError:  # a parameter is an array or a jaxpr

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 from jaxae.contraction._choice import available_jacobians, check_inputs, choose
-from jaxae.contraction._evaluate import Plan
+from jaxae.contraction._evaluate import FactoredJacobian
 
 
 class ContractionPlan(NamedTuple):
@@ -71,15 +71,17 @@ def explain_contraction(
     """
     x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
+    # Full Jacobians are listed in either case, so that a reader sees what the structure saves.
     full = available_jacobians(encode, example, code, size, chunk_size)
     whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
-    plan, reason = choose(encode, example, code, size, chunk_size)
-    if not isinstance(plan, Plan):
+    jacobian, reason = choose(encode, example, code, size, chunk_size)
+    if not isinstance(jacobian, FactoredJacobian):  # the cheaper full one comes first
         (name, flops, size), *rest = whole
         return ContractionPlan(name, name, reason, flops, size, tuple(rest))
+    # Operations are those of the batch; memory is held for one group of examples at a time.
     ways = [
-        (order.name, order.cost.flops * size, round(order.cost.numbers * plan.group) * item)
-        for order in plan.orders
+        (order.name, order.cost.flops * size, round(order.cost.numbers * jacobian.group) * item)
+        for order in jacobian.orders
     ]
     (name, flops, size), *rest = ways
     return ContractionPlan("structure", name, "", flops, size, (*rest, *whole))

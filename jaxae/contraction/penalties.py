@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from jaxae import _checks
 from jaxae._batching import one_example, placed_as
 from jaxae._derivatives import check_method
-from jaxae.contraction._choice import Way, check_inputs, choose
+from jaxae.contraction._choice import Jacobian, check_inputs, choose
 from jaxae.contraction._full import FullJacobian, probed_norm
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
@@ -143,23 +143,28 @@ def code_and_contractive_penalty(
     _checks.choice("method", method, METHODS)
     _checks.choice("probes", probes, PROBES)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
+    # One batch axis, however many ``x`` has: the constants are computed once for all examples.
     flat = x.reshape(math.prod(batch), *example.shape)
     if method == "hutchinson":
         if key is None:
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
+        # Split in the shape of the batch, as everywhere: the draws are those of ``split_keys``.
         keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
         keys = placed_as(keys, flat, 1)
+        # A chunk of all samples at a time where memory is not bounded.
         estimate = partial(probed_norm, encode, probes, num_samples, chunk_size or num_samples)
         codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
     else:
-        way: Way
+        jacobian: Jacobian
         if method == "auto":
-            way, _ = choose(encode, example, code, len(flat), chunk_size)
+            jacobian, _ = choose(encode, example, code, len(flat), chunk_size)
         else:
+            # Before the Jacobian is traced: JAX's own error would come from inside of it.
             check_method(method, encode, example)
-            way = FullJacobian(encode, method, chunk_size)
-        codes, penalties = way.codes_and_norms(flat)
+            jacobian = FullJacobian(encode, method, chunk_size)
+        codes, penalties = jacobian.codes_and_norms(flat)
+    # Summed in float32 at least; only the result has the dtype of half-precision inputs.
     return codes.reshape(*batch, *code.shape), penalties.reshape(batch).astype(x.dtype)
 
 
@@ -207,6 +212,7 @@ def reconstruction_contractive_penalty(
     example = one_example(x, len(_checks.batch_shape("x", x, example_ndim)))
     _checks.output_shape("decode", decode, _checks.code_shape(encode, example, x.shape))
 
+    # Flat, because a code has one axis; the sum of squares does not depend on the shape.
     def reconstruct(x_i: Array) -> Array:
         return decode(encode(x_i)).reshape(-1)
 
@@ -263,11 +269,12 @@ def higher_order_contractive_penalty(
     stddev = _checks.number("stddev", stddev, x.dtype, low=0.0, strict=True)
     num_samples = _checks.integer("num_samples", num_samples, low=1)
     flat = x.reshape(math.prod(batch), *example.shape)
-    way, _ = choose(encode, example, code, len(flat), chunk_size)
+    jacobian, _ = choose(encode, example, code, len(flat), chunk_size)
 
+    # One draw for the whole batch: the constant factors of both Jacobians are shared by all of it.
     def one_draw(sample_key: PRNGKeyArray) -> Array:
         noisy = corrupt_batch(sample_key, partial(gaussian_noise, stddev=stddev), flat)
-        return way.difference_norms(flat, noisy)
+        return jacobian.difference_norms(flat, noisy)
 
     # Checkpointed: a gradient computes a draw again and does not keep the matrices of all draws.
     draws = jax.lax.map(jax.checkpoint(one_draw), jax.random.split(key, num_samples))

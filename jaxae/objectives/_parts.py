@@ -1,12 +1,12 @@
 """What the objectives share: checked inputs, and the loss of a decoded code."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
@@ -58,7 +58,7 @@ def inputs(
 
 
 def _check_targets(
-    reconstruction: Reconstruction, output: Any, x: Array, example: tuple[int, ...]
+    reconstruction: Reconstruction, output: PyTree, x: Array, example: tuple[int, ...]
 ) -> None:
     """Raises ValueError if ``reconstruction`` refuses the values of an example of ``x``.
 
@@ -87,7 +87,7 @@ def _check_targets(
 def reconstruct(
     encode: Callable[..., Array],
     decode: Decode,
-    x_in: Any,
+    x_in: PyTree,
     x: Array,
     reconstruction: Reconstruction,
     batch_ndim: int,
@@ -101,5 +101,8 @@ def decoded(
     decode: Decode, code: Array, x: Array, reconstruction: Reconstruction, batch_ndim: int
 ) -> Array:
     """Returns the loss ``(*batch,)`` of codes decoded, against x."""
-    one = lambda code_i, x_i: jnp.sum(reconstruction(decode(code_i), x_i))
-    return over_batch(one, batch_ndim)(code, x)
+
+    def loss_of_code(code_i: Array, x_i: Array) -> Array:
+        return jnp.sum(reconstruction(decode(code_i), x_i))
+
+    return over_batch(loss_of_code, batch_ndim)(code, x)

@@ -7,7 +7,6 @@ plain :func:`jaxae.reconstruction_loss`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,11 +82,15 @@ def denoising_loss(
     _checks.prng_key("key", key)
     weights = None if emphasis is None else _check_emphasis(emphasis)
     _checks.callable_("encode", encode)
-    draw, code_key = lambda key_i, x_i: encode(x_i), key
+    code_key = key
     if sample_code is not None:
         _checks.callable_("sample_code", sample_code)
-        draw = lambda key_i, x_i: sample_code(key_i, encode(x_i))
         key, code_key = jax.random.split(key)
+
+    def draw(key_i: PRNGKeyArray, x_i: Array) -> Array:
+        code = encode(x_i)
+        return code if sample_code is None else sample_code(key_i, code)
+
     x, batch_ndim = inputs(encode, decode, reconstruction, x, example_ndim, sample_code)
     with jax.named_scope("corruption"):
         if weights is None:
@@ -275,12 +278,18 @@ def noise_conditional_loss(
     bounds = [_checks.number("low", low, dtype, low=0.0, strict=True)]
     bounds.append(_checks.number("high", high, dtype, low=0.0, strict=True))
     _checks.ordered(low, high)
-    weight = (lambda stddev: 1 / stddev**2) if weight is None else weight
+    weight = _inverse_variance if weight is None else weight
     if (shape := _checks.output_shape("weight", weight, bounds[0]).shape) != ():
         raise ValueError(f"weight must return a scalar, but it returned {list(shape)}")
     lowest = bounds[0].astype(x.dtype)
-    at_low = (lambda x_i: encode(x_i, lowest)), (lambda code: decode(code, lowest))
-    x, batch_ndim = inputs(*at_low, reconstruction, x, example_ndim)
+
+    def encode_lowest(x_i: Array) -> Array:
+        return encode(x_i, lowest)
+
+    def decode_lowest(code: Array) -> Array:
+        return decode(code, lowest)
+
+    x, batch_ndim = inputs(encode_lowest, decode_lowest, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
     log_low, log_high = map(jnp.log, bounds)
     drawn = (
@@ -315,7 +324,11 @@ def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Ar
     return jax.vmap(alone)(output.reshape(-1), x_i.reshape(-1)).reshape(x_i.shape)
 
 
-def _check_emphasis(emphasis: Any) -> tuple[Array, Array]:
+def _inverse_variance(stddev: Array) -> Array:
+    return 1 / stddev**2
+
+
+def _check_emphasis(emphasis: object) -> tuple[Array, Array]:
     """Returns the weights of corrupted and of other entries."""
     if not isinstance(emphasis, tuple | list) or len(emphasis) != 2:
         raise ValueError(

@@ -7,12 +7,20 @@ all is computed in at least single precision.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree
+
+from jaxae import _checks
+from jaxae._optax import OptState
+
+_SearchState: TypeAlias = (
+    optax.ScaleByZoomLinesearchState | optax.ScaleByBacktrackingLinesearchState
+)
 
 
 class LineSearchState(NamedTuple):
@@ -25,7 +33,7 @@ class LineSearchState(NamedTuple):
     """
 
     scale: Array
-    direction: Any
+    direction: OptState
     search: optax.ScaleByZoomLinesearchState
 
 
@@ -52,7 +60,7 @@ def search_along(
         value: Array,
         grad: PyTree,
         value_fn: Callable[[PyTree], Array],
-        **extra: Any,
+        **extra: PyTree,
     ) -> tuple[PyTree, LineSearchState]:
         dtype = _dtype_of_search(params)
         value = jnp.asarray(value, dtype)
@@ -79,10 +87,9 @@ def search_along(
     return LineSearched(init, update)
 
 
-def _dtype_of_search(params: PyTree) -> Any:
+def _dtype_of_search(params: PyTree) -> np.dtype:
     """Returns the widest dtype of the parameters, or float32 if that is narrower."""
-    dtypes = [jnp.dtype(jnp.float32), *(leaf.dtype for leaf in jax.tree.leaves(params))]
-    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
+    return np.dtype(_checks.wide(*(leaf.dtype for leaf in jax.tree.leaves(params))))
 
 
 def _scale_of_loss(value: Array, gradient: PyTree) -> Array:
@@ -96,7 +103,7 @@ def _scale_of_loss(value: Array, gradient: PyTree) -> Array:
     return jnp.where(is_far, _inverse_power_of_two(size), jnp.ones_like(size))
 
 
-def _largest_entry(gradient: PyTree, dtype: Any) -> Array:
+def _largest_entry(gradient: PyTree, dtype: np.dtype) -> Array:
     """Returns the largest absolute value in a pytree, 0 if it is empty."""
     largest = [jnp.max(jnp.abs(g), initial=0).astype(dtype) for g in jax.tree.leaves(gradient)]
     return jnp.max(jnp.stack(largest), initial=0)
@@ -123,14 +130,16 @@ def gradient_norm(gradient: PyTree) -> Array:
     return optax.tree.norm(optax.tree.scale(scale, optax.tree.cast(gradient, dtype))) / scale
 
 
-def computes_in(params: PyTree, dtype: Any) -> bool:
+def computes_in(params: PyTree, dtype: np.dtype) -> bool:
     """Returns whether a line search computes in the dtype of the parameters and of the loss."""
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
     return dtypes == {dtype} == {_dtype_of_search(params)}
 
 
-def search_states(opt_state: Any) -> list[Any]:
+def search_states(opt_state: OptState) -> list[_SearchState]:
     """Returns the states of the line searches inside an optimiser's state."""
-    kinds = optax.ScaleByZoomLinesearchState | optax.ScaleByBacktrackingLinesearchState
-    is_search = lambda node: isinstance(node, kinds)
+
+    def is_search(node: PyTree) -> bool:
+        return isinstance(node, _SearchState)
+
     return [node for node in jax.tree.leaves(opt_state, is_leaf=is_search) if is_search(node)]

@@ -7,15 +7,17 @@ denoising objective whose noise is frozen. The optimisers are ``optax`` transfor
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree, ScalarLike
 
 from jaxae import _checks
-from jaxae._optax import Optimizer, as_transformation, update_params
+from jaxae._optax import Optimizer, Params, as_transformation, update_params
 from jaxae.optimizers._line_search import (
     LineSearched,
     computes_in,
@@ -35,8 +37,8 @@ class ConjugateGradientState(NamedTuple):
       direction: search direction of the last step; zeros before the first.
     """
 
-    grad: Any
-    direction: Any
+    grad: Params
+    direction: Params
 
 
 class Minimum(NamedTuple):
@@ -52,12 +54,32 @@ class Minimum(NamedTuple):
       state: the state after the last step, to go on from.
     """
 
-    params: Any
+    params: Params
     value: Array
     values: Array
     grad_norms: Array
     evaluations: Array
     state: TrainState
+
+
+# A state, and what is known there: value and gradient, and the evaluations that it took.
+_Position: TypeAlias = tuple[TrainState, tuple[Array, Params], Array]
+
+
+class _Carry(NamedTuple):
+    """What the loop of :func:`minimize` carries from step to step.
+
+    Attributes:
+      state: the state before the step.
+      known: loss and gradient there.
+      best: the best parameters so far, and their loss.
+      evaluations: how many evaluations it took to know these.
+    """
+
+    state: TrainState
+    known: tuple[Array, Params]
+    best: tuple[Params, Array]
+    evaluations: Array
 
 
 def lbfgs(
@@ -191,16 +213,16 @@ def minimize(
         known = jax.value_and_grad(loss)(state.params)
         if isinstance(optimizer, LineSearched) and not is_new:
             state = _restart_after_other_loss(optimizer, state, known)
-        carry = (state, known, (state.params, known[0]), jnp.ones((), jnp.int32))
-        (state, _, best, _), trace = jax.lax.scan(step, carry, length=steps)
-        return Minimum(*best, *trace, state)
+        begin = _Carry(state, known, (state.params, known[0]), jnp.ones((), jnp.int32))
+        end, trace = jax.lax.scan(step, begin, length=steps)
+        return Minimum(*end.best, *trace, end.state)
 
     # Promotion: optax's L-BFGS mixes integer widths in float64.
     with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
         return jax.jit(solve)(state)
 
 
-def _check_state(state: Any, optimizer: optax.GradientTransformation) -> None:
+def _check_state(state: TrainState, optimizer: optax.GradientTransformation) -> None:
     """Checks that a state to go on from is one of this optimiser."""
     check_state("state", state)
     wanted = jax.eval_shape(optimizer.init, state.params)
@@ -237,19 +259,15 @@ def _make_step(
     loss: Callable[[PyTree], Array],
     optimizer: optax.GradientTransformationExtraArgs,
     tol: Array,
-    dtype: Any,
-) -> Callable[[Any, None], tuple[Any, tuple[Array, Array, Array]]]:
-    """Returns the body of the scan.
+    dtype: np.dtype,
+) -> Callable[[_Carry, None], tuple[_Carry, tuple[Array, Array, Array]]]:
+    """Returns the body of the loop; ``dtype`` is that of the loss."""
 
-    Its carry is the state, value and gradient there, the best parameters and their value, and
-    the count of evaluations; ``dtype`` is that of the loss.
-    """
-
-    def step(carry: Any, _: None) -> tuple[Any, tuple[Array, Array, Array]]:
+    def step(carry: _Carry, _: None) -> tuple[_Carry, tuple[Array, Array, Array]]:
         state, (value, grad), best, count = carry
         norm = gradient_norm(grad)
 
-        def move() -> Any:
+        def move() -> _Position:
             params, opt_state = update_params(
                 optimizer, state.params, state.opt_state, loss, value, grad
             )
@@ -262,20 +280,20 @@ def _make_step(
                 params = jax.lax.optimization_barrier(params)
             return moved, jax.value_and_grad(loss)(params), count + sum(spent) + 1
 
-        def stay() -> Any:
+        def stay() -> _Position:
             return state, (value, grad), count
 
         moved, known, after = jax.lax.cond(norm > tol, move, stay)
         best = _better(best, moved.params, known[0])
-        return (moved, known, best, after), (value, norm, count)
+        return _Carry(moved, known, best, after), (value, norm, count)
 
     return step
 
 
-def _better(best: tuple[Any, Array], params: Any, value: Array) -> tuple[Any, Array]:
+def _better(best: tuple[Params, Array], params: Params, value: Array) -> tuple[Params, Array]:
     """Returns the better of two pairs of parameters and loss; a number is better than NaN."""
     is_better = (value < best[1]) | (jnp.isnan(best[1]) & ~jnp.isnan(value))
-    return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), (params, value), best)
+    return jax.tree.map(partial(jnp.where, is_better), (params, value), best)
 
 
 def _scale_by_conjugate_gradient() -> optax.GradientTransformation:

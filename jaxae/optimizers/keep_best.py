@@ -5,15 +5,16 @@ it remembers is part of the optimiser's state, so checkpoints and resumed runs h
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxae import _checks, _optax
-from jaxae._optax import Optimizer
+from jaxae._optax import Optimizer, OptState, Params
 
 
 class BestState(NamedTuple):
@@ -28,15 +29,15 @@ class BestState(NamedTuple):
       step: number of updates that led to them.
     """
 
-    inner: Any
+    inner: OptState
     updates: Array
-    params: Any
+    params: Params
     score: Array
     step: Array
 
 
 def keep_best(
-    optimizer: Optimizer, score: Callable[[Any], Array], *, every: int
+    optimizer: Optimizer, score: Callable[[Params], Array], *, every: int
 ) -> optax.GradientTransformationExtraArgs:
     r"""Returns an optimiser that remembers the parameters with the least score.
 
@@ -76,35 +77,36 @@ def keep_best(
     _checks.callable_("score", score)
     every = _checks.integer("every", every, low=1)
 
-    def init(params: Any) -> BestState:
+    def init(params: Params) -> BestState:
         updates, step = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         start = jax.tree.map(jnp.array, params)  # an array of its own, as states are donated
         return BestState(inner.init(params), updates, start, _worst_score(score, params), step)
 
     def update(
-        gradients: Any, state: BestState, params: Any = None, **extra: Any
-    ) -> tuple[Any, BestState]:
+        gradients: Params, state: BestState, params: Params | None = None, **extra: PyTree
+    ) -> tuple[Params, BestState]:
         if params is None:
             raise ValueError("params must be passed to update, because they are scored")
         updates, inner_state = inner.update(gradients, state.inner, params, **extra)
         moved = optax.apply_updates(params, updates)
         count = state.updates + 1
 
-        def scored() -> tuple[Any, Array, Array]:
+        def scored() -> tuple[Params, Array, Array]:
             value = jnp.asarray(score(moved), state.score.dtype)
             now = moved, value, count
-            best = state.params, state.score, state.step
             is_better = value < state.score
-            return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), now, best)
+            return jax.tree.map(partial(jnp.where, is_better), now, unchanged())
 
-        same = lambda: (state.params, state.score, state.step)
-        best = jax.lax.cond(count % every == 0, scored, same)
+        def unchanged() -> tuple[Params, Array, Array]:
+            return state.params, state.score, state.step
+
+        best = jax.lax.cond(count % every == 0, scored, unchanged)
         return updates, BestState(inner_state, count, *best)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _worst_score(score: Callable[[Any], Array], params: Any) -> Array:
+def _worst_score(score: Callable[[Params], Array], params: Params) -> Array:
     """Returns the largest value in the dtype of a score."""
     shape = jax.eval_shape(score, params)
     if getattr(shape, "shape", None) != ():

@@ -5,14 +5,14 @@ the parameters that it is given to; :func:`optax.partition` gives it some of a p
 refused, since a norm of 1 would be wrong for them.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
+from jaxtyping import Array, PyTree
 
 from jaxae import _checks, _optax
-from jaxae._optax import Optimizer
+from jaxae._optax import Optimizer, OptState, Params
 
 
 def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransformationExtraArgs:
@@ -57,15 +57,15 @@ def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransfor
     inner = _optax.as_transformation(optimizer)
     axis = _checks.integer("axis", axis, low=-(2**31))
 
-    def squared_norm(w: Any) -> Any:
+    def squared_norm(w: Array) -> Array:
         return jnp.sum(jnp.square(_checks.widen(w)), axis=axis, keepdims=True)
 
-    def tangential(gradient: Any, w: Any) -> Any:
+    def tangential(gradient: Array, w: Array) -> Array:
         squared, wide, g = squared_norm(w), _checks.widen(w), _checks.widen(gradient)
         along = jnp.sum(g * wide, axis=axis, keepdims=True)
         return (g - along / jnp.where(squared > 0, squared, 1) * wide).astype(gradient.dtype)
 
-    def back(update: Any, w: Any) -> Any:
+    def back(update: Array, w: Array) -> Array:
         wide = _checks.widen(w)
         moved = wide + _checks.widen(update)
         length = jnp.linalg.norm(moved, axis=axis, keepdims=True)
@@ -75,21 +75,23 @@ def unit_norm(optimizer: Optimizer, *, axis: int = -1) -> optax.GradientTransfor
         unit = jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), wide)
         return (unit - wide).astype(update.dtype)
 
-    def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(
+        gradients: Params, state: OptState, params: Params | None = None, **extra: PyTree
+    ) -> tuple[Params, OptState]:
         if params is None:
             raise ValueError("params must be passed to update, because their norm is kept")
         gradients = jax.tree.map(tangential, gradients, params)
         updates, state = inner.update(gradients, state, params, **extra)
         return jax.tree.map(back, updates, params), state
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> OptState:
         jax.tree.map_with_path(_check_filters, params)
         return inner.init(params)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_filters(path: Any, w: Any) -> None:
+def _check_filters(path: KeyPath, w: Array) -> None:
     """Checks that a parameter is no bias, which has no norm to keep."""
     if jnp.ndim(w) < 2:
         raise ValueError(

@@ -2,14 +2,15 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
+Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
 
 
-def bind_jax_settings(function: Callable[..., Returned]) -> Callable[..., Returned]:
+def bind_jax_settings(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Returns a function that runs, in any thread, with the JAX settings of the calling thread.
 
     They are those that change what is computed: widths of numbers, random bits and device.
@@ -20,11 +21,11 @@ def bind_jax_settings(function: Callable[..., Returned]) -> Callable[..., Return
     x64, partitionable = config.jax_enable_x64, config.jax_threefry_partitionable
     device = config.jax_default_device
 
-    def call_with_settings(*arguments: Any) -> Returned:
+    def call_with_settings(*arguments: Given.args, **named: Given.kwargs) -> Returned:
         with contextlib.ExitStack() as stack:
             stack.enter_context(jax.enable_x64(x64))
             stack.enter_context(jax.threefry_partitionable(partitionable))
             stack.enter_context(jax.default_device(device))
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return call_with_settings

@@ -7,17 +7,19 @@ finite.
 """
 
 import numbers
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from jaxae import _checks
 from jaxae._batching import is_divided
 from jaxae._checks import advice
 
-Data = Any  # an array, a pytree of arrays, or a Stream
+Data: TypeAlias = PyTree  # an array, a pytree of arrays, or a Stream
 # Containers of other libraries (sparse matrices, data frames, tensors): NumPy would misread some
 # of them without a word, and each has a method that returns an array.
 _CONVERSIONS = ("toarray", "todense", "to_numpy", "numpy")
@@ -30,18 +32,18 @@ class Stream:
       like: shapes ``(n, *example)`` and dtypes of the data, a pytree of ``jax.ShapeDtypeStruct``.
     """
 
-    like: Any
+    like: PyTree
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.shape, self.like)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.dtype, self.like)
 
 
-def is_leaf(node: Any) -> bool:
+def is_leaf(node: PyTree) -> bool:
     """Returns whether a node of a pytree stands for one array.
 
     A list is a sequence of rows, a tuple of numbers is a row, and neither is a pytree of arrays.
@@ -52,13 +54,13 @@ def is_leaf(node: Any) -> bool:
     return isinstance(node, list) or node is None or find_conversion(node) is not None
 
 
-def name_leaves(name: str, tree: Any) -> dict[str, Any]:
+def name_leaves(name: str, tree: PyTree) -> dict[str, Any]:
     """Returns the leaves of a pytree by what Python calls them, such as ``x['mask']``."""
     pairs = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     return {name + jax.tree_util.keystr(path): leaf for path, leaf in pairs}
 
 
-def count_examples(name: str, data: Any) -> int:
+def count_examples(name: str, data: PyTree) -> int:
     """Returns the number n of examples of some arrays, after checking that all have as many.
 
     Raises:
@@ -82,7 +84,7 @@ def count_examples(name: str, data: Any) -> int:
     return int(lengths.pop()[0])
 
 
-def put_on_device(name: str, data: Any) -> Any:
+def put_on_device(name: str, data: PyTree) -> PyTree:
     """Returns checked data on the device: an array, or a pytree of arrays of as many examples.
 
     Raises:
@@ -102,7 +104,7 @@ def put_on_device(name: str, data: Any) -> Any:
     return tree
 
 
-def to_native_arrays(name: str, data: Any) -> Any:
+def to_native_arrays(name: str, data: PyTree) -> PyTree:
     """Returns data whose NumPy arrays are such as JAX takes; what is no array stays as it is.
 
     Raises:
@@ -118,14 +120,14 @@ def to_native_arrays(name: str, data: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(data, is_leaf=is_leaf), arrays)
 
 
-def _not_an_array(name: str, value: Any) -> TypeError:
+def _not_an_array(name: str, value: object) -> TypeError:
     return TypeError(
         f"{name} must be an array, but it is {advice.shown(value)}; "
         f"{advice.conversion(name, value)}"
     )
 
 
-def check_not_divided(name: str, data: Any) -> None:
+def check_not_divided(name: str, data: PyTree) -> None:
     """Raises ValueError for an array that is divided over a mesh of explicit axes."""
     for leaf, array in name_leaves(name, data).items():
         if is_divided(array, array.ndim):
@@ -136,7 +138,7 @@ def check_not_divided(name: str, data: Any) -> None:
             )
 
 
-def _put_leaf_on_device(name: str, leaf: Any) -> jax.Array:
+def _put_leaf_on_device(name: str, leaf: PyTree) -> jax.Array:
     """Returns one of several arrays on the device, in the dtype that it has there."""
     leaf = to_native(name, leaf)
     if jnp.issubdtype(getattr(leaf, "dtype", float), jnp.floating):
@@ -148,14 +150,14 @@ def _put_leaf_on_device(name: str, leaf: Any) -> jax.Array:
     return jnp.asarray(leaf)
 
 
-def find_conversion(value: Any) -> str | None:
+def find_conversion(value: object) -> str | None:
     """Returns the method that makes an array of data of another library, or None for an array."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return None
     return next((method for method in _CONVERSIONS if hasattr(value, method)), None)
 
 
-def to_native(name: str, value: Any) -> Any:
+def to_native(name: str, value: PyTree) -> PyTree:
     """Returns an array in the byte order and the width of this machine; other values as they are.
 
     Raises:
@@ -173,7 +175,7 @@ def to_native(name: str, value: Any) -> Any:
     return np.asarray(value).astype(_checks.native_dtype(value.dtype), copy=False)
 
 
-def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
+def device_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     """Returns the dtype that arrays of a dtype have on a device."""
     if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
         raise TypeError(
@@ -184,7 +186,7 @@ def device_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     return np.dtype(jax.dtypes.canonicalize_dtype(_checks.native_dtype(dtype)))
 
 
-def cast(name: str, value: np.ndarray, dtype: Any) -> np.ndarray:
+def cast(name: str, value: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """Returns an array in another dtype. Integers that do not fit into it raise ValueError."""
     # NumPy would wrap large integers around without a word, so 64-bit labels would be others.
     if jnp.issubdtype(dtype, jnp.integer) and value.dtype != dtype and value.size:
@@ -210,6 +212,6 @@ def check_finite(name: str, value: np.ndarray) -> None:
         raise ValueError(f"{name} must be finite, but there are NaN or infinite values")
 
 
-def drop_leading_axis(stacked: Any) -> Any:
+def drop_leading_axis(stacked: PyTree) -> PyTree:
     """Returns shapes and dtypes of one of several models, whose arrays have a leading axis."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)

@@ -11,12 +11,13 @@ import os
 import threading
 import time
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxae.training._data import Data
 from jaxae.training._job import DataSource, FitArguments, ModelGroup, compile_program, open_data
 from jaxae.training._nonfinite import (
     check_epoch_loss,
@@ -26,6 +27,7 @@ from jaxae.training._nonfinite import (
 )
 from jaxae.training._processes import agree_on_next_call, call_on_all_processes, spans_processes
 from jaxae.training._resume import save_snapshots
+from jaxae.training.epoch import Window
 from jaxae.training.sharding import replicate
 from jaxae.training.snapshots import Snapshot, StoppedError
 from jaxae.training.steps import Losses, NonFiniteLossError, TrainState, main_loss
@@ -151,15 +153,15 @@ class _Driver:
         checkpoints = self._arguments.checkpoints
         return None if checkpoints is None else checkpoints.every
 
-    def _choose_lock(self) -> AbstractContextManager[Any]:
+    def _choose_lock(self) -> AbstractContextManager[object]:
         """Returns the lock to hold while the program runs."""
         mesh = self._arguments.mesh
         return _CORE_SLOTS if mesh is None or mesh.size == 1 else _ALL_DEVICES
 
-    def _run_program(self, window: Any, end: int) -> Losses:
+    def _run_program(self, window: Data | Window, end: int) -> Losses:
         """Runs the blocks before ``end``; returns the mean losses of all epochs, in NumPy."""
 
-        def run() -> Any:
+        def run() -> tuple[TrainState, Losses, Losses]:
             state, step_losses, losses = self._program(
                 self._state,
                 self._step_losses,

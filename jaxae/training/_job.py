@@ -6,7 +6,7 @@ are counted from 0 over all epochs of a run, so one number says where a run stan
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxtyping import Array, PyTree
 
 from jaxae.training._data import Data, Stream
 from jaxae.training._windows import WindowReader
-from jaxae.training.epoch import EpochLayout
-from jaxae.training.programs import Run
+from jaxae.training.epoch import EpochLayout, Window
+from jaxae.training.programs import Program, Run
 from jaxae.training.sharding import replicate
 from jaxae.training.snapshots import Checkpoints, Snapshot
 from jaxae.training.steps import Losses
@@ -62,6 +62,7 @@ class FitArguments(NamedTuple):
     def count_blocks(self, snapshot: Snapshot) -> int:
         """Returns the number of blocks behind a snapshot."""
         layout = self.layout
+        # Exact: a snapshot is taken between two blocks, never inside one.
         return snapshot.epoch * layout.blocks + snapshot.step // layout.steps_per_block
 
     def report_epoch(
@@ -87,13 +88,14 @@ class ModelGroup(NamedTuple):
 
     models: Sequence[int]
     key: Array
-    settings: tuple[Any, ...]
+    settings: tuple[PyTree, ...]
     is_stacked: bool = False
     others_ended: threading.Event | None = None
-    program: Callable[..., Any] | None = None
+    program: Program | None = None
 
     def must_end(self) -> bool:
         """Returns whether a model in another thread has failed, or was stopped."""
+        # Asked between two calls: a program that runs on a device cannot be interrupted.
         return self.others_ended is not None and self.others_ended.is_set()
 
 
@@ -105,6 +107,7 @@ class InMemoryData:
     """
 
     def __init__(self, x: Data, mesh: Mesh | None, end_block: int) -> None:
+        # Placed once, before the first call, and then used by every call.
         self.like, self._end_block = replicate(x, mesh), end_block
 
     def window(self, block: int) -> tuple[Data, int]:
@@ -132,25 +135,25 @@ def open_data(arguments: FitArguments, group: ModelGroup, begin: Snapshot) -> Da
 
 
 def compile_program(
-    arguments: FitArguments, group: ModelGroup, begin: Snapshot, like: Any
-) -> Callable[..., Any]:
+    arguments: FitArguments, group: ModelGroup, begin: Snapshot, like: Data | Window
+) -> Program:
     """Returns the compiled program of a group; of all arguments only the shapes are used."""
     changing = jax.tree.map(jnp.asarray, (begin.state, begin.step_losses))
     # Placed as in the calls: a program is compiled for where its arguments are, too.
     state, step_losses, key, settings = replicate(
         (*changing, group.key, group.settings), arguments.mesh
     )
-    block = np.int32(0)
+    block = np.int32(0)  # a traced argument, so that its value is no part of the program
     return arguments.run.program(
         state, step_losses, key, block, block, like, *settings, is_batched=group.is_stacked
     )
 
 
-def take_model(stacked: PyTree, index: int) -> Any:
+def take_model(stacked: PyTree, index: int) -> PyTree:
     """Returns the arrays of one of several stacked models."""
     return jax.tree.map(lambda leaf: leaf[index], stacked)
 
 
-def stack_models(models: Sequence[PyTree]) -> Any:
+def stack_models(models: Sequence[PyTree]) -> PyTree:
     """Returns the arrays of several models, with a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)

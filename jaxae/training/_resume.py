@@ -4,12 +4,13 @@ A snapshot is taken between two blocks. With the key, the data and the settings,
 it, it determines the rest of a run to the bit; so what can be compared with them is compared.
 """
 
-from typing import Any
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jax.tree_util import PyTreeDef
+from jaxtyping import Array, PyTree
 
 from jaxae.training._job import FitArguments, ModelGroup, take_model
 from jaxae.training._processes import (
@@ -97,13 +98,13 @@ def _find_snapshot(arguments: FitArguments, model: int, state: TrainState) -> Sn
     return found
 
 
-def _shapes_and_dtypes(state: PyTree) -> Any:
+def _shapes_and_dtypes(state: PyTree) -> tuple[PyTreeDef, list[tuple]]:
     """Returns what tells two states apart; one that was stored may be a pytree of any kind."""
     leaves, structure = jax.tree.flatten(state)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _shapes(losses: Losses) -> Any:
+def _shapes(losses: Losses) -> PyTree:
     return jax.tree.map(lambda values: values.shape, losses)
 
 
@@ -125,11 +126,11 @@ def save_snapshots(arguments: FitArguments, group: ModelGroup, snapshot: Snapsho
         )
 
 
-def _find_key_impl(leaf: Any) -> Any:
+def _find_key_impl(leaf: Array) -> Hashable:
     """Returns the generator of PRNG keys, and for other arrays 0, as None is no leaf."""
     return jax.random.key_impl(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
 
 
-def _wrap_key(leaf: np.ndarray, impl: Any) -> Any:
+def _wrap_key(leaf: np.ndarray, impl: Hashable) -> Array | np.ndarray:
     """Returns the PRNG keys of a generator from their data; other arrays as they are."""
     return leaf if impl == 0 else jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -104,7 +104,7 @@ class WindowReader:
         self._pool = ThreadPoolExecutor(1)
         self._read_with_settings = bind_jax_settings(self._read)
         self._ahead: deque[Future[tuple[Window, int]]] = deque()
-        self._now: tuple[Any, int] = None, -1
+        self._now: tuple[Window, int] | None = None
 
     @property
     def like(self) -> Window:
@@ -130,9 +130,9 @@ class WindowReader:
           TypeError: if what was read is of another type than it should be.
           ValueError: if it is of another shape, missing, or not finite.
         """
-        while block >= self._now[1]:
+        while self._now is None or block >= self._now[1]:
             # Given up before the next one is waited for, so that two are in memory and not three.
-            self._now = None, -1
+            self._now = None
             if not self._ahead:
                 self._submit()
             coming = self._ahead.popleft()
@@ -144,7 +144,7 @@ class WindowReader:
     def close(self) -> None:
         """Stops reading; waits for the read under way."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._now = None, -1
+        self._now = None
         self._ahead.clear()
 
     def _submit(self) -> None:
@@ -248,7 +248,7 @@ class _BatchesInOrder:
     def __init__(self, stream: StreamedBatches, key: Array, layout: EpochLayout) -> None:
         self._stream, self._layout, self._models = stream, layout, key.shape
         self._examples = count_examples("x", stream.like)
-        self._coming: Iterator[Any] = iter(())
+        self._coming: Iterator[PyTree] = iter(())
         self._next = -1, -1  # epoch and step
 
     def read(self, steps: WindowSteps) -> BatchReaders:
@@ -270,7 +270,7 @@ class _BatchesInOrder:
     def _take_positions(self, batches: list[PyTree], positions: slice) -> PyTree:
         """Returns some positions of each batch, the same ones for every model."""
 
-        def stack(like: Any, *leaves: np.ndarray) -> np.ndarray:
+        def stack(like: jax.ShapeDtypeStruct, *leaves: np.ndarray) -> np.ndarray:
             empty = (0, self._layout.batch_size, *like.shape[1:])
             stacked = np.stack(leaves) if leaves else np.zeros(empty, like.dtype)
             some = stacked[:, positions]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from jaxae.training.steps import Loss, Losses, TrainState, make_train_step, mean
 # From so many steps on, a block has two of them. Two steps at a time are a tenth faster where a
 # step is short, and compile twice as long, which pays only if there are many.
 _MANY_STEPS = 200
+# What a step changes: the state, and the losses of the epoch's steps.
+_Carry: TypeAlias = tuple[TrainState, Losses]
 
 
 class EpochLayout(NamedTuple):
@@ -74,9 +76,9 @@ class Window:
       examples: number n of examples in an epoch.
     """
 
-    batches: Any
-    rest: Any
-    first: Any
+    batches: PyTree
+    rest: PyTree
+    first: PyTree
     examples: int
 
 
@@ -120,7 +122,7 @@ def make_epoch(
 
     @wraps(compiled)
     def run_epoch(
-        state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Any, *settings: Any
+        state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Data, *settings: PyTree
     ) -> tuple[TrainState, Losses]:
         count_examples("x", x)  # jax.jit would take a list for a pytree of its numbers
         return compiled(state, key, epoch, to_native_arrays("x", x), *settings)
@@ -161,7 +163,9 @@ class Epoch:
         steps, rest = divmod(n, size)
         return EpochLayout(size, steps, rest, 2 if steps >= _MANY_STEPS else 1)
 
-    def zero_losses(self, state: Any, key: Any, x: Data | Window, *settings: Any) -> Losses:
+    def zero_losses(
+        self, state: TrainState, key: PyTree, x: Data | Window, *settings: PyTree
+    ) -> Losses:
         """Returns zeros ``(steps,)`` that the mean losses of an epoch's steps are written into.
 
         Of the arguments only shapes and dtypes are used.
@@ -169,7 +173,7 @@ class Epoch:
         x = x.like if isinstance(x, Stream) else x
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x.batches if isinstance(x, Window) else x)]
         # As wide as the widest array of the data: a user's x64 data have float64 losses.
-        dtype = max(map(wide_float, dtypes), key=lambda dtype: jnp.finfo(dtype).bits)
+        dtype = _checks.wide(*map(wide_float, dtypes))
         means = self._first_losses.eval_shape(state, key, x, *settings)
         zeros = partial(jnp.zeros, self.layout(x).steps)
         if not isinstance(means, tuple):
@@ -177,7 +181,7 @@ class Epoch:
         return zeros(dtype), jax.tree.map(lambda mean: zeros(mean.dtype), means[1])
 
     def _compute_first_losses(
-        self, state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
+        self, state: TrainState, key: PRNGKeyArray, x: Data | Window, *settings: PyTree
     ) -> Losses:
         """Returns the mean losses of the first batch, whose tree shows which outputs there are."""
         if isinstance(x, Window):
@@ -209,7 +213,7 @@ class Epoch:
         key: PRNGKeyArray,
         epoch: ScalarLike,
         x: Data | Window,
-        *settings: Any,
+        *settings: PyTree,
     ) -> tuple[TrainState, Losses]:
         """Returns state and losses after the blocks from ``first`` to before ``end``.
 
@@ -230,21 +234,24 @@ class Epoch:
         shuffle_key, noise_key = epoch_keys(key, epoch)
         batches = _make_batches(x, shuffle_key, layout)
 
-        def step(carry: tuple[TrainState, Losses], i: ScalarLike, batch: Any) -> Any:
+        def step(carry: _Carry, i: ScalarLike, batch: PyTree) -> _Carry:
             state, losses = carry
             state, means = self._train_step(
                 state, jax.random.fold_in(noise_key, i), shard_batch(batch, self.mesh), *settings
             )
-            write = lambda step_means, mean: step_means.at[i].set(mean.astype(step_means.dtype))
+
+            def write(step_means: Array, mean: Array) -> Array:
+                return step_means.at[i].set(mean.astype(step_means.dtype))
+
             return state, jax.tree.map(write, losses, means)
 
-        def block(i: Array, carry: tuple[TrainState, Losses]) -> Any:
+        def block(i: Array, carry: _Carry) -> _Carry:
             # Written out, not a loop: this is what makes two steps faster than one and one.
             for j in range(per_block):
                 carry = step(carry, per_block * i + j, batches.take_full(per_block * i + j))
             return carry
 
-        def tail(carry: tuple[TrainState, Losses]) -> Any:
+        def tail(carry: _Carry) -> _Carry:
             for i in range(layout.full_blocks * per_block, steps):
                 carry = step(carry, i, batches.take_full(i))
             return step(carry, steps, batches.take_rest()) if layout.rest else carry
@@ -260,7 +267,7 @@ class Epoch:
         return jax.lax.cond(is_last, tail, lambda same: same, carry) if layout.has_tail else carry
 
     def __call__(
-        self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Data, *settings: Any
+        self, state: TrainState, key: PRNGKeyArray, epoch: ScalarLike, x: Data, *settings: PyTree
     ) -> tuple[TrainState, Losses]:
         """Returns the state after the whole epoch, and its mean loss."""
         blocks = self.layout(x).blocks
@@ -294,7 +301,7 @@ class _Batches(NamedTuple):
     take_rest: Callable[[], PyTree]
 
 
-def _make_batches(x: Any, shuffle_key: Array, layout: EpochLayout) -> _Batches:
+def _make_batches(x: Data | Window, shuffle_key: Array, layout: EpochLayout) -> _Batches:
     """Returns the batches of an epoch; data in memory are shuffled, a window is already."""
     if isinstance(x, Window):
         return _Batches(

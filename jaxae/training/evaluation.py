@@ -1,7 +1,6 @@
 r"""Exact means of a metric over a data set, in memory or read in pieces."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from jaxae import _checks
-from jaxae.training._data import count_examples, drop_leading_axis, put_on_device
+from jaxae.training._data import Data, count_examples, drop_leading_axis, put_on_device
 from jaxae.training.streams import Streamed, StreamedBatches
 
 
@@ -56,7 +55,7 @@ def evaluate(
     return jax.tree.map(lambda value: jnp.mean(value, axis=0), values)
 
 
-def _check_part(name: str, part: Any) -> Any:
+def _check_part(name: str, part: Data) -> Data:
     """Returns one of the data: arrays on the device, or a Streamed as it is."""
     if isinstance(part, StreamedBatches):
         raise TypeError(
@@ -66,7 +65,7 @@ def _check_part(name: str, part: Any) -> Any:
     return part if isinstance(part, Streamed) else put_on_device(name, part)
 
 
-def _pieces(parts: tuple[Any, ...], n: int, size: int) -> Iterator[tuple[Any, ...]]:
+def _pieces(parts: tuple[Data, ...], n: int, size: int) -> Iterator[tuple[PyTree, ...]]:
     """Yields the examples of all parts, ``size`` at a time, in their order."""
     for first in range(0, n, size):
         rows = np.arange(first, min(first + size, n))
@@ -79,7 +78,7 @@ def _pieces(parts: tuple[Any, ...], n: int, size: int) -> Iterator[tuple[Any, ..
 
 
 def _mean_of_pieces(
-    metric: Callable[..., PyTree], pieces: Iterator[tuple[Any, ...]], n: int
+    metric: Callable[..., PyTree], pieces: Iterator[tuple[PyTree, ...]], n: int
 ) -> PyTree:
     """Returns the mean of a metric over n examples that come in pieces."""
     # The last piece may be smaller, and then compiles once more: two programs, however long n is.
@@ -92,7 +91,7 @@ def _mean_of_pieces(
         total = sums if total is None else jax.tree.map(np.add, total, sums)
 
     # The dtype that the mean over an array has, so that both kinds of data give the same type.
-    def mean(total: Any, value: Array) -> Array:
+    def mean(total: np.ndarray, value: Array) -> Array:
         return jnp.asarray(total / n, jnp.mean(value[:1]).dtype)
 
     return jax.tree.map(mean, total, values)

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxae.training._contexts import bind_jax_settings
 from jaxae.training._drive import CORES, train_group
@@ -28,6 +28,7 @@ from jaxae.training._job import (
 )
 from jaxae.training._processes import spans_processes
 from jaxae.training._resume import make_start, restore_or_start, restore_snapshot
+from jaxae.training.programs import Program
 from jaxae.training.snapshots import Snapshot, StoppedError
 from jaxae.training.steps import TrainState
 
@@ -47,7 +48,7 @@ class StackedModels(NamedTuple):
 
     states: TrainState
     keys: Array
-    settings: tuple[Any, ...]
+    settings: tuple[PyTree, ...]
 
     @property
     def num_models(self) -> int:
@@ -102,7 +103,10 @@ def train_under_vmap(arguments: FitArguments, stacked: StackedModels) -> TrainSt
 def _make_stacked_start(arguments: FitArguments, stacked: StackedModels) -> Snapshot:
     """Returns the snapshot of stacked models of which nothing is trained yet."""
     start = make_start(arguments, stacked.states)
-    repeat = lambda zeros: np.stack([zeros] * stacked.num_models)
+
+    def repeat(zeros: np.ndarray) -> np.ndarray:
+        return np.stack([zeros] * stacked.num_models)
+
     return start._replace(
         losses=jax.tree.map(repeat, start.losses),
         step_losses=jax.tree.map(repeat, start.step_losses),
@@ -168,7 +172,7 @@ def _compile_for_first_unfinished(
     restored: list[Snapshot | None],
     make_group: Callable[[int], ModelGroup],
     make_begin: Callable[[int], Snapshot],
-) -> Callable[..., Any] | None:
+) -> Program | None:
     """Returns the program of all models, or None if every one of them has ended before."""
     # Compiled in the thread of the caller, whose contexts of JAX no other thread sees; and once,
     # as all models have the same shapes.

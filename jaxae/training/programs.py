@@ -1,21 +1,25 @@
 """The compiled program of a run: some epochs, or some blocks of their steps."""
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae.training._data import drop_leading_axis
+from jaxae.training._data import Data, drop_leading_axis
 from jaxae.training.epoch import Epoch, Window
 from jaxae.training.sharding import replicated_sharding
 from jaxae.training.steps import Losses, TrainState
 
 # Without it XLA's CPU compiler copies a kernel that is read after its update might have begun.
-_CPU_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+_CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
+# State, losses of the steps of the epoch under way, and mean losses of the epochs.
+_Carry: TypeAlias = tuple[TrainState, Losses, Losses]
+Program: TypeAlias = Callable[..., _Carry]
 
 
 class Run:
@@ -33,7 +37,7 @@ class Run:
         self.epoch = epoch
         # Compiled ahead of the first call and kept here: jax.jit would compile in each of several
         # threads that call it at the same time.
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Hashable, jax.stages.Compiled] = {}
         self._compiling = threading.Lock()
 
     def __call__(
@@ -42,8 +46,8 @@ class Run:
         key: PRNGKeyArray,
         first_epoch: ScalarLike,
         epochs: ScalarLike,
-        x: Any,
-        *settings: Any,
+        x: Data | Window,
+        *settings: PyTree,
     ) -> tuple[TrainState, Losses]:
         """Returns the state after the epochs, and the mean loss of each, NaN beyond them."""
         blocks = self.epoch.layout(x).blocks
@@ -61,8 +65,8 @@ class Run:
         key: PRNGKeyArray,
         first: Array,
         end: Array,
-        x: Any,
-        *settings: Any,
+        x: Data | Window,
+        *settings: PyTree,
     ) -> tuple[TrainState, Losses, Losses]:
         """Returns state, losses of the last epoch's steps, and mean losses after some blocks.
 
@@ -78,7 +82,7 @@ class Run:
         blocks = self.epoch.layout(x).blocks
         first_epoch = first // blocks
 
-        def train_epoch(i: Array, carry: Any) -> Any:
+        def train_epoch(i: Array, carry: _Carry) -> _Carry:
             state, step_losses, losses = carry
             begin = (first_epoch + i) * blocks
             # The first epoch may be under way already, and the last one may not end here.
@@ -87,20 +91,25 @@ class Run:
             state, step_losses = self.epoch.train_blocks(
                 state, step_losses, epoch_first, epoch_end, key, first_epoch + i, x, *settings
             )
-            write = lambda means, mean: means.at[i].set(mean.astype(means.dtype))
+
+            def write(means: Array, mean: Array) -> Array:
+                return means.at[i].set(mean.astype(means.dtype))
+
             losses = jax.tree.map(write, losses, self.epoch.mean_loss(step_losses, x))
             return state, step_losses, losses
 
         # Room for the most epochs of a call: their number is traced, and shapes cannot depend on
         # it. So a run of any length is one program.
-        zeros = lambda _: jnp.zeros(self.epochs_per_call, jnp.result_type(float))
+        def zeros(_: Array) -> Array:
+            return jnp.zeros(self.epochs_per_call, jnp.result_type(float))
+
         start = state, step_losses, jax.tree.map(zeros, step_losses)
         epochs = (end + blocks - 1) // blocks - first_epoch
         return jax.lax.fori_loop(0, jnp.minimum(epochs, self.epochs_per_call), train_epoch, start)
 
     def arguments(
-        self, state: TrainState, key: Array, x: Any, *settings: Any, epoch: int = 0
-    ) -> tuple[Any, ...]:
+        self, state: TrainState, key: Array, x: Data | Window, *settings: PyTree, epoch: int = 0
+    ) -> tuple[PyTree, ...]:
         """Returns the arguments of :meth:`train_blocks` for one whole epoch.
 
         Of one model or, with keys ``(m,)`` and stacked arrays, of several.
@@ -121,12 +130,12 @@ class Run:
         state: TrainState,
         step_losses: Losses,
         key: Array,
-        first: Any,
-        end: Any,
-        x: Any,
-        *settings: Any,
+        first: ArrayLike,
+        end: ArrayLike,
+        x: Data | Window,
+        *settings: PyTree,
         is_batched: bool = False,
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Compiled:
         """Returns the compiled :meth:`train_blocks` for such arguments; each is compiled once.
 
         Of the arguments, those of a call, only shapes, dtypes and placement are used. The program
@@ -155,17 +164,17 @@ class Run:
                 function = self.train_blocks
                 if is_batched:
                     function = jax.vmap(function, in_axes=_vmap_axes(x, len(settings)))
-                mesh = self.epoch.mesh
-                # What comes out of a call goes into the next one, so it must lie where that
-                # expects it, and not where XLA would leave it.
-                options: Any = {} if mesh is None else {"out_shardings": replicated_sharding(mesh)}
                 # State and losses are donated: a call needs no second copy of the parameters.
-                lowered = jax.jit(function, donate_argnums=(0, 1), **options).lower(*arguments)
-                self._compiled[signature] = _compile(lowered)
+                jit = partial(jax.jit, donate_argnums=(0, 1))
+                if self.epoch.mesh is not None:
+                    # What comes out of a call goes into the next one, so it must lie where that
+                    # expects it, and not where XLA would leave it.
+                    jit = partial(jit, out_shardings=replicated_sharding(self.epoch.mesh))
+                self._compiled[signature] = _compile(jit(function).lower(*arguments))
             return self._compiled[signature]
 
 
-def _vmap_axes(x: Any, settings: int) -> tuple[Any, ...]:
+def _vmap_axes(x: Data | Window, settings: int) -> tuple[PyTree, ...]:
     """Returns the ``in_axes`` of :meth:`Run.train_blocks` for several models.
 
     The block numbers and data in memory are shared; a window holds the batches of each model,
@@ -176,7 +185,7 @@ def _vmap_axes(x: Any, settings: int) -> tuple[Any, ...]:
     return state, step_losses, key, first, end, x_axes, *[0] * settings
 
 
-def _compile(lowered: Any) -> Callable[..., Any]:
+def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Returns the compiled program, with options that make it faster where there are some."""
     if jax.default_backend() == "cpu":
         try:

@@ -91,7 +91,7 @@ def fit(
     state: TrainState,
     key: PRNGKeyArray,
     x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
-    *settings: Any,
+    *settings: PyTree,
     epochs: int,
     first_epoch: int = 0,
     on_epoch: Callable[..., None] | None = None,
@@ -151,11 +151,12 @@ def fit(
     check_state("state", state)
     _checks.prng_key("key", key)
 
-    def report(model: int, epoch: int, *means: Any) -> None:
+    def report(model: int, epoch: int, *means: PyTree) -> None:
         if on_epoch is not None:
             on_epoch(epoch, *means)
 
     arrays = _as_strong_arrays(settings)
+    # Traced here, so that a loss with an error fails before anything is compiled or restored.
     zero_losses = _zero_losses(run, state, key, x, arrays)
     arguments = FitArguments(run, x, first, end, report, checkpoints, zero_losses)
     group = ModelGroup([0], key, arrays)
@@ -167,7 +168,7 @@ def fit_many(
     states: TrainState,
     keys: Key[Array, " m"] | UInt32[Array, "m words"],
     x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
-    *settings: Any,
+    *settings: PyTree,
     epochs: int,
     first_epoch: int = 0,
     on_epoch: Callable[..., None] | None = None,
@@ -227,11 +228,12 @@ def fit_many(
     # Models in threads end their epochs at any time; a user's function need not be thread-safe.
     report_lock = threading.Lock()
 
-    def report(model: int, epoch: int, *means: Any) -> None:
+    def report(model: int, epoch: int, *means: PyTree) -> None:
         with report_lock:
             if on_epoch is not None:
                 on_epoch(model, epoch, *means)
 
+    # All models have the shapes of one, of which the losses are traced.
     one = drop_leading_axis(stacked)
     zero_losses = _zero_losses(run, one.states, one.keys, x, one.settings)
     arguments = FitArguments(run, x, first, end, report, checkpoints, zero_losses)
@@ -240,7 +242,7 @@ def fit_many(
     return train(arguments, stacked)
 
 
-def _check_run(run: Any) -> None:
+def _check_run(run: object) -> None:
     """Raises TypeError for what is no run."""
     if not isinstance(run, Run):
         raise TypeError(f"run must be what jaxae.make_run returned, but it is {advice.shown(run)}")
@@ -252,7 +254,7 @@ def _check_epochs(first_epoch: int, epochs: int) -> tuple[int, int]:
     return first, first + _checks.integer("epochs", epochs, low=1)
 
 
-def _prepare_data(run: Run, x: Any) -> Data:
+def _prepare_data(run: Run, x: Data) -> Data:
     """Returns checked data: on the device, or a stream."""
     config: Any = jax.config
     if config.jax_disable_jit:
@@ -268,25 +270,28 @@ def _prepare_data(run: Run, x: Any) -> Data:
     # Each process shall place only the rows of its own devices. A stream is read like that, and
     # in the order that a program would give an array in memory.
     leaves, structure = jax.tree.flatten(x)
-    rows = tuple(map(np.asarray, leaves))
+    rows = tuple(map(np.asarray, leaves))  # a tuple is what a stream takes of several sources
     return Streamed(rows, transform=partial(jax.tree.unflatten, structure))
 
 
-def _zero_losses(run: Run, state: Any, key: Any, x: Data, settings: tuple[Any, ...]) -> Losses:
+def _zero_losses(
+    run: Run, state: TrainState, key: PyTree, x: Data, settings: tuple[PyTree, ...]
+) -> Losses:
     """Returns zeros in the place of the losses of the steps of an epoch, in NumPy."""
     return jax.tree.map(np.asarray, run.epoch.zero_losses(state, key, x, *settings))
 
 
-def _as_strong_arrays(settings: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_strong_arrays(settings: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     """Returns strongly typed arrays, so that 1 and 2.0 do not compile apart."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), settings)
 
 
-def _as_typed_keys(keys: Any) -> Array:
+def _as_typed_keys(keys: object) -> Array:
     """Returns typed keys ``(m,)``, also for the raw ones ``(m, words)`` of jax.random.PRNGKey."""
     if isinstance(keys, jax.Array | np.ndarray):
         if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
             return jnp.asarray(keys)
+        # Raw keys have lost their generator: taken for the default one, if the length fits.
         words = jax.random.key_data(jax.random.key(0)).shape
         if keys.dtype == jnp.uint32 and keys.ndim == 2 and keys.shape[1:] == words:
             return jax.random.wrap_key_data(jnp.asarray(keys))

@@ -7,13 +7,12 @@ one device, and sums over a batch differ in their order alone.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from jaxae import _checks
 from jaxae._checks import advice
@@ -77,7 +76,7 @@ def check_mesh(mesh: Mesh, batch_size: int) -> None:
         )
 
 
-def shard_batch(x: PyTree, mesh: Mesh | None) -> Any:
+def shard_batch(x: PyTree, mesh: Mesh | None) -> PyTree:
     """Returns a batch with its examples divided over the devices, if they divide evenly.
 
     Called while a program is traced: it constrains where XLA computes, and moves nothing itself.
@@ -95,7 +94,7 @@ def shard_batch(x: PyTree, mesh: Mesh | None) -> Any:
     return jax.tree.map(shard, x)
 
 
-def put_batches(read: Callable[[slice], PyTree], like: PyTree, axis: int) -> Any:
+def put_batches(read: Callable[[slice], PyTree], like: PyTree, axis: int) -> PyTree:
     """Returns batches on the devices, each of which gets its share of every batch.
 
     Args:
@@ -108,7 +107,7 @@ def put_batches(read: Callable[[slice], PyTree], like: PyTree, axis: int) -> Any
         return jax.tree.map(jnp.asarray, read(slice(None)))
     # JAX asks for one array after another, but a source reads all arrays of an example at once:
     # what was read for the first array is kept for the others.
-    found: dict[Any, list[np.ndarray]] = {}
+    found: dict[tuple[int | None, int | None], list[np.ndarray]] = {}
 
     def read_shard(number: int, index: tuple[slice, ...]) -> np.ndarray:
         positions = (index or ())[axis]
@@ -125,7 +124,7 @@ def put_batches(read: Callable[[slice], PyTree], like: PyTree, axis: int) -> Any
     return jax.tree.unflatten(structure, arrays)
 
 
-def describe_batches(like: PyTree, leading_axes: tuple[int, ...], mesh: Mesh | None) -> Any:
+def describe_batches(like: PyTree, leading_axes: tuple[int, ...], mesh: Mesh | None) -> PyTree:
     """Returns shapes, dtypes and shardings of batches, for :func:`put_batches`.
 
     Args:
@@ -151,7 +150,7 @@ def _batch_sharding(leading_axes: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * len(others), _AXIS))
 
 
-def replicate(tree: PyTree, mesh: Mesh | None) -> Any:
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Returns a pytree with a copy of every array on each device of the mesh.
 
     Every process gives the same arrays; that they are the same is not compared.
@@ -162,7 +161,7 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> Any:
         return jax.device_put(tree, replicated_sharding(mesh))
 
     # ``device_put`` would compare the arrays of all processes, which costs an exchange per array.
-    def replicate_leaf(leaf: Any) -> Any:
+    def replicate_leaf(leaf: Array | np.ndarray) -> Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # NumPy holds the data of keys only
             data = replicate_leaf(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))

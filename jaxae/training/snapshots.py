@@ -43,6 +43,7 @@ class Checkpoints(Protocol):
       every: epochs between two snapshots, or None for none but the last.
     """
 
+    # Methods, not paths: where snapshots are kept, and in which format, is the user's choice.
     every: int | None
 
     def restore(self, model: int, like: TrainState) -> Snapshot | None:
@@ -64,7 +65,7 @@ class StoppedError(Exception):
 
     def __init__(self, epoch: int, step: int, model: int = 0) -> None:
         super().__init__(f"stopped after {epoch} epochs and {step} steps")
-        self.model = model
+        self.model = model  # which one to name, where several train in threads
 
 
 class LostProcessError(RuntimeError):

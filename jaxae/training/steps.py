@@ -12,19 +12,22 @@ A key from :func:`jaxae.hash_key` makes the noise cheap.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from jaxae import _checks, _optax
-from jaxae._optax import Optimizer
+from jaxae._optax import Optimizer, OptState, Params
 from jaxae.training._data import count_examples, to_native_arrays
 
-Loss = Callable[..., Any]
-Losses = Any  # the means of a loss: an array or, with auxiliary outputs, a pair (array, pytree)
+Loss: TypeAlias = Callable[..., PyTree]
+Losses: TypeAlias = (
+    PyTree  # the means of a loss: an array or, with auxiliary outputs, a pair (array, pytree)
+)
 
 
 class TrainState(NamedTuple):
@@ -36,8 +39,8 @@ class TrainState(NamedTuple):
       step: number of updates so far, an int32 scalar.
     """
 
-    params: Any
-    opt_state: Any
+    params: Params
+    opt_state: OptState
     step: Array
 
 
@@ -65,7 +68,7 @@ class NonFiniteLossError(FloatingPointError):
         super().__init__(f"{what} in epoch {epoch}{which}: {self.reason}")
 
 
-def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
+def create_train_state(params: Params, optimizer: Optimizer) -> TrainState:
     """Returns the state before the first step.
 
     Args:
@@ -92,7 +95,7 @@ def create_train_state(params: PyTree, optimizer: Optimizer) -> TrainState:
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), state)
 
 
-def check_state(name: str, state: Any) -> None:
+def check_state(name: str, state: object) -> None:
     """Checks that a value is a state of training, and that its parameters can be trained."""
     if not isinstance(state, TrainState):
         raise TypeError(
@@ -139,18 +142,21 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     optimizer = _optax.as_transformation(optimizer)
 
     def train_step(
-        state: TrainState, key: PRNGKeyArray, x: Any, *settings: Any
+        state: TrainState, key: PRNGKeyArray, x: PyTree, *settings: PyTree
     ) -> tuple[TrainState, Losses]:
         # Outside of jit x may be NumPy's, in the byte order of another machine.
         x = to_native_arrays("x", x)
 
-        def mean_loss(params: Any) -> tuple[Array, Losses]:
+        def mean_loss(params: Params) -> tuple[Array, Losses]:
             means = mean_losses(loss(params, key, x, *settings), x)
             return main_loss(means), means
 
         (value, means), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+
         # For line searches, which call the loss again with the same batch and the same draws.
-        value_fn = lambda params: mean_loss(params)[0]
+        def value_fn(params: Params) -> Array:
+            return mean_loss(params)[0]
+
         with jax.named_scope("optimizer"):  # named for a profile
             params, opt_state = _optax.update_params(
                 optimizer, state.params, state.opt_state, value_fn, value, grads
@@ -160,7 +166,7 @@ def make_train_step(loss: Loss, optimizer: Optimizer) -> Callable[..., tuple[Tra
     return train_step
 
 
-def mean_losses(output: Any, batch: Any) -> Losses:
+def mean_losses(output: PyTree, batch: PyTree) -> Losses:
     """Returns the means over a batch of what a loss returned.
 
     Raises:
@@ -185,11 +191,11 @@ def mean_losses(output: Any, batch: Any) -> Losses:
     return jnp.mean(values), jax.tree.unflatten(structure, means)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, jax.Array | np.ndarray | np.generic | float | int)
 
 
-def _mean_aux(name: str, leaf: Any, size: int) -> Array:
+def _mean_aux(name: str, leaf: PyTree, size: int) -> Array:
     """Returns the mean of an auxiliary output in float32 or wider."""
     if not _is_number(leaf) or jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
         raise TypeError(
@@ -205,12 +211,12 @@ def _mean_aux(name: str, leaf: Any, size: int) -> Array:
     return jnp.mean(leaf, dtype=wide_float(jnp.result_type(leaf)))
 
 
-def wide_float(dtype: Any) -> Any:
+def wide_float(dtype: Any) -> DTypeLike:
     """Returns a floating dtype of 32 bits or more for means of numbers of this dtype."""
     is_floating = jnp.issubdtype(dtype, jnp.floating)
     return _checks.wide(dtype if is_floating else jnp.result_type(float))
 
 
-def main_loss(losses: Losses) -> Any:
+def main_loss(losses: Losses) -> Losses:
     """Returns the losses themselves, without auxiliary outputs."""
     return losses[0] if isinstance(losses, tuple) else losses

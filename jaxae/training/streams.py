@@ -11,11 +11,12 @@ the source does the reading.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from jaxae import _checks
@@ -29,6 +30,10 @@ from jaxae.training._data import (
     name_leaves,
     to_native,
 )
+from jaxae.training.sharding import describe_batches
+
+# Whatever has a length and rows by number: an array, a file, a matrix, a data set of a library.
+_Rows: TypeAlias = Any
 
 
 class Streamed(Stream):
@@ -72,9 +77,9 @@ class Streamed(Stream):
 
     def __init__(
         self,
-        source: PyTree[Any],
+        source: PyTree,
         *,
-        transform: Callable[[Any], Any] | None = None,
+        transform: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
         if transform is not None:
             _checks.callable_("transform", transform)
@@ -92,7 +97,7 @@ class Streamed(Stream):
         first = self._read(np.zeros(1, np.int64))
         self.like = _describe_examples(n, jax.tree.map(lambda leaf: leaf[0], first))
 
-    def rows(self, rows: np.ndarray) -> Any:
+    def rows(self, rows: np.ndarray) -> PyTree:
         """Returns some examples ``(m, *example)``, finite, in the dtypes of the first one.
 
         Args:
@@ -102,7 +107,7 @@ class Streamed(Stream):
           TypeError: if a single array is not floating.
           ValueError: if an example is of another shape than the first one, or not finite.
         """
-        like = _resize(len(rows), self.like)
+        like = describe_batches(self.like, (len(rows),), None)
         # A window may hold the smaller last batch alone, and many sources refuse an empty index.
         if not len(rows):
             return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
@@ -110,7 +115,7 @@ class Streamed(Stream):
             self._read(rows), like, f"rows {rows[:3].tolist()}... of the source"
         )
 
-    def _read(self, rows: np.ndarray) -> Any:
+    def _read(self, rows: np.ndarray) -> PyTree:
         """Returns some rows as they are in the source, after the transform."""
         parts = [_read_rows(name, part, rows) for name, part in self._sources.items()]
         found = jax.tree.unflatten(self._structure, parts)
@@ -156,11 +161,11 @@ class StreamedBatches(Stream):
 
     def __init__(
         self,
-        make: Callable[[int, int], Iterable[Any]],
+        make: Callable[[int, int], Iterable[PyTree]],
         *,
         examples: int,
         example_shape: Sequence[int] | PyTree[jax.ShapeDtypeStruct],
-        dtype: Any = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         _checks.callable_("make", make)
         self.make = make
@@ -172,13 +177,13 @@ class StreamedBatches(Stream):
             example = jax.ShapeDtypeStruct(tuple(example_shape), np.dtype(dtype))
         self.like = _describe_examples(n, example)
 
-    def check_batch(self, batch: Any, size: int, where: str) -> Any:
+    def check_batch(self, batch: PyTree, size: int, where: str) -> PyTree:
         """Returns a batch in NumPy, if it is what it should be; ``where`` names it in errors."""
         found = jax.tree.map(partial(_to_numpy, where), batch, is_leaf=is_leaf)
-        return check_read_arrays(found, _resize(size, self.like), where)
+        return check_read_arrays(found, describe_batches(self.like, (size,), None), where)
 
 
-def check_read_arrays(found: Any, like: Any, where: str) -> Any:
+def check_read_arrays(found: PyTree, like: PyTree, where: str) -> PyTree:
     """Returns arrays that were read in the dtypes of ``like``, if they are what they should be."""
     expected, leaves = name_leaves("", like), name_leaves("", found)
     if expected.keys() != leaves.keys():
@@ -198,7 +203,7 @@ def check_read_arrays(found: Any, like: Any, where: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 
 
-def _describe_examples(n: int, example: Any) -> Any:
+def _describe_examples(n: int, example: PyTree) -> PyTree:
     """Returns shapes and dtypes on a device of n such examples."""
     arrays = []
     for name, leaf in name_leaves("examples", example).items():
@@ -215,12 +220,7 @@ def _describe_examples(n: int, example: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(example), arrays)
 
 
-def _resize(n: int, like: Any) -> Any:
-    """Returns the same shapes and dtypes for another number of examples."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), like)
-
-
-def _check_source(name: str, source: Any) -> Any:
+def _check_source(name: str, source: _Rows) -> _Rows:
     """Returns a source, if it gives rows by number and not something else."""
     if isinstance(source, jax.Array | np.ma.MaskedArray):
         source = np.asarray(to_native(name, source))
@@ -239,12 +239,12 @@ def _check_source(name: str, source: Any) -> Any:
     return source
 
 
-def _count_rows(source: Any) -> int:
+def _count_rows(source: _Rows) -> int:
     """Returns the number of rows; the ``len`` of a sparse matrix raises an error."""
     return source.shape[0] if hasattr(source, "toarray") else len(source)
 
 
-def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
+def _read_rows(name: str, source: _Rows, rows: np.ndarray) -> PyTree:
     """Returns some rows of a source: an array, or what its examples are made of, stacked."""
     # NumPy, memory maps included, takes rows in any order; to sort them would cost a copy.
     if isinstance(source, np.ndarray):
@@ -268,13 +268,13 @@ def _read_rows(name: str, source: Any, rows: np.ndarray) -> Any:
     else:
         found = [source[row] for row in rows.tolist()]
 
-    def stack(*leaves: Any) -> np.ndarray:
+    def stack(*leaves: PyTree) -> np.ndarray:
         return np.stack([_to_numpy(name, leaf) for leaf in leaves])
 
     return jax.tree.map(stack, *found, is_leaf=is_leaf)
 
 
-def _to_numpy(name: str, value: Any) -> np.ndarray:
+def _to_numpy(name: str, value: PyTree) -> np.ndarray:
     """Returns what was read as an array of NumPy, made dense; masked entries raise ValueError."""
     if hasattr(value, "toarray"):
         value = value.toarray()
@@ -283,7 +283,7 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
     return array if type(array) is np.ndarray and array.dtype.isnative else to_native(name, array)
 
 
-def _dtype_kind(dtype: Any) -> Any:
+def _dtype_kind(dtype: DTypeLike) -> type:
     """Returns the kind of number that a dtype holds."""
     kinds = (jnp.floating, jnp.integer, jnp.bool_, jnp.complexfloating)
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), object)

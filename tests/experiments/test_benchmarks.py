@@ -447,7 +447,7 @@ def lowered(variant, given):
 
     def compile_nothing(program, compiler_options=None):
         seen.append((program.as_text(), compiler_options))
-        return lambda: None
+        return mock.Mock(spec=jax.stages.Compiled)
 
     with variant.replaced(), mock.patch.object(jax.stages.Lowered, "compile", compile_nothing):
         made = in_jaxae.Epochs(given, variant.make_key, variant.steps_per_block)

@@ -361,7 +361,7 @@ def test_every_order_gives_the_same(encode, group, which, float64):
 
     def loss(params, x, order):
         chain = _trace.read_chain(partial(encode, params), example)
-        found = _evaluate.plan_for(chain, len(x), x.dtype, group)
+        found = _evaluate.factored_jacobian(chain, len(x), x.dtype, group)
         assert len(found.orders) == 7
         plain = [o for o in found.orders if len(o.parts) == 1]
         found = found._replace(orders=found.orders[order : order + 1] + plain)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,9 +24,10 @@ from experiments.common.data.pixels import Pixels
 from experiments.common.data.sources import array_file, csv_file, idx, image_folder, tfds_source
 from experiments.common.data.sources.decoded import Splits
 from experiments.common.data.sources.paths import expand
+from experiments.common.data.sources.rows_file import Stored
 from experiments.common.errors import InputError, visible
 
-Images = Any  # an array, or Pixels
+Images: TypeAlias = Any  # an array, or Pixels
 Split = tuple[Pixels, np.ndarray | None]
 _FILES = (".npy", ".npz", ".csv")
 _DIGITS = Path("datasets", "data", "digits.csv.gz")  # in the folder of scikit-learn
@@ -76,18 +77,17 @@ class Dataset:
 
     def flat(self) -> tuple[Images, Images]:
         """Returns train and test images as rows ``(n, d)``."""
-        as_rows = lambda x: x.flat() if isinstance(x, Pixels) else x.reshape(len(x), -1)
-        return as_rows(self.train), as_rows(self.test)
+        return _as_rows(self.train), _as_rows(self.test)
 
     def head(self, train: int, test: int) -> "Dataset":
         """Returns the first ``train`` and ``test`` examples only, in memory."""
-        cut = lambda labels, n: None if labels is None else labels[:n]
+        labels, test_labels = self.train_labels, self.test_labels
         return Dataset(
             self.name,
             self.train[:train],
             self.test[:test],
-            cut(self.train_labels, train),
-            cut(self.test_labels, test),
+            None if labels is None else labels[:train],
+            None if test_labels is None else test_labels[:test],
             self.source,
         )
 
@@ -224,11 +224,13 @@ def _hold_out(dataset: str, images: Pixels, labels: np.ndarray | None) -> dict[s
             f"but it has {len(images)}"
         )
     is_test = np.arange(len(images)) % _HOLD_OUT == _HOLD_OUT - 1
-    part = lambda mask: (images.subset(mask), None if labels is None else labels[mask])
-    return {"train": part(~is_test), "test": part(is_test)}
+    return {
+        split: (images.subset(rows), None if labels is None else labels[rows])
+        for split, rows in (("train", ~is_test), ("test", is_test))
+    }
 
 
-def _canonical(dataset: str, split: str, images: Any, labels: Any) -> Split:
+def _canonical(dataset: str, split: str, images: Stored, labels: np.ndarray | None) -> Split:
     """Returns images ``(n, h, w, c)``, and labels, sorted by content."""
     source = f"--dataset {dataset} ({split})"
     images = _with_channels(source, images)
@@ -260,7 +262,11 @@ def _classes_of(source: str, labels: np.ndarray, count: int) -> np.ndarray:
     return classes
 
 
-def _with_channels(source: str, images: Any) -> Any:
+def _as_rows(images: Images) -> Images:
+    return images.flat() if isinstance(images, Pixels) else images.reshape(len(images), -1)
+
+
+def _with_channels(source: str, images: Stored) -> Stored:
     """Returns ``(n, h, w, c)``: rows of d become square pictures, or strips one pixel high."""
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(

@@ -3,10 +3,11 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from experiments.common.data.sources.rows_file import Rows, Stored
 from experiments.common.errors import InputError
 
 _PIECE_BYTES = 2**24  # of float32 pixels that are in memory at a time
@@ -27,7 +28,7 @@ class Pixels:
 
     def __init__(
         self,
-        stored: Any,
+        stored: Stored,
         order: np.ndarray,
         example_shape: tuple[int, ...],
         *,
@@ -61,14 +62,14 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Rows) -> np.ndarray:
         """Returns some rows: a slice of them, numbers ``(k,)``, a mask, or one."""
         found = as_pixels(np.asarray(self._stored[self._order[rows]]))
         if self._is_clipped:
             found = np.clip(found, 0, 1)
         return found.reshape(*found.shape[:-3], *self._example_shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("pixels are stored in another form, and must be copied")
         whole = np.empty(self.shape, np.float32)
@@ -112,7 +113,7 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
         return images.astype(np.float32, copy=False)
 
 
-def canonical(source: str, images: Any, labels: np.ndarray | None) -> Pixels:
+def canonical(source: str, images: Stored, labels: np.ndarray | None) -> Pixels:
     """Returns images ``(n, h, w, c)`` sorted by a digest of their pixels, ties by their label.
 
     One pass over the images, some MiB at a time. Values that leave [0, 1] by no more than a
@@ -165,7 +166,7 @@ def _rounding_error(dtype: np.dtype) -> float:
     return 4 * float(np.finfo(np.float16 if is_half else np.float32).eps)
 
 
-def update(digest: Any, images: "np.ndarray | Pixels") -> None:
+def update(digest: "hashlib._Hash", images: "np.ndarray | Pixels") -> None:
     """Adds all pixels, in order, to a digest."""
     pieces = images.pieces() if isinstance(images, Pixels) else [(0, images)]
     for _, piece in pieces:

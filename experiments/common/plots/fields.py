@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, new_figure
+from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, new_figure, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 
 def vector_fields(
@@ -29,7 +32,7 @@ def vector_fields(
       title: headline.
     """
     extent = (-half_width, half_width, -half_width, half_width)
-    with new_figure((4.6 * len(panels), 4.9), layout="constrained") as figure:
+    with write_figure(path, (4.6 * len(panels), 4.9), title) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)
         for ax, (label, vectors) in zip(axes[0], panels.items(), strict=True):
             ax.imshow(background, origin="lower", extent=extent, cmap="Greys", alpha=0.6)
@@ -43,8 +46,6 @@ def vector_fields(
                 width=0.004,
             )
             ax.set(title=label, aspect="equal", xlim=extent[:2], ylim=extent[2:])
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)
 
 
 def corruption_ring(
@@ -67,7 +68,7 @@ def corruption_ring(
       title: headline.
     """
     radius = float(np.linalg.norm(corrupted[0] - centre))
-    with new_figure((5, 5), layout="constrained") as figure:
+    with write_figure(path, (5, 5), title) as figure:
         from matplotlib.patches import Circle
 
         ax = figure.subplots()
@@ -94,8 +95,6 @@ def corruption_ring(
             ylim=(centre[1] - view, centre[1] + view),
         )
         figure.legend(loc="outside lower center", ncols=4, fontsize=8)
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)
 
 
 def paths(
@@ -120,7 +119,7 @@ def paths(
         (heads,) = ax.plot([], [], "o", color=SECOND, markersize=5)
         figure.suptitle(title, x=0.02, ha="left")
 
-        def show_until(time: int) -> list[Any]:
+        def show_until(time: int) -> "list[Line2D]":
             for index, trail in enumerate(trails):
                 trail.set_data(*positions[: time + 1, index].T)
             heads.set_data(*positions[time].T)
@@ -145,11 +144,9 @@ def scatters(
       half_width: half of the side of the drawn square.
       title: headline.
     """
-    with new_figure((3.2 * len(panels), 3.7), layout="constrained") as figure:
+    with write_figure(path, (3.2 * len(panels), 3.7), title) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)
         for ax, (label, points) in zip(axes[0], panels.items(), strict=True):
             ax.plot(*points.T, ".", color=ACCENT, markersize=2, alpha=0.5)
             ax.set(aspect="equal", xlim=(-half_width, half_width), ylim=(-half_width, half_width))
             ax.set_title(label, fontsize=10)
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)

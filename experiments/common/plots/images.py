@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.common.plots.style import ACCENT, SECOND, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def show(ax: Any, image: np.ndarray, signed: bool = False) -> None:
+
+def show(ax: "Axes", image: np.ndarray, signed: bool = False) -> None:
     """Draws one image ``(h, w, c)``: grey levels 0 to 1, or signed values -1 to 1 in colour.
 
     Values beyond are clipped. Signed images are blue below 0, white at 0 and red above.
@@ -17,8 +20,8 @@ def show(ax: Any, image: np.ndarray, signed: bool = False) -> None:
     pixels = np.clip(image, -1 if signed else 0, 1)
     if signed or pixels.shape[-1] not in (3, 4):
         pixels = pixels.mean(-1)
-    look = {"cmap": "RdBu_r", "vmin": -1} if signed else {"cmap": "gray", "vmin": 0}
-    ax.imshow(pixels, vmax=1, interpolation="nearest", **look)
+    colours, least = ("RdBu_r", -1) if signed else ("gray", 0)
+    ax.imshow(pixels, colours, vmin=least, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -3,11 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from experiments.common.plots.style import MUTED, Look, new_figure
+from experiments.common.plots.style import MUTED, Look, write_figure
+from experiments.common.results.numbers import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 
 class Line(NamedTuple):
@@ -21,7 +27,7 @@ class Line(NamedTuple):
 
 
 def line(
-    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Mapping[str, Any]], look: Look
+    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Metrics], look: Look
 ) -> Line:
     """Returns the line of some numbers over seeds, as ``numbers.over_seeds`` makes them."""
     means = [np.nan if n["mean"] is None else n["mean"] for n in numbers]
@@ -34,7 +40,7 @@ def plain(label: str, x: Sequence[float] | np.ndarray, y: Sequence[float], look:
 
 
 def every_seed(
-    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Mapping[str, Any]], look: Look
+    label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Metrics], look: Look
 ) -> list[Line]:
     """Returns one thin line per seed, where a mean would hide what single runs do."""
     by_seed = np.array([n["values"] for n in numbers], float).T
@@ -75,11 +81,11 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
     columns = 2 if len(parts) == 4 else len(parts)
     rows = -(-len(parts) // columns)
     width = max(6.4, 4.4 * columns)
-    with new_figure((width, 3.6 * rows + 0.9), layout="constrained") as figure:
+    with write_figure(path, (width, 3.6 * rows + 0.9), title) as figure:
         axes = figure.subplots(rows, columns, squeeze=False)
         for ax, panel in zip(axes.flat, parts, strict=True):
             _draw(ax, panel)
-        entries: dict[str, Any] = {}
+        entries: dict[str, Artist] = {}
         for ax in axes.flat:
             handles, labels = ax.get_legend_handles_labels()
             entries = dict(zip(labels, handles, strict=True)) | entries
@@ -95,11 +101,9 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
         )
         for handle in legend.get_lines():
             handle.set_linewidth(1.6)
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)
 
 
-def _plain_ticks(axis: Any) -> None:
+def _plain_ticks(axis: "Axis") -> None:
     """Labels a logarithmic axis of less than two decades with plain numbers."""
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 100:
@@ -110,7 +114,7 @@ def _plain_ticks(axis: Any) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _draw(ax: Any, panel: Panel) -> None:
+def _draw(ax: "Axes", panel: Panel) -> None:
     count = Counter(one.label for one in panel.lines)
     for one in panel.lines:
         spread = None if None in one.std else np.asarray(one.std, float)
@@ -130,7 +134,7 @@ def _draw(ax: Any, panel: Panel) -> None:
     for x, y, text in panel.annotations:
         ax.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
     for axis, scale in zip("xy", panel.scales, strict=True):
-        options: dict[str, Any] = {"base": 2} if scale == "log2" else {}
+        options = {"base": 2} if scale == "log2" else {}
         getattr(ax, f"set_{axis}scale")(scale.removesuffix("2"), **options)
         if scale == "log":
             _plain_ticks(getattr(ax, f"{axis}axis"))
@@ -163,7 +167,7 @@ def histograms(
     """
     everything = np.concatenate([np.ravel(sample) for sample in values.values()])
     edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
-    with new_figure((5.6, 4.0), layout="constrained") as figure:
+    with write_figure(path, (5.6, 4.0), title) as figure:
         ax = figure.subplots()
         for (label, sample), look in zip(values.items(), looks, strict=True):
             share = np.histogram(sample, edges)[0] / np.size(sample)
@@ -172,13 +176,11 @@ def histograms(
         ax.set(xlabel=x_label, ylabel="share of activations per bin")
         ax.grid(alpha=0.2)
         figure.legend(loc="outside lower center", ncols=len(values), fontsize=9)
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)
 
 
 def dots(
     path: Path,
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    rows: Mapping[str, Sequence[Metrics]],
     groups: Mapping[str, Look],
     *,
     x_label: str,
@@ -195,7 +197,7 @@ def dots(
       title: headline.
       scale: of the horizontal axis.
     """
-    with new_figure((8.6, 0.42 * len(rows) + 1.6), layout="constrained") as figure:
+    with write_figure(path, (8.6, 0.42 * len(rows) + 1.6), title) as figure:
         ax = figure.subplots()
         for row, numbers in enumerate(rows.values()):
             ax.axhline(row, color=MUTED, alpha=0.2, linewidth=1)
@@ -213,5 +215,3 @@ def dots(
         ax.set(xlabel=x_label)
         ax.grid(alpha=0.2, axis="x")
         figure.legend(loc="outside lower center", ncols=len(groups), fontsize=9)
-        figure.suptitle(title, x=0.02, ha="left")
-        figure.savefig(path)

@@ -7,8 +7,9 @@ figure, so that a figure reads without its legend and in print without its colou
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from unittest import mock
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ OTHERS = (Look("#cc79a7", "v-"), Look("#56b4e9", "P-"), Look("#e69f00", "X-"))
 EXACT = Look(MUTED, "--")
 """The look of a closed form or a reference."""
 
-STYLE: Any = {
+STYLE: dict[str, object] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,7 +66,10 @@ def import_matplotlib() -> ModuleType:
 
 @contextmanager
 def new_figure(
-    size: tuple[float, float], *, layout: Any = None, style: Mapping[str, Any] = {}
+    size: tuple[float, float],
+    *,
+    layout: Literal["constrained"] | None = None,
+    style: Mapping[str, object] = {},
 ) -> Iterator["Figure"]:
     """Gives an empty figure, and our style to what is drawn in the block.
 
@@ -87,3 +91,12 @@ def new_figure(
         figure = Figure(figsize=size, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
+
+
+@contextmanager
+def write_figure(path: Path, size: tuple[float, float], title: str) -> Iterator["Figure"]:
+    """Gives an empty figure, and writes it under a title when the block has drawn in it."""
+    with new_figure(size, layout="constrained") as figure:
+        yield figure
+        figure.suptitle(title, x=0.02, ha="left")
+        figure.savefig(path)

@@ -45,7 +45,7 @@ def expand_paths(config: Config) -> Config:
     return dataclasses.replace(cast(Any, config), **expanded)
 
 
-def _expand(value: Any, option: str) -> Any:
+def _expand(value: object, option: str) -> object:
     """Returns a value with ``~`` expanded in every path in it; --dataset may be one as a string."""
     if isinstance(value, tuple):
         return tuple(_expand(one, option) for one in value)

@@ -196,14 +196,14 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def run(
-    main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str] | None = None
+    main: Callable[[Config], object], config_class: type[Config], args: Sequence[str] | None = None
 ) -> int:
     """Returns the exit status of ``main`` on the options of the command line."""
     with standard_output.tolerated():
         return _run(main, config_class, sys.argv[1:] if args is None else args)
 
 
-def _run(main: Callable[[Config], Any], config_class: type[Config], args: Sequence[str]) -> int:
+def _run(main: Callable[[Config], object], config_class: type[Config], args: Sequence[str]) -> int:
     try:
         config = _parse(main, config_class, args)
     except InputError as error:
@@ -221,7 +221,7 @@ def _run(main: Callable[[Config], Any], config_class: type[Config], args: Sequen
 
 
 def _parse(
-    main: Callable[[Config], Any], config_class: type[Config], words: Sequence[str]
+    main: Callable[[Config], object], config_class: type[Config], words: Sequence[str]
 ) -> Config:
     """Returns the options of a command line, with ``~`` expanded in paths and variables."""
     script = sys.modules[main.__module__]
@@ -237,7 +237,7 @@ def _parse(
     return config
 
 
-def _status_of(main: Callable[[Config], Any], config: Config) -> int:
+def _status_of(main: Callable[[Config], object], config: Config) -> int:
     try:
         config.check()
         if isinstance(config, CommonConfig):

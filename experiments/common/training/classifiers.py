@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
 from experiments.common.training import fitting
+from experiments.common.training.arrays import Params
 
 Layers = tuple[tuple[Array, Array], ...]  # kernel (inputs, units) and bias of each, from below
 NEIGHBOURS = 5
@@ -123,18 +124,18 @@ class Classifier:
         self._train = rows
         self._steps = -(-len(rows) // batch_size)
 
-        def logits(params: Any, x_i: Array) -> Array:
+        def logits(params: Params, x_i: Array) -> Array:
             layers = jax.lax.stop_gradient(params["layers"]) if is_frozen else params["layers"]
             return encode(layers, activation, x_i) @ params["kernel"] + params["bias"]
 
         self.logits = logits
 
-        def loss(params: Any, key: Array, x: Array) -> Array:
+        def loss(params: Params, key: Array, x: Array) -> Array:
             labels = x[:, -1].astype(jnp.int32)
             outputs = jax.vmap(logits, (None, 0))(params, x[:, :-1])
             return optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
-        def error(params: Any, examples: Examples) -> Array:
+        def error(params: Params, examples: Examples) -> Array:
             found = jnp.argmax(jax.vmap(logits, (None, 0))(params, examples.x), axis=1)
             return 100 * jnp.mean((found != examples.y).astype(jnp.float32))
 
@@ -155,8 +156,8 @@ class Classifier:
         checkpoints: jaxae.Checkpoints,
     ) -> list[Outcome]:
         """Returns what a classifier on each encoder reached."""
-        options: Any = {"on_epoch": on_epoch, "checkpoints": checkpoints}
-        return [self.outcome(best) for best in self.best_of_many(keys, encoders, **options)]
+        found = self.best_of_many(keys, encoders, on_epoch=on_epoch, checkpoints=checkpoints)
+        return [self.outcome(best) for best in found]
 
     def best_of_many(
         self,
@@ -170,14 +171,15 @@ class Classifier:
         width, classes = encoders[0][-1][1].shape[0], self._split.num_classes
         head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
         params = [{"layers": layers, **head} for layers in encoders]
-        start = lambda p: jaxae.create_train_state(p, self._optimizer)
+
+        def start(params: Params) -> jaxae.TrainState:
+            return jaxae.create_train_state(params, self._optimizer)
+
         states = jax.jit(jax.vmap(start))(jax.tree.map(lambda *a: jnp.stack(a), *params))
         cheap = jnp.stack([jaxae.hash_key(key) for key in keys])
-        options: Any = {"on_epoch": on_epoch, "checkpoints": checkpoints}
+        train = partial(jaxae.fit_many, self._run, on_epoch=on_epoch, checkpoints=checkpoints)
         with interrupts.deferred():
-            trained = jaxae.fit_many(
-                self._run, states, cheap, self._train, epochs=self._epochs, **options
-            )
+            trained = train(states, cheap, self._train, epochs=self._epochs)
         return fitting.unstacked(trained.opt_state, len(keys))
 
     def outcome(self, best: jaxae.BestState) -> Outcome:

@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 import jaxae
 from experiments.common import interrupts, processes
+from experiments.common.data.datasets import Images
 from experiments.common.data.pixels import Pixels, rows_in
 from experiments.common.errors import InputError
+from experiments.common.training.arrays import Params
 
 _PIECE_BYTES = 2**23  # of examples that are scored at a time
 UNITS = {"mse": "squared pixel value, mean over pixels and examples", "psnr": "dB"}
+
+# ``scores(params, x_noisy, x)``, by name.
+Scores: TypeAlias = Callable[[Params, Array, Array], dict[str, Array]]
 
 
 class Trainer:
@@ -37,12 +42,12 @@ class Trainer:
       any_length: the epochs, if a longer training begins with the very steps of a shorter one.
     """
 
-    model: Any = None
+    model: object = None
     any_length: int | None = None
 
     def __init__(
         self,
-        init: Callable[[Array], Any],
+        init: Callable[[Array], Params],
         loss: Callable[..., Array],
         optimizer: optax.GradientTransformation,
         *,
@@ -62,13 +67,13 @@ class Trainer:
         *settings: Sequence[float],
         on_epoch: Callable[[int, int, float], None],
         checkpoints: jaxae.Checkpoints,
-    ) -> list[Any]:
+    ) -> list[Params]:
         """Returns the parameters of one model for each key, with its own value of each setting."""
         states, train_keys = jax.vmap(self._start)(jnp.stack(keys))
         traced = [jnp.asarray(setting, x.dtype) for setting in settings]
-        options: Any = {"epochs": self._epochs, "on_epoch": on_epoch, "checkpoints": checkpoints}
+        train = partial(jaxae.fit_many, self._run, on_epoch=on_epoch, checkpoints=checkpoints)
         with interrupts.deferred():
-            trained = jaxae.fit_many(self._run, states, train_keys, x, *traced, **options)
+            trained = train(states, train_keys, x, *traced, epochs=self._epochs)
         return unstacked(trained.params, len(keys))
 
     def at_epochs(
@@ -79,7 +84,7 @@ class Trainer:
         *settings: float,
         on_epoch: Callable[[int, float], None],
         checkpoints: Callable[[int], jaxae.Checkpoints],
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Iterator[tuple[int, Params]]:
         """Yields the parameters of one model after some rising numbers of epochs.
 
         ``checkpoints`` gives those of the training that ends there.
@@ -89,10 +94,12 @@ class Trainer:
         before = 0
         for epoch in epochs:
             if epoch > before:
-                options: dict[str, Any] = {"epochs": epoch - before, "first_epoch": before}
-                options |= {"on_epoch": on_epoch, "checkpoints": checkpoints(epoch)}
+                train = partial(jaxae.fit, self._run, on_epoch=on_epoch, first_epoch=before)
+                kept = checkpoints(epoch)
                 with interrupts.deferred():
-                    state = jaxae.fit(self._run, state, train_key, x, *traced, **options)
+                    state = train(
+                        state, train_key, x, *traced, epochs=epoch - before, checkpoints=kept
+                    )
             before = epoch
             yield epoch, jax.tree.map(to_first_device, state.params)
 
@@ -109,6 +116,8 @@ class AutoencoderTrainer(Trainer):
       devices: devices over which a batch is divided.
     """
 
+    model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder
+
     def __init__(
         self,
         model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder,
@@ -123,7 +132,7 @@ class AutoencoderTrainer(Trainer):
         self.any_length = None if callable(learning_rate) else epochs
         self.scores = make_scores(self.reconstruct)
 
-        def loss_of_params(params: Any, key: Array, x: Array, *settings: Any) -> Array:
+        def loss_of_params(params: Params, key: Array, x: Array, *settings: Array) -> Array:
             return loss(key, *self.bound(params), x, *settings)
 
         super().__init__(
@@ -135,18 +144,18 @@ class AutoencoderTrainer(Trainer):
             devices=devices,
         )
 
-    def bound(self, params: Any) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    def bound(self, params: Params) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Returns encoder and decoder with these parameters."""
         return partial(self._functions.encode, params), partial(self._functions.decode, params)
 
-    def reconstruct(self, params: Any, x_i: Array) -> Array:
+    def reconstruct(self, params: Params, x_i: Array) -> Array:
         """Returns decode(encode(x_i))."""
         encode, decode = self.bound(params)
         return decode(encode(x_i))
 
 
 def start(
-    init: Callable[[Array], Any],
+    init: Callable[[Array], Params],
     optimizer: optax.GradientTransformation,
     hash_keys: bool,
     key: Array,
@@ -180,7 +189,7 @@ def to_first_device(leaf: Array) -> Array:
     return leaf if len(leaf.devices()) == 1 else jnp.asarray(np.asarray(leaf))
 
 
-def unstacked(params: Any, models: int) -> list[Any]:
+def unstacked(params: PyTree, models: int) -> list[PyTree]:
     """Returns the parameters of each of some models, whose leaves have a leading axis of them."""
     leaves, tree = jax.tree.flatten(jax.tree.map(to_first_device, params))
     return [jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]) for i in range(models)]
@@ -189,12 +198,12 @@ def unstacked(params: Any, models: int) -> list[Any]:
 Noise = Callable[[Array, Array], Array]  # corruption of one example
 
 
-def in_memory_or_streamed(x: Any) -> Any:
+def in_memory_or_streamed(x: Images) -> Array | jaxae.Streamed:
     """Returns what a network trains on: an array on the device, or a stream of its rows."""
     return jaxae.Streamed(x) if isinstance(x, Pixels) else jnp.asarray(x)
 
 
-def noisy_pieces(key: Array, corrupt: Noise, x: Any) -> Iterator[tuple[Array, Array]]:
+def noisy_pieces(key: Array, corrupt: Noise, x: Images) -> Iterator[tuple[Array, Array]]:
     """Yields noisy and clean rows ``(m, d)``, all in turn, some thousands at a time.
 
     Each row has the noise that ``jaxae.corrupt_batch`` gives it in the whole, and the pieces are
@@ -206,7 +215,7 @@ def noisy_pieces(key: Array, corrupt: Noise, x: Any) -> Iterator[tuple[Array, Ar
         yield _corrupted(key, begin, corrupt, piece), piece
 
 
-def noisy_rows(key: Array, corrupt: Noise, x: Any, rows: np.ndarray) -> tuple[Array, Array]:
+def noisy_rows(key: Array, corrupt: Noise, x: Images, rows: np.ndarray) -> tuple[Array, Array]:
     """Returns some noisy and clean rows, with the noise that they have in the whole."""
     clean = jnp.asarray(x[rows])
     return jax.vmap(corrupt)(_keys_of(key, jnp.asarray(rows)), clean), clean
@@ -222,8 +231,8 @@ def _keys_of(key: Array, rows: Array) -> Array:
 
 
 def mean_scores(
-    scores: Callable[[Any, Array, Array], dict[str, Array]],
-    params: Any,
+    scores: Scores,
+    params: Params,
     pieces: Iterable[tuple[Array, Array]],
 ) -> dict[str, float]:
     """Returns the means of ``scores(params, x_noisy, x)`` over all rows."""
@@ -236,8 +245,8 @@ def mean_scores(
 
 
 def make_scores(
-    reconstruct: Callable[[Any, Array], Array],
-) -> Callable[[Any, Array, Array], dict[str, Array]]:
+    reconstruct: Callable[[Params, Array], Array],
+) -> Scores:
     """Returns the compiled ``scores(params, x_noisy, x)`` of ``reconstruct(params, x_noisy_i)``.
 
     They are the MSE per pixel and the PSNR in dB, exact means over the examples; the PSNR is
@@ -245,7 +254,7 @@ def make_scores(
     """
 
     @jax.jit
-    def scores(params: Any, x_noisy: Array, x: Array) -> dict[str, Array]:
+    def scores(params: Params, x_noisy: Array, x: Array) -> dict[str, Array]:
         def score_example(x_noisy_i: Array, x_i: Array) -> dict[str, Array]:
             x_hat_i = reconstruct(params, x_noisy_i)
             return {"mse": jaxae.mean_squared_error(x_hat_i, x_i), "psnr": jaxae.psnr(x_hat_i, x_i)}

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.results.numbers import Metrics
 from experiments.common.run.experiment import Run
+from experiments.common.training.arrays import Params
 from experiments.common.training.classifiers import Classifier, Layers, Outcome
 from experiments.common.training.fitting import Trainer
 
@@ -20,7 +22,7 @@ class Tag(NamedTuple):
 
     checkpoint: str  # the name of its checkpoints
     doing: str  # what the progress bar says while it trains
-    entry: dict[str, Any]  # what its lines in log.jsonl begin with
+    entry: Metrics  # what its lines in log.jsonl begin with
 
     def log(self, run: Run, epoch: int, loss: float) -> None:
         """Logs one epoch of the network."""
@@ -50,8 +52,8 @@ class Sweep(Generic[Setting]):
         x: Array | jaxae.Streamed,
         settings: Mapping[Setting, Sequence[float]],
         *,
-        models: Mapping[Setting, Any] | None = None,
-    ) -> dict[Setting, list[Any]]:
+        models: Mapping[Setting, object] | None = None,
+    ) -> dict[Setting, list[Params]]:
         """Returns the trained parameters of each setting, one for each seed.
 
         Args:

@@ -5,7 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def _choose(path: Path, archive: zipfile.ZipFile) -> dict[str, _Names]:
     )
 
 
-def _array_of(loaded: Any, name: str) -> np.ndarray:
+def _array_of(loaded: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """Returns one array of an open ``.npz`` file.
 
     Raises:
@@ -144,11 +144,10 @@ def _unpack(archive: zipfile.ZipFile, used: Sequence[str], staging: Path) -> Non
 
 
 def _read_unpacked(entry: Path, chosen: dict[str, _Names]) -> Splits:
-    place = lambda name: entry / Path(name).name
     return {
         split: (
-            RowsFile(place(names.images)),
-            None if names.labels is None else np.load(place(names.labels)),  # they are small
+            RowsFile(entry / Path(images).name),
+            None if labels is None else np.load(entry / Path(labels).name),  # they are small
         )
-        for split, names in chosen.items()
+        for split, (images, labels) in chosen.items()
     }

@@ -42,8 +42,11 @@ def load(path: Path) -> decoded.Splits:
         count = sum(1 for _ in _lines(path)) - columns.has_names
         if count == 0:
             raise InputError(f"--dataset {path} holds no images, but only the names of columns")
-        rows = lambda _: decoded.Decoded(count, _rows(path, columns), columns.label is not None)
-        return decoded.load({"train": [path]}, rows, reading=f"csv {columns}")
+
+        def decode(split: str) -> decoded.Decoded:
+            return decoded.Decoded(count, _rows(path, columns), columns.label is not None)
+
+        return decoded.load({"train": [path]}, decode, reading=f"csv {columns}")
     except FileNotFoundError:
         raise InputError(f"--dataset {path} does not exist") from None
     except OSError as error:
@@ -109,11 +112,9 @@ def _is_number(word: str) -> bool:
 
 
 def _label_without_names(path: Path, count: int) -> int | None:
-    is_square = lambda number: number > 0 and math.isqrt(number) ** 2 == number
-    if is_square(count):
-        return None
-    if is_square(count - 1):
-        return 0
+    for pixels, label in ((count, None), (count - 1, 0)):
+        if pixels > 0 and math.isqrt(pixels) ** 2 == pixels:
+            return label
     raise InputError(
         f"--dataset {path} has {count} columns, which are no square image with a label or without; "
         "name the columns in its first line: label,pixel0,pixel1,..."

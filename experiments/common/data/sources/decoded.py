@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.common.data.sources import cache
-from experiments.common.data.sources.rows_file import RowsFile
+from experiments.common.data.sources.rows_file import RowsFile, Stored
 from experiments.common.errors import InputError
 from experiments.common.results import atomic
 
 _CACHE_VERSION = "3"
 # Images are an array, or what is indexed like one.
-Splits = dict[str, tuple[Any, np.ndarray | None]]
+Splits = dict[str, tuple[Stored, np.ndarray | None]]
 
 
 class Decoded(NamedTuple):

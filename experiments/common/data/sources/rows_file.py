@@ -9,9 +9,12 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+
+Rows: TypeAlias = slice | int | np.ndarray  # which rows: a slice, numbers or a mask
+Stored: TypeAlias = "np.ndarray | RowsFile"
 
 
 class NotByRowsError(ValueError):
@@ -33,10 +36,9 @@ class RowsFile:
         self._path = path
         with open(path, "rb") as file:
             major, _ = np.lib.format.read_magic(file)
-            read: Any = np.lib.format.read_array_header_1_0
-            shape, is_fortran, dtype = (
-                read(file) if major == 1 else np.lib.format.read_array_header_2_0(file)
-            )
+            headers = np.lib.format
+            read = headers.read_array_header_1_0 if major == 1 else headers.read_array_header_2_0
+            shape, is_fortran, dtype = read(file)
             self._begin = file.tell()
             size = os.fstat(file.fileno()).st_size
         if dtype.hasobject:
@@ -76,7 +78,7 @@ class RowsFile:
         other._example_shape = shape[1:]
         return other
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Rows) -> np.ndarray:
         """Returns some rows: numbers of any shape, or a slice.
 
         Raises:

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,12 @@ from experiments.common.data.sources.names import Name, find_alike
 from experiments.common.data.sources.paths import tfds_folder
 from experiments.common.data.sources.tfrecord import read_tfrecord
 from experiments.common.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+    from tensorflow_datasets.core.features import FeatureConnector
+
+_Stored: TypeAlias = tuple[int, dict[str, object]]  # of TFDS: the key of an example, its features
 
 _PROBE_SECONDS = 5.0
 _AT_ONCE = 512  # records that are decoded at a time
@@ -101,7 +107,7 @@ def load(name: Name, data_dir: Path | None) -> decoded.Splits:
     return decoded.load(files, decode)
 
 
-def _open(name: Name, data_dir: Path | None) -> Any:
+def _open(name: Name, data_dir: Path | None) -> "DatasetBuilder":
     """Returns a builder of prepared data, preparing them first where that is possible."""
     import tensorflow_datasets as tfds
 
@@ -141,12 +147,12 @@ def _with_config(name: Name) -> Name:
     return name if name.config else name._replace(config=next(iter(configs), None))
 
 
-def _name_of(builder: Any) -> Name:
+def _name_of(builder: "DatasetBuilder") -> Name:
     config = builder.builder_config.name if builder.builder_config else None
     return Name(builder.name, config or None, str(builder.version))
 
 
-def _versions_of(base: Any, config: str | None) -> list[str]:
+def _versions_of(base: "type[DatasetBuilder]", config: str | None) -> list[str]:
     """Returns the versions that this release of TensorFlow Datasets can prepare."""
     found = [base.VERSION, *base.SUPPORTED_VERSIONS]
     if config and (own := base.builder_configs[config]).version:
@@ -154,7 +160,7 @@ def _versions_of(base: Any, config: str | None) -> list[str]:
     return [str(version) for version in found if version]
 
 
-def prepare(base: Any, name: Name, data_dir: Path | None) -> Any:
+def prepare(base: "type[DatasetBuilder]", name: Name, data_dir: Path | None) -> "DatasetBuilder":
     """Returns a builder whose data were downloaded and prepared as array_record just now.
 
     The relatives of MNIST (IDX files) need no TensorFlow: the files come through TFDS's
@@ -197,7 +203,7 @@ def prepare(base: Any, name: Name, data_dir: Path | None) -> Any:
     return builder
 
 
-def _idx_examples(files: idx.IdxFiles) -> Iterator[tuple[int, dict[str, Any]]]:
+def _idx_examples(files: idx.IdxFiles) -> Iterator[_Stored]:
     """Yields what TFDS stores of one split: a key, and the features with the pixels as PNG."""
     from PIL import Image
 
@@ -208,11 +214,13 @@ def _idx_examples(files: idx.IdxFiles) -> Iterator[tuple[int, dict[str, Any]]]:
         yield row, {"image": png, "label": int(label)}
 
 
-def _idx_builder(base: Any) -> Any:
+def _idx_builder(base: "type[DatasetBuilder]") -> "type[DatasetBuilder]":
     """Returns a builder class like ``base`` that prepares IDX files without TensorFlow."""
     import tensorflow_datasets as tfds
 
-    def split_generators(self: Any, manager: Any) -> dict[str, Any]:
+    def split_generators(
+        self: "DatasetBuilder", manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[_Stored]]:
         splits = {}
         for split, stem in (("train", "train"), ("test", "t10k")):
             urls = {
@@ -233,7 +241,7 @@ def _idx_builder(base: Any) -> Any:
         return type(base.__name__, (base,), members)
 
 
-def _feature_names(name: Name, features: Any) -> tuple[str, str | None]:
+def _feature_names(name: Name, features: "FeatureConnector") -> tuple[str, str | None]:
     import tensorflow_datasets as tfds
 
     items = dict(features.items()) if hasattr(features, "items") else {}
@@ -249,7 +257,7 @@ def _feature_names(name: Name, features: Any) -> tuple[str, str | None]:
 
 
 def _decode_split(
-    builder: Any, split: str, paths: list[Path], image: str, label: str | None
+    builder: "DatasetBuilder", split: str, paths: list[Path], image: str, label: str | None
 ) -> decoded.Decoded:
     expected = builder.info.splits[split].num_examples
 
@@ -271,7 +279,9 @@ def _decode_split(
     return decoded.Decoded(expected, rows(), label is not None)
 
 
-def _rows(builder: Any, split: str, paths: list[Path]) -> Iterable[Any]:
+def _rows(
+    builder: "DatasetBuilder", split: str, paths: list[Path]
+) -> Iterable[dict[str, np.ndarray]]:
     """Returns an iterable of the decoded examples of a split, in the order of the files."""
     if any(".tfrecord" in path.name for path in paths):
         decode = builder.info.features.deserialize_example_np

@@ -183,6 +183,36 @@ def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
     np.testing.assert_array_equal(found.step_losses, np.arange(9.0))
 
 
+def test_arrays_of_every_dtype_that_is_trained_keep_their_bits(tmp_path):
+    """PRNG keys are uint32; safetensors has no name for complex numbers of 16 bytes."""
+    dtypes = (
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "int8",
+        "int32",
+        "int64",
+        "uint32",
+        "bool",
+    )
+    arrays = {name: np.arange(6).reshape(2, 3).astype(jnp.dtype(name)) for name in dtypes}
+    arrays |= {"a number": np.array(0.1), "nothing": np.zeros((0, 3), np.float32)}
+    header = {"identity": {}, "environment": {}, "leaves": [], "epoch": 1, "step": 0}
+    checkpoint_files.write(tmp_path / "c", arrays, header | {"loss": 1.0, "epochs": None})
+    found = arrays_of(tmp_path / "c")
+    same(found, arrays)
+    for name, array in arrays.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+
+
+def test_a_checkpoint_is_as_open_to_others_as_any_new_file(finished):
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (newest(finished), *newest(finished).iterdir()):
+        assert path.stat().st_mode & 0o444 == 0o444 & ~mask
+
+
 def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished):
     autoencoder = trained.load(finished / "checkpoints" / MODEL)
     config = denoising.Config(dataset="digits", quick=True, noise_levels=(0.4,))

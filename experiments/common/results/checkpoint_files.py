@@ -104,16 +104,22 @@ def write(
 
     def fill(staging: Path) -> None:
         # Not save_file: newer versions of it make a file that others may not read.
-        (staging / _ARRAYS).write_bytes(safetensors.numpy.save(dict(arrays)))
+        _write_to_disk(staging / _ARRAYS, safetensors.numpy.save(dict(arrays)))
         shapes = {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
         files = {_ARRAYS: atomic.file_digest(staging / _ARRAYS)}
         body = {"format": _FORMAT, **header, "arrays": shapes, "files": files}
-        with open(staging / MANIFEST, "w", encoding="utf-8") as file:
-            json.dump(body | {"sha256": atomic.json_digest(body)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        manifest = json.dumps(body | {"sha256": atomic.json_digest(body)}, indent=1)
+        _write_to_disk(staging / MANIFEST, manifest.encode())
 
     atomic.write_folder(path, fill, staging_in=staging_in, is_ours=is_ours)
+
+
+def _write_to_disk(path: Path, content: bytes) -> None:
+    """Writes a file, and waits until the disk has it, so that a power cut does not take it."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -52,7 +52,7 @@ class Config:
 def main(config: Config) -> list[Path]:
     """Exports every model that is found and returns their folders."""
     compilation.require_devices()
-    found = checkpoints.models(config.path)
+    found = checkpoints.find_models(config.path)
     if not found:
         raise InputError(
             f"{config.path} holds no checkpoints; --checkpoint-every of a run leaves some"

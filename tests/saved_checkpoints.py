@@ -20,8 +20,8 @@ def params_of(model, seed=0):
 def save(folder, name, model, *, losses=(3.0,), seed=0):
     """Writes a checkpoint for each loss, after 1, 2, ... epochs; the weights are of that seed."""
     options = {"identity": {"experiment": "none"}, "environment": {}, "every": 1}
-    store = checkpoints.Checkpoints(folder, is_resumed=True, say=pytest.fail, **options)
-    view = store.of([name], [trained.describe(model)])
+    store = checkpoints.CheckpointStore(folder, is_resumed=True, say=pytest.fail, **options)
+    view = store.register([name], [trained.describe(model)])
     for epoch in range(1, len(losses) + 1):
         params = jax.tree.map(np.asarray, params_of(model, seed + epoch))
         state = jaxae.TrainState(params, (), np.int32(epoch))

@@ -85,7 +85,7 @@ def main(out, results):
     finished_lecture.write(results)
     options = ["--dataset", "digits", "--out", str(results)]
     assert command_line.run(lecture.main, lecture.Config, options) == 0
-    processes._supervise()
+    processes._fork_and_watch()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ JAX's own runtime connects them. All have the same options and data, and each do
 the first one says, writes and resumes things. A process that is gone takes the others with it:
 they end with an error within a minute, and the same commands with ``--resume`` go on from the
 checkpoints that ``--checkpoint-every`` has left.
+
+When a process is lost, JAX's runtime aborts the others with a stack trace, which no Python code can
+prevent. So each process trains in a child of its own, and the parent says in one line what has
+happened (``docs/design.md`` says what else was tried).
 """
 
 import hashlib
@@ -12,7 +16,8 @@ import os
 import re
 import signal
 import sys
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +30,14 @@ _HEARTBEAT_SECONDS = 20  # after so long without one, a process is taken for dea
 _WAIT_SECONDS = 300  # for the others, at the start
 _WHERE = re.compile(r"(?P<address>[^,\s]+:\d+),(?P<count>\d+),(?P<index>\d+)", re.ASCII)
 _FORM = "auto, or ADDRESS:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0 for the first of two"
+
+
+class _Connection(NamedTuple):
+    """How a process finds the others: arguments of ``jax.distributed.initialize``."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
 
 
 def check(where: str | None) -> None:
@@ -45,10 +58,10 @@ def join(where: str | None) -> None:
     """
     if where is None:
         return
-    _supervise()
+    _fork_and_watch()
     # A signal is heard by this program, which stops all processes after the same step.
     jax.config.update("jax_enable_preemption_service", False)
-    options = {} if where == "auto" else _parse(where)
+    options: dict[str, Any] = {} if where == "auto" else _parse(where)._asdict()
     try:
         jax.distributed.initialize(
             **options,
@@ -115,19 +128,22 @@ def start_together(identity: dict[str, Any], error: InputError | None) -> None:
 
 
 def is_abandoned() -> bool:
-    """Returns whether the process that watches over this one is gone, however."""
-    return _Watched.by is not None and os.getppid() != _Watched.by
+    """Returns whether the parent that watches over this process is gone, for whatever reason."""
+    return _Watcher.pid is not None and os.getppid() != _Watcher.pid
 
 
-class _Watched:
-    by: int | None = None
+class _Watcher:
+    """The parent that watches over this process.
 
-
-def _supervise() -> None:
-    """Goes on in a child of this process, which says how it ended.
-
-    When the first process is gone, JAX's runtime aborts the others at once, with a stack trace.
+    Attributes:
+      pid: its number, or None where nobody watches.
     """
+
+    pid: int | None = None
+
+
+def _fork_and_watch() -> None:
+    """Forks: the child returns, and the parent waits for its end, says why it ended, and exits."""
     if not hasattr(os, "fork"):
         print(
             "--distributed: this system cannot watch over a process (it has no fork); if another "
@@ -138,11 +154,15 @@ def _supervise() -> None:
     watcher, child = os.getpid(), os.fork()
     if child == 0:
         os.setpgid(0, 0)  # a terminal's Ctrl-C reaches it once, through its watcher
-        _Watched.by = watcher
+        _Watcher.pid = watcher
         return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        os.kill(child, number)
+
     for number in interrupts.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: os.kill(child, number))
+            signal.signal(number, pass_on)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGABRT:
         print(
@@ -153,7 +173,8 @@ def _supervise() -> None:
     os._exit(code if code >= 0 else interrupts.status_of(-code))
 
 
-def _parse(where: str) -> dict[str, Any]:
+def _parse(where: str) -> _Connection:
+    """Returns what a value of ``--distributed`` says. Raises InputError for one of another form."""
     found = _WHERE.fullmatch(where)
     if found is None:
         raise InputError(f"--distributed must be {_FORM}, but it is {where}")
@@ -163,4 +184,4 @@ def _parse(where: str) -> dict[str, Any]:
             f"--distributed must be {_FORM}, but {where} is process {index} of {count}; "
             "they are counted from 0"
         )
-    return {"coordinator_address": found["address"], "num_processes": count, "process_id": index}
+    return _Connection(found["address"], num_processes=count, process_id=index)

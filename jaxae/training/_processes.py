@@ -20,6 +20,7 @@ from jaxae.training.steps import Losses, TrainState, main_loss
 
 # JAX has no error class of its own for a process that is gone: these words, in lower case, occur
 # in the messages of gloo, NCCL, RCCL, sockets and the coordination service when that happens.
+# (docs/design.md has what was measured of multihost_utils.live_devices, which has a class.)
 _LOST_PROCESS_WORDS = (
     *("gloo", "nccl", "rccl", "connection", "socket"),
     *("unavailable", "peer", "deadline", "task"),

@@ -150,7 +150,7 @@ def test_the_newest_or_the_best(tmp_path):
     check(trained.load(place), DENSE, seed=3)
     assert trained.load(place).about["loss"] == 2.0
     check(trained.load(place, best=True), DENSE, seed=2)
-    (place / "000003" / "arrays" / "_METADATA").write_text("{}")
+    (place / "000003" / "arrays.safetensors").write_text("{}")
     check(trained.load(place), DENSE, seed=2)  # a damaged one is skipped
 
 
@@ -249,7 +249,7 @@ def test_an_export_never_takes_the_place_of_something_else(run, tmp_path, capsys
 
 
 def test_the_folder_of_a_run_a_model_and_a_checkpoint(run, tmp_path):
-    names = lambda path: sorted(checkpoints.models(Path(path)))
+    names = lambda path: sorted(checkpoints.find_models(Path(path)))
     assert names(run) == names(run / "checkpoints") == ["conv", "dense"]
     assert names(run / "checkpoints" / "conv") == ["conv"]
     assert names(run / "checkpoints" / "conv" / "000001") == ["conv"]

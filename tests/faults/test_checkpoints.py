@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax_settings import as_on_the_command_line
 
@@ -25,7 +26,7 @@ import jaxae
 from experiments import denoising
 from experiments.common import interrupts
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, checkpoints, records, trained
+from experiments.common.results import atomic, checkpoint_files, checkpoints, records, trained
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def newest(out):
 
 def arrays(out):
     path = newest(out)
-    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+    return checkpoint_files.read_arrays(path, checkpoint_files.read_manifest(path))
 
 
 def same(a, b):
@@ -91,7 +92,8 @@ def same(a, b):
 
 def test_the_newest_ones_and_the_best_are_kept(finished):
     manifests = [
-        checkpoints.read_manifest(newest(finished).with_name(place)) for place in places(finished)
+        checkpoint_files.read_manifest(newest(finished).with_name(place))
+        for place in places(finished)
     ]
     assert [manifest["epoch"] for manifest in manifests] == [3, 4]
     assert manifests[1]["loss"] < manifests[0]["loss"]
@@ -102,8 +104,8 @@ def test_the_best_is_kept_when_it_is_older(tmp_path):
     for epoch, loss in enumerate((3.0, 1.0, 2.0, 2.5, 4.0), start=1):
         header = {"identity": {}, "environment": {}, "leaves": [], "epoch": epoch, "step": 0}
         path = tmp_path / f"{epoch:06d}"
-        checkpoints.write(path, {"a": np.zeros(2)}, header | {"loss": loss, "epochs": None})
-        for old in checkpoints._superseded(tmp_path):
+        checkpoint_files.write(path, {"a": np.zeros(2)}, header | {"loss": loss, "epochs": None})
+        for old in checkpoints.list_superseded(tmp_path):
             shutil.rmtree(old)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000004", "000005"]
 
@@ -129,16 +131,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("of", ["arrays", "manifest", "metadata"])
-def test_a_damaged_newest_checkpoint_is_skipped_and_said(fault, of, out, finished):
-    largest = max((newest(out) / "arrays").rglob("*"), key=lambda path: path.stat().st_size)
-    names = {"manifest": "manifest.json", "metadata": "arrays/_METADATA"}
-    FAULTS[fault](newest(out) / names[of] if of in names else largest)
+@pytest.mark.parametrize("name", ["arrays.safetensors", "manifest.json"])
+def test_a_damaged_newest_checkpoint_is_skipped_and_said(fault, name, out, finished):
+    FAULTS[fault](newest(out) / name)
     said = []
-    header = checkpoints.read_manifest(newest(finished))
+    header = checkpoint_files.read_manifest(newest(finished))
     known = {name: header[name] for name in ("identity", "environment")}
     options = {"every": 1, "is_resumed": True, "say": said.append}
-    store = checkpoints.Checkpoints(out / "checkpoints", **known, **options)
+    store = checkpoints.CheckpointStore(out / "checkpoints", **known, **options)
     found = store.restore(MODEL, start())
     assert found.epoch == 3
     assert len(said) == 1
@@ -153,7 +153,7 @@ def start():
 
 
 def test_a_run_goes_on_from_before_the_damage(out, finished, capsys):
-    truncate(newest(out) / "arrays" / "_METADATA")
+    truncate(newest(out) / "arrays.safetensors")
     (out / "metrics.json").unlink()
     assert run(out, "--resume") == 0
     printed = capsys.readouterr()
@@ -174,14 +174,44 @@ def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
     state = jaxae.TrainState({"w": np.ones(2), "none": np.zeros((0, 3))}, (), np.int32(5))
     snapshot = jaxae.Snapshot(state, 0, 5, np.zeros(0), np.arange(9.0))
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
-    store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
-    store.of(["m"]).save(0, snapshot)
+    store = checkpoints.CheckpointStore(tmp_path, is_resumed=False, **options)
+    store.register(["m"]).save(0, snapshot)
     assert store.close(is_over=True)
-    found = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options).restore("m", state)
+    found = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options).restore("m", state)
     assert found[1:3] == (0, 5)
     assert found.losses.shape == (0,)
     assert found.state.params["none"].shape == (0, 3)
     np.testing.assert_array_equal(found.step_losses, np.arange(9.0))
+
+
+def test_arrays_of_every_dtype_that_is_trained_keep_their_bits(tmp_path):
+    """PRNG keys are uint32; safetensors has no name for complex numbers of 16 bytes."""
+    dtypes = (
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "int8",
+        "int32",
+        "int64",
+        "uint32",
+        "bool",
+    )
+    arrays = {name: np.arange(6).reshape(2, 3).astype(jnp.dtype(name)) for name in dtypes}
+    arrays |= {"a number": np.array(0.1), "nothing": np.zeros((0, 3), np.float32)}
+    header = {"identity": {}, "environment": {}, "leaves": [], "epoch": 1, "step": 0}
+    checkpoint_files.write(tmp_path / "c", arrays, header | {"loss": 1.0, "epochs": None})
+    found = arrays_of(tmp_path / "c")
+    same(found, arrays)
+    for name, array in arrays.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+
+
+def test_a_checkpoint_is_as_open_to_others_as_any_new_file(finished):
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (newest(finished), *newest(finished).iterdir()):
+        assert path.stat().st_mode & 0o444 == 0o444 & ~mask
 
 
 def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished):
@@ -199,8 +229,8 @@ def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished)
 
 
 def test_a_file_too_many_is_damage(out):
-    (newest(out) / "arrays" / "extra").write_bytes(b"x")
-    with pytest.raises(checkpoints.DamagedError, match="too many"):
+    (newest(out) / "extra").write_bytes(b"x")
+    with pytest.raises(checkpoint_files.DamagedError, match="too many"):
         arrays(out)
 
 
@@ -210,7 +240,7 @@ def test_a_manifest_that_names_files_elsewhere_is_damage(out):
     body["files"]["../../../../../etc/passwd"] = "0"
     body.pop("sha256")
     path.write_text(json.dumps(body | {"sha256": atomic.json_digest(body)}))
-    with pytest.raises(checkpoints.DamagedError):
+    with pytest.raises(checkpoint_files.DamagedError):
         arrays(out)
 
 
@@ -241,16 +271,24 @@ def test_a_checkpoint_of_another_random_generator_is_refused(out, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_the_version_before_is_gone_on_from(out, finished):
-    """There the number of epochs was one of the settings."""
-    for place in places(out):
-        path = newest(out).with_name(place) / "manifest.json"
-        body = json.loads(path.read_text())
-        del body["sha256"]
-        body["format"], body["identity"]["settings"]["epochs"] = 1, body.pop("epochs")
-        path.write_text(json.dumps(body | {"sha256": atomic.json_digest(body)}))
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_checkpoint_of_an_earlier_format_is_gone_on_from(number, out, finished, capsys):
+    """There Orbax wrote the arrays; in the first one --epochs was one of the settings."""
     shutil.rmtree(newest(out))
+    path = newest(out).with_name("000003")
+    body = json.loads((path / "manifest.json").read_text())
+    del body["sha256"]
+    body["format"] = number
+    if number == 1:
+        body["identity"]["settings"]["epochs"] = body.pop("epochs")
+    ocp.PyTreeCheckpointer().save(path / "arrays", arrays_of(path))
+    (path / "arrays.safetensors").unlink()
+    files = [file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"]
+    body["files"] = {file.relative_to(path).as_posix(): atomic.file_digest(file) for file in files}
+    whole = json.dumps(body | {"sha256": atomic.json_digest(body)})
+    (path / "manifest.json").write_text(whole)
     assert run(out, "--resume") == 0
+    assert "is damaged" not in capsys.readouterr().out
     same(arrays(out), arrays(finished))
 
 
@@ -308,11 +346,11 @@ def test_a_folder_of_somebody_in_the_place_of_a_checkpoint_gets_another_name(tmp
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
     (tmp_path / "m" / "000002").mkdir(parents=True)
     (tmp_path / "m" / "000002" / "best.pt").write_text("mine")
-    store = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options)
-    store.of(["m"]).save(0, jaxae.Snapshot(state, 2, 0, np.ones(2), np.ones(3)))
+    store = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options)
+    store.register(["m"]).save(0, jaxae.Snapshot(state, 2, 0, np.ones(2), np.ones(3)))
     assert store.close(is_over=True)
     assert (tmp_path / "m" / "000002.kept-1" / "best.pt").read_text() == "mine"
-    assert checkpoints.read_manifest(tmp_path / "m" / "000002")["epoch"] == 2
+    assert checkpoint_files.read_manifest(tmp_path / "m" / "000002")["epoch"] == 2
 
 
 def test_checkpoints_of_a_finished_run_are_removed_on_demand_and_nothing_else(out):
@@ -338,7 +376,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
 ):
     """Also those after its last epoch, so that what is loaded is the trained model."""
     saved = []
-    save = checkpoints.Checkpoints.save
+    save = checkpoints.CheckpointStore.save
 
     def stop_after_two(self, name, snapshot):
         save(self, name, snapshot)
@@ -347,7 +385,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
             raise RuntimeError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", stop_after_two)
+        patch.setattr(checkpoints.CheckpointStore, "save", stop_after_two)
         with pytest.raises(RuntimeError, match="stop"):
             run(tmp_path)
     assert run(tmp_path, "--resume", options=[*OPTIONS, "--epochs", "4"]) == 0
@@ -396,7 +434,7 @@ def test_a_disk_that_becomes_full_keeps_the_checkpoint_before(out, monkeypatch, 
 
 
 def arrays_of(path):
-    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+    return checkpoint_files.read_arrays(path, checkpoint_files.read_manifest(path))
 
 
 def test_a_second_run_on_one_folder_is_refused(tmp_path, capsys):
@@ -528,7 +566,7 @@ def test_a_loss_that_turns_nan_is_one_line_and_the_checkpoint_before_it_stays(tm
     error = capsys.readouterr().err
     assert error.startswith("error: the training loss is nan in epoch ")
     assert error.count("\n") == 1
-    kept = checkpoints._places(tmp_path / "checkpoints" / MODEL)
+    kept = checkpoints.list_checkpoints(tmp_path / "checkpoints" / MODEL)
     assert kept
     assert all(np.isfinite(array).all() for array in arrays_of(kept[-1]).values())
     assert not (tmp_path / "metrics.json").exists()
@@ -557,12 +595,12 @@ def test_an_error_in_a_loss_of_ones_own_names_its_line(tmp_path):
 
 def test_names_of_models_are_folders_and_nothing_else(tmp_path):
     options = {"identity": {}, "environment": {}, "every": None, "is_resumed": False, "say": print}
-    store = checkpoints.Checkpoints(tmp_path, **options)
-    assert checkpoints._folder_name("../../etc/<b>x y") == "etc_b_x_y"
-    assert checkpoints._folder_name("...") == "model"
-    store.of(["a/b"])
+    store = checkpoints.CheckpointStore(tmp_path, **options)
+    assert checkpoints._make_folder_name("../../etc/<b>x y") == "etc_b_x_y"
+    assert checkpoints._make_folder_name("...") == "model"
+    store.register(["a/b"])
     with pytest.raises(ValueError, match="called alike"):
-        store.of(["a b"])
+        store.register(["a b"])
 
 
 def test_a_read_only_output_is_one_line(tmp_path, capsys):
@@ -582,11 +620,11 @@ def test_typed_keys_in_an_optimisers_state_are_kept(tmp_path):
     state = jaxae.TrainState({"w": np.ones(2)}, jaxae.hash_key(jax.random.key(2)), np.int32(7))
     snapshot = jaxae.Snapshot(state, 1, 0, np.ones(1), np.ones(3))
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
-    store = checkpoints.Checkpoints(tmp_path, is_resumed=False, **options)
-    store.of(["m"]).save(0, snapshot)
+    store = checkpoints.CheckpointStore(tmp_path, is_resumed=False, **options)
+    store.register(["m"]).save(0, snapshot)
     assert store.close(is_over=True)
-    again = checkpoints.Checkpoints(tmp_path, is_resumed=True, **options)
-    found = again.of(["m"]).restore(0, like)
+    again = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options)
+    found = again.register(["m"]).restore(0, like)
     assert found.state.opt_state.dtype == state.opt_state.dtype
     draw = lambda key: np.asarray(jax.random.uniform(key, (5,)))
     np.testing.assert_array_equal(draw(found.state.opt_state), draw(state.opt_state))

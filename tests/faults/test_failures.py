@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import jaxae
 from experiments import denoising
 from experiments.common import plots
-from experiments.common.results import checkpoints, records
+from experiments.common.results import checkpoint_files, checkpoints, records
 from experiments.common.run import command_line, standard_output
 from experiments.common.run.experiment import Run, load
 from experiments.common.training import sweep
@@ -58,7 +58,7 @@ def run(out, *more, epochs=3):
 
 def final_arrays(out):
     path = out / "checkpoints" / MODEL / "000003"
-    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+    return checkpoint_files.read_arrays(path, checkpoint_files.read_manifest(path))
 
 
 def numbers(out):
@@ -80,7 +80,7 @@ def resumes_to(untouched, out):
     for name, array in final_arrays(untouched).items():
         assert array.tobytes() == before[name].tobytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoints, "save", lambda *_: pytest.fail("trained again"))
+        patch.setattr(checkpoints.CheckpointStore, "save", lambda *_: pytest.fail("trained again"))
         assert run(out, "--resume") == 0
     assert numbers(out) == numbers(untouched)
     assert (out / "log.jsonl").read_text() == (untouched / "log.jsonl").read_text()
@@ -350,10 +350,10 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
     assert run(tmp_path, *EVERY, epochs=1) == 0
     capsys.readouterr()
     saved = []
-    save = checkpoints.Checkpoints.save
+    save = checkpoints.CheckpointStore.save
     with monkeypatch.context() as patch:
         patch.setattr(
-            checkpoints.Checkpoints, "save", lambda *a: (saved.append(a[2].epoch), save(*a))[1]
+            checkpoints.CheckpointStore, "save", lambda *a: (saved.append(a[2].epoch), save(*a))[1]
         )
         assert run(tmp_path, *EVERY, "--resume", epochs=3) == 0
     assert saved == [2, 3]
@@ -376,7 +376,7 @@ def test_fewer_epochs_at_resume_are_those_of_a_shorter_run(untouched, tmp_path, 
         assert max(path.name for path in places) == f"00000{epochs}"
     assert f"going on with {MODEL} from before that, or anew" in capsys.readouterr().out
     moved = tmp_path / "long" / "checkpoints.earlier-1" / MODEL / "000004"
-    assert checkpoints.read_manifest(moved)["epoch"] == 4
+    assert checkpoint_files.read_manifest(moved)["epoch"] == 4
 
 
 def test_where_the_steps_depend_on_the_number_of_epochs_models_are_trained_anew(tmp_path):
@@ -384,12 +384,12 @@ def test_where_the_steps_depend_on_the_number_of_epochs_models_are_trained_anew(
     state = jaxae.TrainState({"w": np.ones(2)}, (), np.int32(5))
     snapshot = jaxae.Snapshot(state, 2, 0, np.zeros(2), np.zeros(9))
     options = {"identity": {}, "environment": {}, "every": 1, "say": said.append}
-    store = checkpoints.Checkpoints(tmp_path / "c", is_resumed=False, epochs=2, **options)
-    store.of(["scheduled"]).save(0, snapshot)
-    store.of(["constant"], any_length=2).save(0, snapshot)
+    store = checkpoints.CheckpointStore(tmp_path / "c", is_resumed=False, epochs=2, **options)
+    store.register(["scheduled"]).save(0, snapshot)
+    store.register(["constant"], any_length=2).save(0, snapshot)
     assert store.close(is_over=True)
-    again = checkpoints.Checkpoints(tmp_path / "c", is_resumed=True, epochs=None, **options)
-    assert again.of(["scheduled"]).restore(0, state) is None
-    assert again.of(["constant"], any_length=50).restore(0, state).epoch == 2
+    again = checkpoints.CheckpointStore(tmp_path / "c", is_resumed=True, epochs=None, **options)
+    assert again.register(["scheduled"]).restore(0, state) is None
+    assert again.register(["constant"], any_length=50).restore(0, state).epoch == 2
     assert "--epochs was 2 and is default: training scheduled anew, because" in said[0]
     assert (tmp_path / "c.earlier-1" / "scheduled" / "000002").is_dir()

@@ -29,7 +29,7 @@ import jaxae
 from experiments.common.data import datasets
 from experiments.common.data.sources import array_file, decoded, idx, image_folder, tfrecord
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, checkpoints, trained
+from experiments.common.results import atomic, checkpoint_files, trained
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30
@@ -361,16 +361,16 @@ def checkpoint(folder):
     place = folder / "000002"
     arrays = {"losses": np.arange(3.0), "none": np.zeros((0, 2)), "w": np.ones((4, 5), np.float32)}
     header = {"identity": {"a": 1}, "environment": {}, "leaves": [], "epoch": 2, "step": 0}
-    checkpoints.write(place, arrays, header | {"loss": 1.5, "model": None, "epochs": 2})
+    checkpoint_files.write(place, arrays, header | {"loss": 1.5, "model": None, "epochs": 2})
     files = {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
-    return place, files, arrays, checkpoints.read_manifest(place)
+    return place, files, arrays, checkpoint_files.read_manifest(place)
 
 
 def read_checkpoint(place):
     """Returns the arrays of a checkpoint, or None if it is refused as it should be."""
     try:
-        return checkpoints.read_arrays(place, checkpoints.read_manifest(place))
-    except checkpoints.DamagedError:
+        return checkpoint_files.read_arrays(place, checkpoint_files.read_manifest(place))
+    except checkpoint_files.DamagedError:
         return None
 
 

@@ -18,7 +18,7 @@ import pytest
 from jax_settings import as_on_the_command_line
 
 from experiments import denoising
-from experiments.common.results import checkpoints
+from experiments.common.results import checkpoint_files
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -215,7 +215,7 @@ def wait_for_a_checkpoint(out, processes):
 
 def losses(out):
     path = out / "checkpoints" / MODEL / "000080"
-    return checkpoints.read_arrays(path, checkpoints.read_manifest(path))["losses"]
+    return checkpoint_files.read_arrays(path, checkpoint_files.read_manifest(path))["losses"]
 
 
 @pytest.fixture(scope="module")

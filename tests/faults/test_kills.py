@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.common.results import checkpoints
+from experiments.common.results import checkpoint_files
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
@@ -102,7 +102,7 @@ def final_arrays(out, epochs):
     found = {}
     for model in sorted((out / "checkpoints").iterdir()):
         path = model / f"{epochs:06d}"
-        found[model.name] = checkpoints.read_arrays(path, checkpoints.read_manifest(path))
+        found[model.name] = checkpoint_files.read_arrays(path, checkpoint_files.read_manifest(path))
     return found
 
 

@@ -194,9 +194,11 @@ def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str
     The digests are of the examples that were used, and of the whole set they are from;
     ``dataset`` is None where the data are synthetic.
     """
-    plain = lambda value: str(value) if isinstance(value, Path) else value
     return {
-        "settings": {name: plain(value) for name, value in settings.items()},
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in settings.items()
+        },
         "data_sha256": None if dataset is None else dataset.fingerprint(),
         "source_sha256": None if dataset is None else dataset.source,
         "environment": environment(),

@@ -18,24 +18,26 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, DTypeLike, PyTree
 
 import jaxae
 from experiments.common.errors import InputError, first_line
-from experiments.common.results import atomic, checkpoints
+from experiments.common.results import atomic, checkpoint_files, checkpoints
 from jaxae._version import __version__
 
-_MODELS: dict[str, Any] = {
+Activation: TypeAlias = Callable[[Array], Array]
+
+_MODELS: dict[str, type[jaxae.DenseAutoencoder] | type[jaxae.ConvAutoencoder]] = {
     "DenseAutoencoder": jaxae.DenseAutoencoder,
     "ConvAutoencoder": jaxae.ConvAutoencoder,
 }
-_ACTIVATIONS: dict[str, Any] = {
+_ACTIVATIONS: dict[str, Activation] = {
     name: getattr(nn, name)
     for name in ("relu", "sigmoid", "tanh", "softplus", "gelu", "elu", "selu", "silu", "leaky_relu")
 } | {"jnp.tanh": jnp.tanh}
@@ -43,7 +45,6 @@ _TOP_K = "keep_top_k "  # followed by k
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _WEIGHTS = "model.safetensors"
 SAYS = "model.json"  # what an exported model says of itself
-
 
 _MAKERS: dict[str, Callable[..., jaxae.AutoencoderFunctions]] = {}  # by module and name
 
@@ -75,7 +76,10 @@ class Network(NamedTuple):
     arguments: dict[str, Any]
     example_shape: tuple[int, ...]
     takes: str = "the data as they are"
-    param_dtype: Any = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+
+Model: TypeAlias = jaxae.DenseAutoencoder | jaxae.ConvAutoencoder | Network
 
 
 class TrainedAutoencoder(NamedTuple):
@@ -92,12 +96,12 @@ class TrainedAutoencoder(NamedTuple):
 
     encode: Callable[[Array], Array]
     decode: Callable[[Array], Array]
-    params: Any
-    model: Any
+    params: PyTree[Array]
+    model: Model
     about: dict[str, Any]
 
 
-def describe(model: Any) -> dict[str, Any] | None:
+def describe(model: object) -> dict[str, Any] | None:
     """Returns what a model can be built from again, or None for one that is no such model.
 
     How its weights were drawn is left out.
@@ -118,21 +122,22 @@ def describe(model: Any) -> dict[str, Any] | None:
         if field.name == "param_dtype":
             value = np.dtype(value).name
         elif value is not None and field.name.endswith("activation"):
-            value = _activation_name(value)
+            value = _name_activation(value)
             if value is None:
                 return None
         found[field.name] = list(value) if isinstance(value, tuple) else value
     return found
 
 
-def _activation_name(activation: Any) -> str | None:
+def _name_activation(activation: Activation) -> str | None:
     """Returns the name under which an activation is stored, or None for an unknown one."""
     if isinstance(activation, partial) and activation.func is jaxae.keep_top_k:
         return f"{_TOP_K}{activation.keywords['k']}"
     return next((name for name, known in _ACTIVATIONS.items() if known is activation), None)
 
 
-def _activation(name: str) -> Any:
+def _find_activation(name: str) -> Activation:
+    """Returns the activation that is stored under a name."""
     if name.startswith(_TOP_K):
         return partial(jaxae.keep_top_k, k=int(name.removeprefix(_TOP_K)))
     return _ACTIVATIONS[name]
@@ -147,14 +152,14 @@ def _build_network(fields: dict[str, Any]) -> Network:
     return Network(make=make, example_shape=shape, **fields)
 
 
-def functions_of(model: Any) -> jaxae.AutoencoderFunctions:
+def functions_of(model: Model) -> jaxae.AutoencoderFunctions:
     """Returns ``init``, ``encode`` and ``decode`` of a model."""
     if isinstance(model, Network):
         return model.make(**model.arguments)
     return jaxae.as_functions(model)
 
 
-def build(description: dict[str, Any]) -> Any:
+def build(description: dict[str, Any]) -> Model:
     """Returns the model of a description.
 
     Raises:
@@ -169,7 +174,7 @@ def build(description: dict[str, Any]) -> Any:
         make = _MODELS[kind]
         for name, value in fields.items():
             if value is not None and name.endswith("activation"):
-                fields[name] = _activation(value)
+                fields[name] = _find_activation(value)
             elif isinstance(value, list):
                 fields[name] = tuple(value)
         fields["param_dtype"] = jnp.dtype(fields["param_dtype"])
@@ -192,10 +197,10 @@ def load(path: str | Path, *, best: bool = False) -> TrainedAutoencoder:
     path = Path(path)
     if (path / SAYS).is_file():
         return _from_export(path)
-    if (path / "manifest.json").exists():
+    if (path / checkpoint_files.MANIFEST).exists():
         return _from_checkpoint(path)
     errors = []
-    for place in checkpoints.ranked(path, best=best):
+    for place in checkpoints.rank_checkpoints(path, best=best):
         try:
             return _from_checkpoint(place)
         except InputError as error:
@@ -234,7 +239,9 @@ def _write(autoencoder: TrainedAutoencoder, folder: Path) -> None:
 
     description = describe(autoencoder.model)
     about = {"jaxae": __version__, "model": description, **autoencoder.about}
-    weights = safetensors.numpy.save(_flat(autoencoder.params), {"model": json.dumps(description)})
+    weights = safetensors.numpy.save(
+        _name_arrays(autoencoder.params), {"model": json.dumps(description)}
+    )
     (folder / _WEIGHTS).write_bytes(weights)
     dtype = jnp.dtype(autoencoder.model.param_dtype)
     example = jax.ShapeDtypeStruct(tuple(autoencoder.model.example_shape), dtype)
@@ -265,53 +272,68 @@ def _from_export(folder: Path) -> TrainedAutoencoder:
         if atomic.file_digest(folder / _WEIGHTS) != digests[_WEIGHTS]:
             raise ValueError(f"{_WEIGHTS} is not what was written")
         flat = safetensors.numpy.load_file(folder / _WEIGHTS)
-        return _bound(model, _nested(flat), about)
+        return _bind_params(model, _nest_arrays(flat), about)
     except Exception as error:  # damaged bytes raise whatever their readers raise
         raise InputError(f"{folder} is no exported model: {first_line(error)}") from error
 
 
 def _from_checkpoint(path: Path) -> TrainedAutoencoder:
     try:
-        manifest = checkpoints.read_manifest(path)
-        arrays = checkpoints.read_arrays(path, manifest)
-    except checkpoints.DamagedError as error:
+        manifest = checkpoint_files.read_manifest(path)
+        arrays = checkpoint_files.read_arrays(path, manifest)
+    except checkpoint_files.DamagedError as error:
         raise InputError(f"checkpoint {path} is damaged ({error})") from error
-    if manifest.get("model") is None:
+    description = manifest.get("model")
+    if description is None:
         experiment = manifest["identity"].get("experiment")
         raise InputError(
             f"checkpoint {path} of experiments.{experiment} says not how its network is built: it "
             "is a classifier, or older than that; what is loaded are autoencoders"
         )
     try:
-        model = build(manifest["model"])
+        model = build(description)
         like = jax.eval_shape(functions_of(model).init, jax.random.key(0))
-        names = [f".params{jax.tree_util.keystr(at)}" for at, _ in _leaves(like)]
+        names = [f".params{jax.tree_util.keystr(path)}" for path, _ in _leaves_with_paths(like)]
         numbers = [manifest["leaves"].index(name) for name in names]
         leaves = [jnp.asarray(arrays[f"state_{number:04d}"]) for number in numbers]
         params = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        parts = ("epoch", "step", "loss", "identity", "environment")
-        return _bound(model, params, {name: manifest[name] for name in parts})
+        about = {
+            "epoch": manifest["epoch"],
+            "step": manifest["step"],
+            "loss": manifest["loss"],
+            "identity": manifest["identity"],
+            "environment": manifest["environment"],
+        }
+        return _bind_params(model, params, about)
     except (ValueError, KeyError) as error:
         raise InputError(f"checkpoint {path} is of another model: {first_line(error)}") from error
 
 
-def _bound(model: Any, params: Any, about: dict[str, Any]) -> TrainedAutoencoder:
+def _bind_params(model: Model, params: PyTree[Array], about: dict[str, Any]) -> TrainedAutoencoder:
+    """Returns an autoencoder with these weights. Raises ValueError if they are not the model's."""
     functions = functions_of(model)
     like = jax.eval_shape(functions.init, jax.random.key(0))
-    shapes = lambda tree: [(jax.tree_util.keystr(at), leaf.shape) for at, leaf in _leaves(tree)]
-    if shapes(params) != shapes(like):
+    if _list_shapes(params) != _list_shapes(like):
         raise ValueError("the weights are not those of the model")
     encode, decode = partial(functions.encode, params), partial(functions.decode, params)
     return TrainedAutoencoder(encode, decode, params, model, about)
 
 
-def _flat(params: Any) -> dict[str, np.ndarray]:
+def _list_shapes(tree: PyTree) -> list[tuple[str, tuple[int, ...]]]:
+    """Returns the path and the shape of every array of a tree."""
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in _leaves_with_paths(tree)]
+
+
+def _name_arrays(params: PyTree[Array]) -> dict[str, np.ndarray]:
     """Returns arrays by name, nested names joined with a slash, each in C order."""
-    name = lambda at: "/".join(str(key.key) for key in at)
-    return {name(at): np.ascontiguousarray(leaf) for at, leaf in _leaves(params)}
+    return {
+        "/".join(str(key.key) for key in path): np.ascontiguousarray(leaf)
+        for path, leaf in _leaves_with_paths(params)
+    }
 
 
-def _nested(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nest_arrays(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the nested dictionary from which :func:`_name_arrays` made the names."""
     params: dict[str, Any] = {}
     for name, array in flat.items():
         *groups, last = name.split("/")
@@ -322,5 +344,6 @@ def _nested(flat: dict[str, np.ndarray]) -> dict[str, Any]:
     return params
 
 
-def _leaves(tree: Any) -> list[Any]:
+def _leaves_with_paths(tree: PyTree) -> list[tuple[Any, Any]]:
+    """Returns the leaves of a tree, each behind its path, a tuple of keys."""
     return jax.tree_util.tree_flatten_with_path(tree)[0]

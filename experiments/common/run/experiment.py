@@ -18,7 +18,7 @@ from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results import records, trained
-from experiments.common.results.checkpoints import Checkpoints
+from experiments.common.results.checkpoints import CheckpointStore
 from experiments.common.results.numbers import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.command_line import CommonConfig
@@ -101,7 +101,7 @@ class Run:
             self.folder = Path(self._aside.name)
         self._started = time.perf_counter()
         self._record = records.RunRecord(self.folder)
-        self._checkpoints: Checkpoints | None = None
+        self._checkpoints: CheckpointStore | None = None
         self._figures: list[Callable[[], object]] = []
         self._has_numbers = False
         self._progress = Progress(total, unit, is_shown=processes.is_first())
@@ -140,12 +140,12 @@ class Run:
             raise
         return self
 
-    def _open_checkpoints(self, identity: dict[str, Any]) -> Checkpoints:
+    def _open_checkpoints(self, identity: dict[str, Any]) -> CheckpointStore:
         config, folder = self.config, self.folder / "checkpoints"
         is_resumed = config.resume and processes.is_first()
         if is_resumed and not folder.is_dir():
             self.say(f"there is nothing to resume in {self.folder}: from the beginning")
-        return Checkpoints(
+        return CheckpointStore(
             folder,
             identity=identity,
             environment=records.environment() | {"devices": _devices(config)},
@@ -173,7 +173,7 @@ class Run:
         names = list(names)
         models = model if isinstance(model, list) else [model] * len(names)
         described = [trained.describe(one) for one in models]
-        return self._checkpoints.of(names, described, any_length=any_length)
+        return self._checkpoints.register(names, described, any_length=any_length)
 
     def __exit__(
         self,

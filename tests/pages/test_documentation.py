@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax_settings import as_on_the_command_line
+from optional_libraries import require_nnx
 from saved_checkpoints import save
 
 import jaxae
@@ -29,11 +30,13 @@ RUN_FROM_TOP_TO_BOTTOM = [page for page in PAGES if page.startswith("docs/guides
 RUN_FROM_TOP_TO_BOTTOM += ["docs/data.md"]
 
 
+@pytest.mark.usefixtures("no_type_hook")  # as users run it; NumPy arrays are welcome
 @pytest.mark.parametrize("page", RUN_FROM_TOP_TO_BOTTOM)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page):
-    for library in re.findall(r"^(?:import|from) (equinox|haiku|torch|keras)", PAGES[page], re.M):
-        if library in {"equinox", "haiku"}:  # the others stand in blocks that are not run
-            pytest.importorskip(library)
+    for library in re.findall(r"^import (equinox|haiku)", PAGES[page], re.M):
+        pytest.importorskip(library)
+    if "from flax import nnx" in PAGES[page]:
+        require_nnx()
     names = {"__name__": page}
     with as_on_the_command_line():
         for mark, code in re.findall(rf"({NOT_RUN})?```python\n(.*?)```", PAGES[page], re.DOTALL):

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from jax_settings import as_on_the_command_line
+from optional_libraries import require_nnx
 
 import jaxae
 
@@ -16,10 +16,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def example():
     """Returns the names that the README's example defines."""
-    try:
-        import flax.nnx  # noqa: F401
-    except Exception as error:  # some pairs of flax and jax do not import, in several ways
-        pytest.skip(f"flax.nnx does not import with jax {jax.__version__}: {error!r}")
+    require_nnx()
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
     with as_on_the_command_line():

@@ -6,7 +6,7 @@ For each encoder: ``jaxae.contractive_penalty``, the full Jacobian by ``jax.vmap
 ``jax.jacfwd`` and ``jax.jacrev``, by ``torch.func`` where PyTorch is installed, and the closed
 form written by hand where there is one; and a whole training step with and without the penalty.
 All must give the same value and gradient first, then run in turn. About 10 minutes on two cores.
-Expected: the table of the README, which is made from ``results/contraction-<device>.json``.
+Expected: the table of docs/speed.md, which is made from ``results/contraction-<device>.json``.
 """
 
 import sys

@@ -7,7 +7,7 @@ One model (linear code, sigmoid output, squared error), the same initial weights
 GPU with CUDA graphs too), with its default and its fused Adam, and Keras 3 on its JAX backend. They
 must come to the same losses first, those of the first and of the second epoch; then they take
 turns, and beside them the bare matrix products of the step. About 15 minutes on two cores; for the
-rivals, ``pip install torch keras``. Expected: the table of the README, which is made from
+rivals, ``pip install torch keras``. Expected: the table of docs/speed.md, which is made from
 ``results/training-<device>.json``.
 """
 

@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of the pages beside it from the committed result files.
+"""Writes the tables of the README and of the pages in ``docs/`` from the committed result files.
 
     python -m experiments.readme_tables
 
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from experiments.readme_tables import lecture, papers, speed
+from experiments.readme_tables import experiments, lecture, papers, speed
 
 ROOT = Path(__file__).parents[2]
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
+    "README.md": {"experiments": experiments.experiments_table},
+    "docs/experiments.md": {"experiments": experiments.experiments_table},
+    "docs/results.md": {
         "lecture": lecture.lecture_table,
         "denoising mnist": partial(lecture.denoising_table, "mnist"),
         "denoising digits": partial(lecture.denoising_table, "digits"),
         "published": papers.published_table,
-        "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),
-        "contraction cpu-2-cores": partial(speed.contraction_table, "cpu-2-cores"),
     },
     "docs/lecture.md": {"findings": lecture.findings},
     "docs/papers.md": {
@@ -40,6 +40,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "stages nvidia-h200": partial(speed.stages_table, "nvidia-h200"),
     },
     "docs/speed.md": {
+        "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),
+        "contraction cpu-2-cores": partial(speed.contraction_table, "cpu-2-cores"),
         "profile cpu-2-cores": partial(speed.profile_table, "cpu-2-cores"),
         "variants cpu-2-cores": partial(speed.variants_table, "cpu-2-cores"),
         "rounding mnist": partial(speed.rounding_table, "mnist"),

@@ -84,7 +84,7 @@ def test_the_example_has_the_numbers_of_the_code():
     assert plan.formula == table[0][0]
 
 
-def test_the_encoder_of_the_readme_has_the_order_that_the_page_says():
+def test_the_encoder_of_the_speed_page_has_the_order_that_the_page_says():
     weights = [jnp.ones(shape) for shape in ((784, 512), (512, 256), (256, 64))]
 
     def encode(x_i):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optional_libraries import require_nnx
 
 import jaxae
 
@@ -54,10 +55,7 @@ def linen(rate):
 
 
 def nnx(rate):
-    try:
-        from flax import nnx as library
-    except Exception as error:  # some pairs of flax and jax do not import, in several ways
-        pytest.skip(f"flax.nnx does not import with jax {jax.__version__}: {error!r}")
+    library = require_nnx()
     page = run_page("nnx", rate)
     module = page["Encoder"](library.Rngs(0))
     page["graph"], encoder, statistics = library.split(module, library.Param, ...)

@@ -73,7 +73,7 @@ def test_the_example_has_the_numbers_of_the_code():
     plan = names["plan"]
     found = [plan.flops, *(flops for _, flops, _ in plan.rejected)]
     chain = _trace.read_chain(encode, jax.ShapeDtypeStruct((3,), jnp.float32))
-    orders = _evaluate.plan_for(chain, 1, jnp.float32).orders
+    orders = _evaluate.factored_jacobian(chain, 1, jnp.float32).orders
     table = re.findall(r"^\| `(.*)` \| (.*) = (\d+) \| (.*) = (\d+) \|$", PAGE, re.MULTILINE)
     assert [row[0] for row in table] == ["‖D2 W2 D1 W1‖²", "<T, S>", "<X, X S>"]
     for formula, count, count_sum, cost, cost_sum in table:

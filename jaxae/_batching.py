@@ -1,5 +1,7 @@
 """From one example to a batch: nested ``jax.vmap`` over the leading axes, and its random draws."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -6,6 +6,8 @@ operations in it, since they may act on its weights alone. So JAX is asked: the 
 without being run.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -5,6 +5,8 @@ gradient: a line search the loss as a function, ``sam`` its gradient, ``sophia``
 another name. Every update of this library is made here, with all of these at hand.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import TypeAlias

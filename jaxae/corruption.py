@@ -10,6 +10,8 @@ strength outside its range NaN. Noise is drawn in float32 or wider, whatever the
 a rate is resolved to 2^-23.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,12 +21,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch, split_keys
+from jaxae._checks import AnyArray
 
 Corruption: TypeAlias = Callable[[PRNGKeyArray, Array], Array]
 
 
 def masking_noise(
-    key: PRNGKeyArray, x: Float[Array, " *shape"], *, rate: ScalarLike
+    key: PRNGKeyArray, x: Float[AnyArray, " *shape"], *, rate: ScalarLike
 ) -> Float[Array, " *shape"]:
     r"""Returns ``x`` with each entry zeroed with probability ``rate``.
 
@@ -62,7 +65,7 @@ def masking_noise(
 
 
 def gaussian_noise(
-    key: PRNGKeyArray, x: Float[Array, " *shape"], *, stddev: ScalarLike
+    key: PRNGKeyArray, x: Float[AnyArray, " *shape"], *, stddev: ScalarLike
 ) -> Float[Array, " *shape"]:
     r"""Returns ``x`` plus isotropic Gaussian noise.
 
@@ -100,7 +103,7 @@ def gaussian_noise(
 
 def uniform_noise(
     key: PRNGKeyArray,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     scale: ScalarLike,
     low: ScalarLike | None = None,
@@ -152,7 +155,7 @@ def uniform_noise(
 
 def salt_and_pepper_noise(
     key: PRNGKeyArray,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     rate: ScalarLike,
     low: ScalarLike = 0.0,
@@ -233,7 +236,7 @@ def compose(*corruptions: Corruption) -> Corruption:
 def corrupt_batch(
     key: PRNGKeyArray,
     corrupt: Corruption,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     batch_ndim: int = 1,
 ) -> Float[Array, " *shape"]:

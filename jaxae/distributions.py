@@ -12,6 +12,8 @@ the ``sample_code`` of :func:`jaxae.denoising_loss`). All three have
 * ``sample(key, output)``: a draw, reparametrised where the distribution is Gaussian.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import jax
@@ -34,7 +36,7 @@ class Bernoulli:
 
     def log_prob(
         self, output: Float[Array, " *shape"], value: Float[Array, " *shape"], example_ndim: int = 1
-    ) -> Float[Array, "..."]:
+    ) -> Float[Array, ...]:
         """Returns log p(value | logits=output) in nats, shape ``(*batch,)``."""
         return -bernoulli_nll(output, value, example_ndim=example_ndim)
 
@@ -69,7 +71,7 @@ class Gaussian:
 
     def log_prob(
         self, output: Float[Array, " *shape"], value: Float[Array, " *shape"], example_ndim: int = 1
-    ) -> Float[Array, "..."]:
+    ) -> Float[Array, ...]:
         """Returns log N(value; output, stddev^2 I) in nats, shape ``(*batch,)``."""
         return -gaussian_nll(output, value, stddev=self.stddev, example_ndim=example_ndim)
 

@@ -4,12 +4,15 @@ Contract of this module. Data are rows, ``(n, d)``. Means and covariances are th
 rows given; nothing is trained.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxae import _checks
+from jaxae._checks import AnyArray
 
 
 class LinearDenoiser(NamedTuple):
@@ -57,7 +60,9 @@ class LinearDenoiser(NamedTuple):
         return min(_checks.integer("rank", rank, low=1), self.basis.shape[1])
 
 
-def fit_linear_denoiser(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) -> LinearDenoiser:
+def fit_linear_denoiser(
+    x_noisy: Float[AnyArray, "n d"], x: Float[AnyArray, "n d"]
+) -> LinearDenoiser:
     r"""Returns the linear map with the least squared error from ``x_noisy`` to ``x``.
 
     With centred covariances :math:`S_{xy}, S_{yy}` of clean x and noisy y the full-rank map
@@ -108,7 +113,7 @@ class PairMoments(NamedTuple):
     cross: Array
     noisy: Array
 
-    def merged(self, other: "PairMoments") -> "PairMoments":
+    def merged(self, other: PairMoments) -> PairMoments:
         """Returns the moments of both parts together."""
         pairs = self.pairs + other.pairs
         share = other.pairs / pairs
@@ -133,7 +138,7 @@ class PairMoments(NamedTuple):
         return LinearDenoiser(self.x_mean, self.noisy_mean, gain, basis)
 
 
-def pair_moments(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) -> PairMoments:
+def pair_moments(x_noisy: Float[AnyArray, "n d"], x: Float[AnyArray, "n d"]) -> PairMoments:
     r"""Returns the moments of some pairs, for data that do not fit into memory.
 
     Those of the pieces of a data set are put together by ``merged``, about their means, so
@@ -163,7 +168,7 @@ def pair_moments(x_noisy: Float[Array, "n d"], x: Float[Array, "n d"]) -> PairMo
     return _moments(x_noisy, x, least=1)
 
 
-def _moments(x_noisy: Array, x: Array, *, least: int) -> PairMoments:
+def _moments(x_noisy: AnyArray, x: AnyArray, *, least: int) -> PairMoments:
     x_noisy, x = _checks.floating("x_noisy", x_noisy), _checks.floating("x", x)
     _checks.same_shape("x_noisy", x_noisy, "x", x)
     if x.ndim != 2 or x.shape[0] < least:

@@ -5,6 +5,8 @@ Contract of this module. Reconstructions and targets are ``(*batch, *example)`` 
 keep the batch, ``(*batch,)``; metrics of a data set return a scalar and say so.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 
@@ -14,12 +16,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import normal_like, one_example, over_batch, split_keys
+from jaxae._checks import AnyArray
 from jaxae._derivatives import jacobian
 
 
 def mean_squared_error(
-    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, "..."]:
+    x_hat: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, ...]:
     """Returns the squared error per feature: the sum over an example, over its size.
 
     Args:
@@ -48,12 +51,12 @@ def _mean_square(x_hat: Array, x: Array, features: tuple[int, ...]) -> Array:
 
 
 def psnr(
-    x_hat: Float[Array, " *shape"],
-    x: Float[Array, " *shape"],
+    x_hat: Float[AnyArray, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     peak: ScalarLike = 1.0,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the peak signal-to-noise ratio of every example.
 
     .. math:: 10 \log_{10} \frac{\mathrm{peak}^2}{\mathrm{MSE}}
@@ -88,7 +91,7 @@ def psnr(
 
 
 def explained_variance(
-    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
+    x_hat: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
 ) -> Float[Array, ""]:
     r"""Returns the share of the data's variance that a reconstruction explains.
 
@@ -130,7 +133,7 @@ def explained_variance(
 
 
 def active_units(
-    code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0
+    code: Float[AnyArray, "*batch k"], *, threshold: ScalarLike = 0.0
 ) -> Float[Array, "*batch"]:
     """Returns how many units of each code are active, the L0 norm.
 
@@ -154,7 +157,9 @@ def active_units(
     return jnp.where(jnp.isnan(threshold), jnp.nan, count)
 
 
-def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -> Bool[Array, " k"]:
+def dead_units(
+    code: Float[AnyArray, "*batch k"], *, threshold: ScalarLike = 0.0
+) -> Bool[Array, " k"]:
     """Returns which units are active for no example at all.
 
     Args:
@@ -177,7 +182,7 @@ def dead_units(code: Float[Array, "*batch k"], *, threshold: ScalarLike = 0.0) -
 
 
 def saturated_share(
-    code: Float[Array, "*batch k"], *, low: ScalarLike = 0.05, high: ScalarLike = 0.95
+    code: Float[AnyArray, "*batch k"], *, low: ScalarLike = 0.05, high: ScalarLike = 0.95
 ) -> Float[Array, "*batch"]:
     """Returns the share of units of each code that are below ``low`` or above ``high``.
 
@@ -209,7 +214,7 @@ def saturated_share(
 
 
 def jacobian_singular_values(
-    encode: Callable[[Array], Array], x: Float[Array, " *shape"], *, example_ndim: int = 1
+    encode: Callable[[Array], Array], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
 ) -> Float[Array, "*batch rank"]:
     r"""Returns the singular values of the encoder's Jacobian, largest first.
 
@@ -252,9 +257,9 @@ def jacobian_singular_values(
 def contraction_curve(
     key: PRNGKeyArray,
     encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
-    radii: Float[Array, " radii"],
+    radii: Float[AnyArray, " radii"],
     example_ndim: int = 1,
 ) -> Float[Array, "*batch radii"]:
     r"""Returns how much the encoder shrinks distances, against the distance.
@@ -317,13 +322,15 @@ def contraction_curve(
     return over_batch(ratios, len(batch))(split_keys(key, x, len(batch)), x)
 
 
-def _magnitudes(code: Array, threshold: ScalarLike) -> tuple[Array, Array]:
+def _magnitudes(code: AnyArray, threshold: ScalarLike) -> tuple[Array, Array]:
     """Returns the magnitudes of a code, and the threshold that an active unit exceeds."""
     code = _checks.codes(code)
     return jnp.abs(code), _checks.number("threshold", threshold, code.dtype, low=0.0)
 
 
-def best_cosines(filters: Float[Array, "k d"], atoms: Float[Array, "m d"]) -> Float[Array, " m"]:
+def best_cosines(
+    filters: Float[AnyArray, "k d"], atoms: Float[AnyArray, "m d"]
+) -> Float[Array, " m"]:
     r"""Returns for each atom its cosine with the filter that is nearest to it.
 
     .. math:: c_i = \max_j \frac{\langle W_j, a_i \rangle}{\|W_j\| \, \|a_i\|}

@@ -6,6 +6,8 @@ returns whatever the reconstruction loss takes: ``output_activation=None`` gives
 logits, ``nn.sigmoid`` gives pixels for the lecture's squared error.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Callable, Sequence

@@ -7,6 +7,8 @@ ever. It is for simulation, not for secrets: a draw is a hash of (key, counter) 
 each two multiplications; a key has 64 bits; one call draws at most 2^32 numbers.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 
@@ -17,6 +19,7 @@ from jax.extend import random as extend_random
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from jaxae import _checks
+from jaxae._checks import AnyArray
 
 # Odd numbers without a pattern, one for each use of a key: sqrt(5), sqrt(2), ... as fractions.
 _SEED, _SPLIT, _FOLD, _DRAW = 0x9E3779B9, 0x6A09E667, 0xBB67AE85, 0x3C6EF372
@@ -68,7 +71,7 @@ def hash_key(key: PRNGKeyArray | Key[Array, " *batch"]) -> Key[Array, " *batch"]
 
 
 def shuffled_order(
-    key: PRNGKeyArray, n: int, *, positions: Int[Array, " m"] | None = None
+    key: PRNGKeyArray, n: int, *, positions: Int[AnyArray, " m"] | None = None
 ) -> Int[Array, " m"]:
     r"""Returns the numbers 0 ... n - 1 in a random order, all of them or those at some positions.
 
@@ -133,7 +136,7 @@ def shuffled_order(
     return jax.lax.while_loop(is_outside, again, first).astype(jnp.int32)
 
 
-def _within(positions: Array, n: int) -> Array:
+def _within(positions: AnyArray, n: int) -> Array:
     """Returns integers of any dtype as the nearest ones in [0, n), in 32 bits."""
     last = min(n - 1, int(jnp.iinfo(positions.dtype).max))  # int8 cannot hold more
     clip = np.clip if isinstance(positions, np.ndarray) else jnp.clip  # JAX would cut 64 bits first

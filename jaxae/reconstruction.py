@@ -6,6 +6,8 @@ clean target; both have the shape ``(*batch, *example)``. The ``example_ndim`` l
 returns ``(*batch,)``. Nothing is averaged and nothing is weighted.
 """
 
+from __future__ import annotations
+
 import math
 
 import jax
@@ -13,11 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxae import _checks
+from jaxae._checks import AnyArray
 
 
 def squared_error(
-    x_hat: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, "..."]:
+    x_hat: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, ...]:
     r"""Returns the squared Euclidean distance of reconstruction and target.
 
     .. math:: L(x, \hat x) = \sum_i (\hat x_i - x_i)^2
@@ -49,12 +52,12 @@ def squared_error(
 
 
 def gaussian_nll(
-    mean: Float[Array, " *shape"],
-    x: Float[Array, " *shape"],
+    mean: Float[AnyArray, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
-    stddev: ScalarLike | Float[Array, " *shape"] = 1.0,
+    stddev: ScalarLike | Float[AnyArray, " *shape"] = 1.0,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the exact negative log-likelihood of a diagonal Gaussian.
 
     .. math:: -\log p(x | \mu, \sigma)
@@ -103,8 +106,8 @@ def gaussian_nll_terms(mean: Array, log_stddev: Array, x: Array) -> Array:
 
 
 def bernoulli_nll(
-    logits: Float[Array, " *shape"], x: Float[Array, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, "..."]:
+    logits: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
+) -> Float[Array, ...]:
     r"""Returns the cross-entropy between targets and sigmoid(logits).
 
     .. math:: L = -\sum_i x_i \log s(a_i) + (1 - x_i) \log (1 - s(a_i))

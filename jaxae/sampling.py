@@ -12,6 +12,8 @@ decides what they sample:
 - :func:`tangent_transition`, move where the encoder does not contract: for contractive ones.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -22,6 +24,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import normal_like, one_example, over_batch, split_keys
+from jaxae._checks import AnyArray
 from jaxae._derivatives import pullback, times_jacobian
 
 Transition: TypeAlias = Callable[..., Array]
@@ -30,14 +33,14 @@ Transition: TypeAlias = Callable[..., Array]
 def markov_chain(
     key: PRNGKeyArray,
     transition: Transition,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     steps: int,
     thin: int = 1,
     schedule: PyTree | None = None,
-    fixed: Bool[Array, "..."] | None = None,
+    fixed: Bool[AnyArray, ...] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "kept *shape"]:
+) -> Float[Array, kept * shape]:
     r"""Returns the states of one Markov chain for each example, all run at once.
 
     .. math:: x_{t+1} \sim T(\cdot \mid x_t), \quad t = 0, \dots, \mathrm{steps} - 1
@@ -270,7 +273,7 @@ def _check_schedule(schedule: PyTree, steps: int) -> PyTree:
     return arrays
 
 
-def _check_fixed(fixed: Array, x: Array, batch_ndim: int) -> Array:
+def _check_fixed(fixed: AnyArray, x: Array, batch_ndim: int) -> Array:
     _checks.unmasked("fixed", fixed)
     if not hasattr(fixed, "dtype") or fixed.dtype != bool:
         raise TypeError("fixed must be a boolean array, which says what stays")

@@ -4,18 +4,21 @@ Contract of this module. ``encode`` and ``decode`` are per example; ``x`` is
 ``(*batch, *example)`` and so is a field.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
+from jaxae._checks import AnyArray
 
 
 def reconstruction_field(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     example_ndim: int = 1,
 ) -> Float[Array, " *shape"]:
@@ -70,7 +73,7 @@ def _wide_field(
 def score_estimate(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     stddev: ScalarLike,
     example_ndim: int = 1,

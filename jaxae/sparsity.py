@@ -5,6 +5,8 @@ the batch is kept, weights are left to the objective. The KL penalty is the exce
 is about batch means, so it returns a scalar.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +17,10 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import is_divided, one_example, over_batch
+from jaxae._checks import AnyArray
 
 
-def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
+def l1_penalty(code: Float[AnyArray, "*batch k"]) -> Float[Array, "*batch"]:
     r"""Returns the L1 norm of each code.
 
     .. math:: \Omega(z) = \sum_j |z_j|
@@ -46,7 +49,7 @@ def l1_penalty(code: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
 
 
 def decoder_weighted_l1_penalty(
-    code: Float[Array, "*batch k"], decoder: Float[Array, "k d"]
+    code: Float[AnyArray, "*batch k"], decoder: Float[AnyArray, "k d"]
 ) -> Float[Array, "*batch"]:
     r"""Returns the L1 norm of each code, units weighted by the norms of their filters.
 
@@ -90,7 +93,9 @@ def decoder_weighted_l1_penalty(
     return jnp.inner(jnp.sign(code) * code, norms).astype(dtype)
 
 
-def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -> Float[Array, ""]:
+def kl_sparsity_penalty(
+    code: Float[AnyArray, "*batch k"], *, target: ScalarLike
+) -> Float[Array, ""]:
     r"""Returns the KL divergence of the units' mean activations from a target, summed.
 
     .. math:: \sum_j \rho \log \frac{\rho}{\hat\rho_j}
@@ -140,7 +145,7 @@ def kl_sparsity_penalty(code: Float[Array, "*batch k"], *, target: ScalarLike) -
     return jnp.sum(on + off).astype(code.dtype)
 
 
-def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*batch units"]:
+def keep_top_k(code: Float[AnyArray, "*batch units"], *, k: int) -> Float[Array, "*batch units"]:
     r"""Returns each code with its ``k`` largest entries kept and the rest set to 0.
 
     Largest by value, not by magnitude; among equals the first ones win, so never more
@@ -177,11 +182,11 @@ def keep_top_k(code: Float[Array, "*batch units"], *, k: int) -> Float[Array, "*
 
 
 def dead_unit_loss(
-    code: Float[Array, "*batch units"],
+    code: Float[AnyArray, "*batch units"],
     decode: Callable[[Array], Array],
-    residual: Float[Array, " *shape"],
+    residual: Float[AnyArray, " *shape"],
     *,
-    is_dead: Bool[Array, " units"],
+    is_dead: Bool[AnyArray, " units"],
     k: int,
 ) -> Float[Array, "*batch"]:
     r"""Returns what dead units leave of the error of the others: the auxiliary loss of top-k.

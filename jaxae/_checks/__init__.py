@@ -6,6 +6,8 @@ seen only when the array is concrete. A traced value outside its range becomes N
 ``where`` that XLA fuses with what reads the value, so that a loss of it is NaN too.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 import numbers
@@ -21,7 +23,8 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from jaxae._checks import advice, batch_layers, remedies
 
-_AnyArray: TypeAlias = Array | np.ndarray | np.generic
+# What a public function takes for an array.
+AnyArray: TypeAlias = Array | np.ndarray
 
 
 def is_traced(value: object) -> bool:
@@ -85,7 +88,7 @@ def array(name: str, x: object) -> Array:
     return _on_device(given)
 
 
-def _check_array(name: str, x: object) -> _AnyArray:
+def _check_array(name: str, x: object) -> AnyArray | np.generic:
     """Returns ``x``, if it is an array of JAX or NumPy without a mask."""
     unmasked(name, x)
     if not isinstance(x, jax.Array | np.ndarray | np.generic):
@@ -95,7 +98,7 @@ def _check_array(name: str, x: object) -> _AnyArray:
     return x
 
 
-def _on_device(x: _AnyArray) -> Array:
+def _on_device(x: AnyArray | np.generic) -> Array:
     """Returns an array of NumPy as one of JAX, which knows one order of bytes and 64 bits."""
     if isinstance(x, np.ndarray | np.generic):
         x = np.asarray(x)  # without the mask of a subclass, where nothing is masked

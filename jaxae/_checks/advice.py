@@ -3,6 +3,8 @@
 The cost does not depend on the size of the data, whose ``repr`` is never made.
 """
 
+from __future__ import annotations
+
 import numbers
 from collections.abc import Sequence
 from typing import Any

@@ -14,6 +14,8 @@ Each value of the jaxpr is described by a :class:`_Value`. Loops and branches ar
 so that a layer inside a ``scan`` is missed; nothing else is reported by mistake for that reason.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

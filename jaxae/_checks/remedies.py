@@ -4,6 +4,8 @@ The commonest mistake is an example of another shape than ``encode`` wants. The 
 (not run) on the example that each remedy would give it, and the first one that works is named.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Iterator

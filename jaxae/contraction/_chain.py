@@ -1,5 +1,7 @@
 """The types that an encoder is read into: values, directions, and the factors of its Jacobian."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -81,7 +83,7 @@ class Direction:
 class Chain(NamedTuple):
     """What is known of an encoder whose Jacobian is a product of factors."""
 
-    steps: list["Step"]
+    steps: list[Step]
     """The operations that compute the code and the diagonals of one example, in order."""
     code: Value
     factors: tuple[Factor, ...]

@@ -1,5 +1,7 @@
 """Chooses how the penalty of an encoder is computed: by its structure, or by a full Jacobian."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeAlias
 

@@ -1,5 +1,7 @@
 """The norm of a Jacobian that is read as a chain, for a whole batch, by the cheapest order."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,7 +59,7 @@ class FactoredJacobian(NamedTuple):
         codes, diagonals = _codes_and_diagonals(self, x)
         return codes, _norms(self, self.orders, self._matrix_values, diagonals, len(x))
 
-    def _matrix_values(self, diagonals: _Diagonals, cores: _Cores) -> "_MatrixValues":
+    def _matrix_values(self, diagonals: _Diagonals, cores: _Cores) -> _MatrixValues:
         return _MatrixValues(self.search.dtype, diagonals, cores)
 
     def difference_norms(self, x: Array, other: Array) -> Array:

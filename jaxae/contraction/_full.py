@@ -1,5 +1,7 @@
 """Full Jacobians, for encoders that are no chain: which of the two ways, and the norm in chunks."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import partial

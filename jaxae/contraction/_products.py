@@ -5,6 +5,8 @@ diagonals differ from example to example, while a core that no diagonal has been
 stays one matrix for the whole batch. Nothing here knows where the matrices come from.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import partial
@@ -73,7 +75,7 @@ class Linear(NamedTuple):
         (result,) = jax.linear_transpose(self.apply, example)(cotangent)
         return result
 
-    def transpose(self) -> "Linear":
+    def transpose(self) -> Linear:
         """Returns the transposed map."""
         matrix = self.matrix
 
@@ -90,7 +92,7 @@ class Linear(NamedTuple):
             reshapes=self.reshapes,
         )
 
-    def then(self, other: "Linear") -> "Linear":
+    def then(self, other: Linear) -> Linear:
         """Returns ``other`` after this map."""
         squared_map = None
         # Squares of sums are no sums of squares. But if one of the two maps only selects, every

@@ -8,6 +8,8 @@ operation, another parameter or another value of one makes the encoder no chain,
 Jacobian is taken.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace

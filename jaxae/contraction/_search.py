@@ -3,6 +3,8 @@
 The orders, and where the costs come from, are explained in ``docs/contraction.md``.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,12 +67,12 @@ class Node:
     shape: tuple[int, int]
     core: Callable[..., Array | Linear]
     """From the matrices of the parts to an array or a :class:`Linear`."""
-    parts: tuple["Node", ...] = ()
+    parts: tuple[Node, ...] = ()
     rows: Value | None = None
     cols: Value | None = None
     is_constant: bool = True
     """Whether the core is one matrix for the whole batch."""
-    cost: "Cost" = field(default_factory=lambda: Cost())
+    cost: Cost = field(default_factory=lambda: Cost())
     linear: Linear | None = None
 
 
@@ -84,7 +86,7 @@ class Cost(NamedTuple):
     numbers: float = 0.0
     """Entries of per-example matrices that are held."""
 
-    def plus(self, *others: "Cost") -> "Cost":
+    def plus(self, *others: Cost) -> Cost:
         return Cost(*(sum(column) for column in zip(self, *others, strict=True)))
 
 

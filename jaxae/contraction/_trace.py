@@ -12,6 +12,8 @@ meet, a product of two values that depend on x, a loop) raises :class:`NotAChain
 Jacobian is taken instead. The mathematics is in ``docs/contraction.md``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 

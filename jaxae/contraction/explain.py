@@ -1,11 +1,14 @@
 """How the contractive penalty of an encoder is computed, as a table."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
+from jaxae._checks import AnyArray
 from jaxae.contraction._choice import available_jacobians, check_inputs, choose
 from jaxae.contraction._evaluate import FactoredJacobian
 
@@ -37,7 +40,7 @@ class ContractionPlan(NamedTuple):
 
 def explain_contraction(
     encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     chunk_size: int | None = None,
     example_ndim: int = 1,

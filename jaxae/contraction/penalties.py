@@ -5,6 +5,8 @@ Contract of this module. ``encode`` maps ONE example to ONE code ``(k,)``; ``x``
 end-to-end Jacobian, not averaged, not weighted.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import one_example, placed_as
+from jaxae._checks import AnyArray
 from jaxae._derivatives import check_method
 from jaxae.contraction._choice import Jacobian, check_inputs, choose
 from jaxae.contraction._full import FullJacobian, probed_norm
@@ -26,7 +29,7 @@ PROBES = ("rademacher", "gaussian")
 
 def contractive_penalty(
     encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     method: str = "auto",
     key: PRNGKeyArray | None = None,
@@ -34,7 +37,7 @@ def contractive_penalty(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the squared Frobenius norm of d encode / d x for every example.
 
     .. math:: \Omega(x) = \|J(x)\|_F^2
@@ -99,7 +102,7 @@ def contractive_penalty(
 
 def code_and_contractive_penalty(
     encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     method: str = "auto",
     key: PRNGKeyArray | None = None,
@@ -107,7 +110,7 @@ def code_and_contractive_penalty(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> tuple[Float[Array, "*batch k"], Float[Array, "..."]]:
+) -> tuple[Float[Array, "*batch k"], Float[Array, ...]]:
     """Returns the codes and the :func:`contractive_penalty` of every example.
 
     The encoder runs once for both, and so does its backward pass: use this where a loss needs
@@ -171,11 +174,11 @@ def code_and_contractive_penalty(
 def reconstruction_contractive_penalty(
     encode: Callable[[Array], Array],
     decode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the squared Frobenius norm of d r / d x, r(x) = decode(encode(x)).
 
     .. math:: \|J_r(x)\|_F^2 = \sum_{i, j} \left( \frac{\partial r_i}{\partial x_j} \right)^2
@@ -222,13 +225,13 @@ def reconstruction_contractive_penalty(
 def higher_order_contractive_penalty(
     key: PRNGKeyArray,
     encode: Callable[[Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     stddev: ScalarLike,
     num_samples: int = 1,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns how much the encoder's Jacobian changes under small Gaussian noise.
 
     .. math:: E_\epsilon \|J(x) - J(x + \epsilon)\|_F^2, \quad \epsilon \sim N(0, \sigma^2 I)

@@ -1,5 +1,7 @@
 """What the objectives share: checked inputs, and the loss of a decoded code."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -10,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from jaxae import _checks
 from jaxae._batching import one_example, over_batch
+from jaxae._checks import AnyArray
 from jaxae._checks.remedies import reshaping
 
 Encode: TypeAlias = Callable[[Array], Array]
@@ -21,7 +24,7 @@ def inputs(
     encode: Encode,
     decode: Decode,
     reconstruction: Reconstruction,
-    x: Array,
+    x: AnyArray,
     example_ndim: int,
     sample_code: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Array, int]:

@@ -8,6 +8,8 @@ With weight 0 each objective is the plain :func:`reconstruction_loss`. The denoi
 ``jaxae.objectives.denoising``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
@@ -16,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import over_batch
+from jaxae._checks import AnyArray
 from jaxae.contraction.penalties import METHODS, code_and_contractive_penalty
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.objectives._parts import Decode, Encode, Reconstruction, decoded, inputs, reconstruct
@@ -26,11 +29,11 @@ from jaxae.sparsity import l1_penalty
 def reconstruction_loss(
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the loss of the plain autoencoder, L(x, dec(enc(x))).
 
     With a code at least as large as the input nothing stops it from learning to copy.
@@ -64,13 +67,13 @@ def reconstruction_loss(
 def sparse_loss(
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     weight: ScalarLike,
     penalty: Callable[[Array], Array] = l1_penalty,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the loss of the sparse autoencoder.
 
     .. math:: L(x, \mathrm{dec}(z)) + \lambda \, \Omega(z), \quad z = \mathrm{enc}(x)
@@ -115,7 +118,7 @@ def sparse_loss(
 def contractive_loss(
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     weight: ScalarLike,
     method: str = "auto",
@@ -125,7 +128,7 @@ def contractive_loss(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the loss of the contractive autoencoder.
 
     .. math:: L(x, \mathrm{dec}(\mathrm{enc}(x)))
@@ -183,7 +186,7 @@ def combined_loss(
     key: PRNGKeyArray,
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     corrupt: Corruption,
     sparsity_weight: ScalarLike = 0.0,
@@ -193,7 +196,7 @@ def combined_loss(
     reconstruction: Reconstruction = squared_error,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns a denoising loss plus a sparsity and a contractive penalty.
 
     .. math:: L(x, \mathrm{dec}(z)) + \lambda_s \Omega(z) + \lambda_c \|J(\tilde x)\|_F^2,

@@ -6,6 +6,8 @@ returns ``(*batch,)``. The target is always clean, and with a corruption of stre
 plain :func:`jaxae.reconstruction_loss`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
@@ -14,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
 from jaxae._batching import normal_like, one_example, over_batch, placed_as, split_keys
-from jaxae._checks import advice
+from jaxae._checks import AnyArray, advice
 from jaxae.corruption import Corruption, corrupt_batch
 from jaxae.objectives._parts import Decode, Encode, Reconstruction, decoded, inputs
 from jaxae.reconstruction import squared_error
@@ -24,14 +26,14 @@ def denoising_loss(
     key: PRNGKeyArray,
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     corrupt: Corruption,
     reconstruction: Reconstruction = squared_error,
     sample_code: Callable[[PRNGKeyArray, Array], Array] | None = None,
     emphasis: tuple[ScalarLike, ScalarLike] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the loss of the denoising autoencoder on one draw of the corruption.
 
     .. math:: L(x, \mathrm{dec}(\mathrm{enc}(\tilde x))), \quad \tilde x \sim C(\cdot | x)
@@ -135,14 +137,14 @@ def walkback_loss(
     key: PRNGKeyArray,
     encode: Encode,
     decode: Decode,
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     corrupt: Corruption,
     sample: Callable[[PRNGKeyArray, Array], Array],
     steps: int,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the denoising loss along a chain that walks away from each example, and back.
 
     .. math:: \frac{1}{T} \sum_{t=1}^T L(x, r(\tilde x_t)), \quad
@@ -216,14 +218,14 @@ def noise_conditional_loss(
     key: PRNGKeyArray,
     encode: Callable[[Array, Array], Array],
     decode: Callable[[Array, Array], Array],
-    x: Float[Array, " *shape"],
+    x: Float[AnyArray, " *shape"],
     *,
     low: ScalarLike,
     high: ScalarLike,
     reconstruction: Reconstruction = squared_error,
     weight: Callable[[Array], Array] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""Returns the loss of a denoising autoencoder that knows how strong the noise is.
 
     .. math:: w(\sigma) L(x, \mathrm{dec}(\mathrm{enc}(x + \sigma n, \sigma),

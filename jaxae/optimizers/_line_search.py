@@ -6,6 +6,8 @@ interval of 1e-5. Where a loss is 1e-12 (volts squared) its steps are far too sh
 all is computed in at least single precision.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 

@@ -6,6 +6,8 @@ denoising objective whose noise is frozen. The optimisers are ``optax`` transfor
 :func:`jaxae.make_train_step`. An *evaluation* is one value together with one gradient.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias

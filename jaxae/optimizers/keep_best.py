@@ -4,6 +4,8 @@ Contract of this module. An ``optax`` transformation around another one. It chan
 it remembers is part of the optimiser's state, so checkpoints and resumed runs have it too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

@@ -5,6 +5,8 @@ the parameters that it is given to; :func:`optax.partition` gives it some of a p
 refused, since a norm of 1 would be wrong for them.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import optax

@@ -1,5 +1,7 @@
 """Contexts of JAX such as ``jax.enable_x64``, handed on to the threads that work for a caller."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar

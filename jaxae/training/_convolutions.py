@@ -6,6 +6,8 @@ inside a loop; there they get a plain loop nest, which takes about ten times as 
 loop over steps, so the axes are put in order here.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

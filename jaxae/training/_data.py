@@ -6,6 +6,8 @@ the arrays of a pytree may have any dtype that a device takes, and only the floa
 finite.
 """
 
+from __future__ import annotations
+
 import numbers
 from typing import Any, TypeAlias
 

@@ -7,6 +7,8 @@ about a second. Where a call ends decides nothing about the bits of a result: a 
 some blocks, and then some more, does what one that does all of them would do.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 import time

@@ -4,6 +4,8 @@ A *block* is the least that the device is asked for: a step, or two where an epo
 are counted from 0 over all epochs of a run, so one number says where a run stands.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

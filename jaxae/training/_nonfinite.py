@@ -5,6 +5,8 @@ value that is not finite stays so through the mean of an epoch. The host looks a
 at the parameters before they are kept or returned.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -5,6 +5,8 @@ and every function here that sends something, must be called by all processes in
 one that leaves a call out makes the others wait for it for ever.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 

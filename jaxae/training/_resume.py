@@ -4,6 +4,8 @@ A snapshot is taken between two blocks. With the key, the data and the settings,
 it, it determines the rest of a run to the bit; so what can be compared with them is compared.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable
 
 import jax

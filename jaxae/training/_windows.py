@@ -7,6 +7,8 @@ array, as long as reading is faster than training. Positions are places in a bat
 devices, each reads the examples at its own positions only.
 """
 
+from __future__ import annotations
+
 import math
 from collections import deque
 from collections.abc import Callable, Iterator

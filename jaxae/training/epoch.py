@@ -1,5 +1,7 @@
 """One epoch as one compiled loop: a train step for each batch, in the order of ``jaxae.random``."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps

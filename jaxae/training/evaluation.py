@@ -1,5 +1,7 @@
 r"""Exact means of a metric over a data set, in memory or read in pieces."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,7 +16,7 @@ from jaxae.training.streams import Streamed, StreamedBatches
 
 def evaluate(
     metric: Callable[..., PyTree],
-    *data: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Streamed,
+    *data: Float[Array, n * example] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Streamed,
     batch_size: int,
 ) -> PyTree:
     """Returns the exact mean of a per-example metric over a data set.

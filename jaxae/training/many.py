@@ -5,6 +5,8 @@ batch of products: an accelerator is filled. In threads each model runs the prog
 run alone, to the same bits: a CPU has cores to spare between the small products of one model.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait

@@ -1,5 +1,7 @@
 """The compiled program of a run: some epochs, or some blocks of their steps."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Hashable
 from functools import partial

@@ -6,6 +6,8 @@ data are in memory changes a result. Several models under vmap may differ in the
 each by itself. These functions drive the device from the host; they are not to be traced.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree, Shaped, UInt32
 
 from jaxae import _checks
-from jaxae._checks import advice
+from jaxae._checks import AnyArray, advice
 from jaxae._optax import Optimizer
 from jaxae.training._data import Data, Stream, drop_leading_axis, put_on_device
 from jaxae.training._drive import train_group
@@ -90,7 +92,7 @@ def fit(
     run: Run,
     state: TrainState,
     key: PRNGKeyArray,
-    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
+    x: Float[AnyArray, n * example] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: PyTree,
     epochs: int,
     first_epoch: int = 0,
@@ -167,7 +169,7 @@ def fit_many(
     run: Run,
     states: TrainState,
     keys: Key[Array, " m"] | UInt32[Array, "m words"],
-    x: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
+    x: Float[AnyArray, n * example] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Stream,
     *settings: PyTree,
     epochs: int,
     first_epoch: int = 0,

@@ -5,6 +5,8 @@ are divided. What is computed does not depend on it: shuffles, batches and noise
 one device, and sums over a batch differ in their order alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -4,6 +4,8 @@ Contract of this module. It says what is kept and when; how it is kept is up to 
 implements :class:`Checkpoints`.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxae.training.steps import Losses, TrainState

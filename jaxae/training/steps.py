@@ -11,6 +11,8 @@ an epoch and the key of a step are functions of (key, epoch, step) alone, by
 A key from :func:`jaxae.hash_key` makes the noise cheap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 

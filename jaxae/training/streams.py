@@ -9,6 +9,8 @@ source is. These classes hold no file open and know no format: they ask the sour
 the source does the reading.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias

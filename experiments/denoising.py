@@ -64,7 +64,7 @@ LEVELS_HELP = (
 class Config(command_line.CommonConfig):
     """Options of the denoising experiment."""
 
-    code_dims: tuple[int, ...] | None = None
+    code_dims: command_line.Optional[tuple[int, ...]] = None
     """Code dimensions; default 1568 784 256 64 32 16 8, for digits 128 64 32 16 8 4 2."""
     noise_levels: Annotated[tuple[float, ...] | None, tyro.conf.arg(help=LEVELS_HELP)] = None
     corruption: noises.Name = "uniform"

@@ -64,7 +64,7 @@ PROBE_RATE, PROBE_EPOCHS = 6e-3, 10
 class Config(command_line.CommonConfig):
     """Options of the filter experiment."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data; by default 15, on digits 100."""
     batch_size: int = 100
     """Examples per step."""

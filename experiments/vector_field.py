@@ -70,7 +70,7 @@ UNITS = {
 class Config(command_line.CommonConfig):
     """Options of the vector-field experiment. Its data are synthetic: --dataset is not used."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Times 20 steps, each on fresh points; by default 200, 500 (spiral) and 400 (mixture)."""
     batch_size: int = 256
     """Points per step."""

@@ -81,7 +81,7 @@ class Config:
 
     out: Path = Path("results/accelerator")
     """Folder for the result files."""
-    data_dir: Path | None = None
+    data_dir: command_line.Optional[Path] = None
     """Folder of the four IDX files of MNIST; without it the lecture trains on the digits."""
     seconds: float = 480.0
     """After which nothing more is started, and what runs is stopped."""

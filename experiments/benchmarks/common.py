@@ -23,7 +23,7 @@ class Options:
 
     rounds: int = 3
     """How often everything runs in turn; the table has medians."""
-    out: Path | None = None
+    out: command_line.Optional[Path] = None
     """Folder for the result file, by default results/benchmarks/<benchmark>."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial: one small case, few rounds."""

@@ -126,7 +126,7 @@ class Variant:
 
     make_key: Callable[[Array], Array] = jaxae.hash_key
     """Makes the key of the run from a default one."""
-    steps_per_block: int | None = None
+    steps_per_block: command_line.Optional[int] = None
     """Steps in one turn of the epoch's loop, None for what the library takes."""
     replaced: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     """A change of the library, made while the epoch is traced and compiled."""

@@ -46,7 +46,7 @@ class Config:
     """GiB that the limited run may use; below 1.1 it cannot start."""
     times: float = 4.0
     """How many times as large the data are."""
-    out: Path | None = None
+    out: command_line.Optional[Path] = None
     """Folder for the result file, by default results/benchmarks/large."""
 
     def check(self) -> None:

@@ -45,7 +45,7 @@ class Config:
 
     rounds: int = 3
     """How often everything starts; the table has medians."""
-    out: Path | None = None
+    out: command_line.Optional[Path] = None
     """Folder for the result file, by default results/benchmarks/start."""
 
     def check(self) -> None:

@@ -51,7 +51,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
 class Config(command_line.CommonConfig):
     """Options of the contractive experiment."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data; by default 2, on digits 30."""
     batch_size: int = 32
     """Examples per step."""
@@ -59,9 +59,9 @@ class Config(command_line.CommonConfig):
     """Step size of Adam, at most 10."""
     code_dim: int = 128
     """Units of the code."""
-    weights: tuple[float, ...] | None = None
+    weights: command_line.Optional[tuple[float, ...]] = None
     """Values of lambda; by default 0.3 1 3, on digits 0.01 0.1 0.3 1 3."""
-    weight: float | None = None
+    weight: command_line.Optional[float] = None
     """The lambda, one of --weights, of the CAE beside AE and DAE; by default 3, on digits 0.3."""
     noise: float = 0.5
     """Standard deviation of the DAE's Gaussian noise, in pixel values."""

@@ -55,11 +55,11 @@ class Config(command_line.CommonConfig):
 
     learning_rate: float = 3e-3
     """Step size of Adam, at most 10."""
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data, by default 60 on digits and 10 elsewhere."""
     noise: float = 0.2
     """Standard deviation of the DAE's Gaussian noise (pixel values)."""
-    race_seeds: int | None = None
+    race_seeds: command_line.Optional[int] = None
     """Repetitions of the races between optimisers, by default 5."""
 
     def check(self) -> None:

@@ -39,7 +39,7 @@ PARTS: tuple[Part[networks.Trained], ...] = (recovery, frontier)
 class Config(command_line.CommonConfig):
     """Options of the dictionary experiment."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the examples; by default 40 on known atoms and 20 on patches."""
     batch_size: int = 256
     """Examples per step."""
@@ -49,7 +49,7 @@ class Config(command_line.CommonConfig):
     """Side of the square patches, in pixels; smaller where the images are."""
     patches: int = 50_000
     """Patches to train on."""
-    units: int | None = None
+    units: command_line.Optional[int] = None
     """Units for the patches; by default four times their pixels."""
 
     def check(self) -> None:

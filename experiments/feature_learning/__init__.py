@@ -41,9 +41,9 @@ PARTS: tuple[Part[search.Trained], ...] = (table,)
 class Config(command_line.CommonConfig):
     """Options of the feature-learning experiment."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data for every layer; by default 30."""
-    fine_tuning_epochs: int | None = None
+    fine_tuning_epochs: command_line.Optional[int] = None
     """Passes over the training data with labels; by default 20."""
     batch_size: int = 100
     """Examples per step."""
@@ -53,7 +53,7 @@ class Config(command_line.CommonConfig):
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
     """Units of every layer."""
-    top_k: int | None = None
+    top_k: command_line.Optional[int] = None
     """Units that the k-sparse code keeps; by default 25, or all where there are fewer."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Rows of the table."""

@@ -74,9 +74,9 @@ PARTS = {
 class Config(command_line.CommonConfig):
     """Options of the whole lecture; epochs, sizes and rates are each experiment's own."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data in every experiment, instead of its own number."""
-    jobs: int | None = None
+    jobs: command_line.Optional[int] = None
     """Experiments at a time; by default one per core, at most 4, and 1 with an accelerator."""
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run everything anew, also what is finished."""

@@ -55,13 +55,13 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
 class Config(command_line.CommonConfig):
     """Options of the experiment on copying."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data; by default 4, on digits 100."""
     batch_size: int = 64
     """Examples per step."""
     learning_rate: float = 5e-3
     """Step size of Adam at the start, at most 10; it falls to 0 along a cosine."""
-    code_dim: int | None = None
+    code_dim: command_line.Optional[int] = None
     """Units of the code, at least as many as inputs; by default twice as many."""
     sparsity_weight: float = 0.3
     """Weight of the L1 norm of the code."""
@@ -69,7 +69,7 @@ class Config(command_line.CommonConfig):
     """Standard deviation of the noise to be removed; 1 is the root mean variance of a pixel."""
     contraction_weight: float = 0.25
     """Weight of the contractive penalty."""
-    pool: int | None = None
+    pool: command_line.Optional[int] = None
     """Side of the blocks that images are averaged over; by default 2 above 16 pixels, else 1."""
 
     def check(self) -> None:

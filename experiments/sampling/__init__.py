@@ -49,9 +49,9 @@ class Config(command_line.CommonConfig):
 
     parts: tuple[PartName, ...] = ("mixture", "images")
     """What is sampled; the mixture alone needs no data set."""
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes of the autoencoders over the images; by default 15, on digits 200."""
-    mixture_epochs: int | None = None
+    mixture_epochs: command_line.Optional[int] = None
     """Times 20 steps of the mixture, each on fresh points; by default 1000."""
     learning_rate: float = 1e-3
     """Step size of Adam for the autoencoders of the images, at most 10."""

@@ -51,13 +51,13 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
 class Config(command_line.CommonConfig):
     """Options of the sparse autoencoder."""
 
-    epochs: int | None = None
+    epochs: command_line.Optional[int] = None
     """Passes over the training data; by default 5, on digits 100."""
     learning_rate: float = 1e-2
     """Step size of Adam at the start, at most 10; it falls to 0 along a cosine."""
-    code_dim: int | None = None
+    code_dim: command_line.Optional[int] = None
     """Units of the code for L1 and top-k; by default 256, on small images twice the pixels."""
-    sparsity_weights: tuple[float, ...] | None = None
+    sparsity_weights: command_line.Optional[tuple[float, ...]] = None
     """Rising weights of the L1 norm, the first 0; by default fractions of the images' spread."""
     top_k: tuple[int, ...] = (4, 8, 16)
     """Numbers of units that top-k keeps."""

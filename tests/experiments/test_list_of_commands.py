@@ -1,10 +1,14 @@
-"""``python -m experiments`` lists every command with what it is for."""
+"""``python -m experiments`` lists every command, and ``--help`` says what will be used."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from experiments import __main__ as listing
+from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,3 +26,15 @@ def test_the_list_says_how_to_run_each():
         assert f"  {name:18} {line}\n" in ended.stdout
     assert "python -m experiments.NAME" in ended.stdout
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("name", [name for names in listing.TOPICS.values() for name in names])
+def test_help_shows_no_default_that_is_not_used(name, capsys):
+    module = importlib.import_module(f"experiments.{name}")
+    if not hasattr(module, "Config"):
+        pytest.skip("has no options")
+    with pytest.raises(SystemExit):
+        command_line.run(module.main, module.Config, ["--help"])
+    said = capsys.readouterr().out
+    assert "--help" in said
+    assert "default: None" not in said

@@ -25,6 +25,10 @@ from experiments.common.errors import InputError, PartsFailedError, first_line, 
 from experiments.common.run import arguments, compilation, memory, standard_output
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
+_T = TypeVar("_T")
+# Where an option has no fixed default, its text says what is taken, and not "(default: None)".
+Optional = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="")]
+
 
 @dataclass(frozen=True)
 class CommonConfig:
@@ -33,9 +37,9 @@ class CommonConfig:
     dataset: str = "mnist"
     """digits, the name of an image data set of TensorFlow Datasets, a .npy, .npz or .csv file, or a
     folder of PNG or JPEG images."""
-    data_dir: Path | None = None
+    data_dir: Optional[Path] = None
     """For a name: folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
-    epochs: int | None = None
+    epochs: Optional[int] = None
     """Passes over the training data; by default 50 as in the lecture, on digits 200."""
     batch_size: int = 64
     """Examples per step."""
@@ -43,28 +47,28 @@ class CommonConfig:
     """Step size of Adam, at most 10."""
     seed: int = 0
     """Seed from which all randomness is derived."""
-    num_seeds: int | None = None
+    num_seeds: Optional[int] = None
     """Repetitions, for the error bars; by default 3."""
-    out: Path | None = None
+    out: Optional[Path] = None
     """Folder for the results, by default results/<experiment>/<dataset>; replaces older ones."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Optional[int] = None
     """Epochs between two checkpoints; by default a run that ends before its time leaves some."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on from the checkpoints in the folder for the results, where there are any; --epochs may
     be another number then."""
     discard_checkpoints: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Remove the checkpoints of the run when it is over; by default they stay."""
-    memory: float | None = None
+    memory: Optional[float] = None
     """GiB that the run may use, at least 1; data that do not fit are read in pieces. By default
     what is free and what the limits of the process leave."""
     devices: int = 1
     """Devices over which every batch is divided; changes the last digits at most."""
-    distributed: str | None = None
+    distributed: Optional[str] = None
     """Train together with other processes, each with this command: auto on a cluster that JAX knows
     (Slurm, Open MPI, Kubernetes, TPU), or ADDRESS:PORT,PROCESSES,INDEX with that of the first."""
     products: compilation.Products = "float32"
     """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
-    compilation_cache: Path | None = None
+    compilation_cache: Optional[Path] = None
     """Folder of your own in which compiled programs are kept for the next run; by default none."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial within a minute: few examples, 2 epochs and 1 seed unless told; no good numbers."""

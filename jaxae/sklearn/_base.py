@@ -85,6 +85,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         X = validate_data(self, X, dtype=_FLOATS)
         self._start(X)
+        self._check_targets(X)
+        self.validation_scores_ = None
         if not self.early_stopping:
             return self._train(X, self.max_iter)
         rows, held_out = self._hold_out(X)
@@ -115,6 +117,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X = validate_data(self, X, dtype=_FLOATS, reset=is_first)
         if is_first:
             self._start(X)
+        self._check_targets(X)
         return self._train(X, 1)
 
     def transform(self, X: Any) -> Any:
@@ -322,7 +325,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _make_training(self) -> Training:
         """Returns how the network is trained, after checking the parameters that say so."""
         objective, _ = self._choose_objective()
-        _checks.number("learning_rate", self.learning_rate, low=0, strict=True)
+        _checks.number("learning_rate", self.learning_rate, low=0.0, strict=True)
         batch_size = _checks.integer("batch_size", self.batch_size, low=1)
         return make_training(self._architecture, objective, float(self.learning_rate), batch_size)
 
@@ -330,7 +333,6 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self: _Self, X: np.ndarray, epochs: int, held_out: HeldOutRows | None = None
     ) -> _Self:
         """Trains for some more epochs, and keeps the last state, or the best on held-out rows."""
-        self._check_targets(X)
         _, settings = self._choose_objective()
         _, train_key = jax.random.split(jax.random.key(self._seed))
         losses = list(self.loss_curve_)
@@ -341,7 +343,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 print(f"[{type(self).__name__}] epoch {epoch}, loss {loss:.5g}", flush=True)
 
         state = self._state
-        with suppress(StoppedError):  # raised where the training has been told to stop early
+        # Adam raises a float to the power of an integer, which strict promotion would refuse. And
+        # StoppedError is raised where the training has been told to stop early.
+        with jax.numpy_dtype_promotion("standard"), suppress(StoppedError):
             state = fit(
                 self._make_training().run,
                 state,
@@ -358,7 +362,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _hold_out(self, X: np.ndarray) -> tuple[np.ndarray, HeldOutRows]:
         """Returns the rows to train on, and the others, which tell when to stop."""
-        _checks.number("validation_fraction", self.validation_fraction, low=0, high=1, strict=True)
+        _checks.number(
+            "validation_fraction", self.validation_fraction, low=0.0, high=1.0, strict=True
+        )
         patience = _checks.integer("n_iter_no_change", self.n_iter_no_change, low=1)
         rows, others = train_test_split(
             X, test_size=self.validation_fraction, random_state=self._seed

@@ -23,7 +23,7 @@ from jaxae.training.programs import Run
 from jaxae.training.runs import make_run
 from jaxae.training.steps import TrainState, create_train_state
 
-Params: TypeAlias = dict[str, Array]
+Params: TypeAlias = dict[str, Array | np.ndarray]
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": None,
@@ -113,8 +113,9 @@ def make_network(architecture: Architecture) -> Network:
 
     def filters(params: Params) -> Array:
         if architecture.tied_weights:
-            return params[f"encoder_kernel_{len(architecture.hidden_layer_sizes)}"].T
-        return params["decoder_kernel_0"]
+            last = params[f"encoder_kernel_{len(architecture.hidden_layer_sizes)}"]
+            return jnp.asarray(last.T)
+        return jnp.asarray(params["decoder_kernel_0"])
 
     def row_errors(params: Params, x: Array) -> Array:
         return reconstruction_loss(

@@ -106,7 +106,8 @@ class DenoisingAutoencoder(Autoencoder):
       loss_function_: the reconstruction loss, as "auto" has chosen it.
       loss_curve_: mean training loss of each pass.
       n_iter_: number of passes.
-      validation_scores_: after early stopping, the score of the held-out rows after each pass.
+      validation_scores_: score of the held-out rows after each pass, or None without early
+        stopping.
       mean_: mean of each feature, or None without standardisation.
       scale_: standard deviation of each feature, or None without standardisation.
       n_features_in_: number of features of ``fit``.
@@ -133,9 +134,9 @@ class DenoisingAutoencoder(Autoencoder):
     def _choose_objective(self) -> tuple[Objective, tuple[float, ...]]:
         _checks.choice("noise", self.noise, ("gaussian", "masking"))
         if self.noise == "gaussian":
-            _checks.number("noise_level", self.noise_level, low=0)
+            _checks.number("noise_level", self.noise_level, low=0.0)
             return _gaussian_denoising_loss, (float(self.noise_level),)
-        _checks.number("noise_level", self.noise_level, low=0, high=1)
+        _checks.number("noise_level", self.noise_level, low=0.0, high=1.0)
         return _masking_denoising_loss, (float(self.noise_level),)
 
 
@@ -177,7 +178,8 @@ class SparseAutoencoder(Autoencoder):
       loss_function_: the reconstruction loss, as "auto" has chosen it.
       loss_curve_: mean training loss of each pass.
       n_iter_: number of passes.
-      validation_scores_: after early stopping, the score of the held-out rows after each pass.
+      validation_scores_: score of the held-out rows after each pass, or None without early
+        stopping.
       mean_: mean of each feature, or None without standardisation.
       scale_: standard deviation of each feature, or None without standardisation.
       n_features_in_: number of features of ``fit``.
@@ -203,7 +205,7 @@ class SparseAutoencoder(Autoencoder):
     weight: float = 0.1
 
     def _choose_objective(self) -> tuple[Objective, tuple[float, ...]]:
-        _checks.number("weight", self.weight, low=0)
+        _checks.number("weight", self.weight, low=0.0)
         return _sparse_loss, (float(self.weight),)
 
 
@@ -244,7 +246,8 @@ class ContractiveAutoencoder(Autoencoder):
       loss_function_: the reconstruction loss, as "auto" has chosen it.
       loss_curve_: mean training loss of each pass.
       n_iter_: number of passes.
-      validation_scores_: after early stopping, the score of the held-out rows after each pass.
+      validation_scores_: score of the held-out rows after each pass, or None without early
+        stopping.
       mean_: mean of each feature, or None without standardisation.
       scale_: standard deviation of each feature, or None without standardisation.
       n_features_in_: number of features of ``fit``.
@@ -270,5 +273,5 @@ class ContractiveAutoencoder(Autoencoder):
     weight: float = 0.1
 
     def _choose_objective(self) -> tuple[Objective, tuple[float, ...]]:
-        _checks.number("weight", self.weight, low=0)
+        _checks.number("weight", self.weight, low=0.0)
         return _contractive_loss, (float(self.weight),)

@@ -1,7 +1,6 @@
 """scikit-learn's own checks of an estimator, for all three."""
 
 import pytest
-from jax_settings import as_on_the_command_line
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxae.sklearn import ContractiveAutoencoder, DenoisingAutoencoder, SparseAutoencoder
@@ -13,13 +12,8 @@ ESTIMATORS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def as_users_run_it(no_type_hook):
-    """Users have JAX's own settings, and the errors of the estimator, not of the type checker."""
-    with as_on_the_command_line():
-        yield
-
-
+# Wrong parameters are passed on purpose, and the errors shall be those of the estimator.
+@pytest.mark.usefixtures("no_type_hook")
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_accepts_the_estimator(estimator, check):
     check(estimator)

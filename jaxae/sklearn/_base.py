@@ -57,7 +57,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10
-    random_state: Any = None
+    random_state: int | np.random.RandomState | None = None
     verbose: bool = False
 
     def _choose_objective(self) -> tuple[Objective, tuple[float, ...]]:
@@ -237,6 +237,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         Args:
           path: the file.
+
+        Returns:
+          A fitted estimator of this class.
 
         Raises:
           FileNotFoundError: if there is no such file.

@@ -46,6 +46,14 @@ def test_requirements_and_setup_agree():
     assert lines_of("tests/requirements.txt") == test[1:]
 
 
+def test_the_estimators_ask_for_what_the_experiments_ask_for():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = setup["options.extras_require"]["sklearn"].strip().splitlines()
+    assert {Requirement(line).name for line in wanted} == {"scikit-learn", "safetensors"}
+    assert set(wanted) <= set(stated())
+
+
 def test_every_requirement_has_a_lower_bound():
     for line in stated():
         assert any(bound.operator == ">=" for bound in Requirement(line).specifier), line

@@ -103,7 +103,8 @@ def keep_text_of_folders(app: Sphinx, doctree: nodes.document) -> None:
 
 def skip_fields(app: Sphinx, what: str, name: str, value, skip: bool, options) -> bool | None:
     """Keeps the methods of this library: the docstring of a class describes its fields."""
-    is_method = inspect.isroutine(value) and value.__module__.startswith("jaxae")
+    module = getattr(value, "__module__", None) or ""
+    is_method = inspect.isroutine(value) and module.startswith("jaxae")
     return None if is_method and name != "setup" else True
 
 

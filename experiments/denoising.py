@@ -66,7 +66,9 @@ class Config(command_line.CommonConfig):
 
     code_dims: command_line.Optional[tuple[int, ...]] = None
     """Code dimensions; default 1568 784 256 64 32 16 8, for digits 128 64 32 16 8 4 2."""
-    noise_levels: Annotated[tuple[float, ...] | None, tyro.conf.arg(help=LEVELS_HELP)] = None
+    noise_levels: Annotated[
+        tuple[float, ...] | None, tyro.conf.arg(help=LEVELS_HELP, help_behavior_hint="")
+    ] = None
     corruption: noises.Name = "uniform"
     """Kind of corruption."""
 

@@ -16,6 +16,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _PROGRAMS = tempfile.mkdtemp(prefix="jaxae-programs-")
     atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+    # JAX writes a program in place: another process may find half of it, warns, and compiles.
+    os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache:UserWarning"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

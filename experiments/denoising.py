@@ -26,9 +26,10 @@ if not __package__:  # started as a file, where Python does not find the other p
 import functools
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
 import flax.linen as nn
@@ -43,9 +44,9 @@ import jaxae
 from experiments.common import plots
 from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.results import numbers
+from experiments.common.results import over_seeds
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting
@@ -53,8 +54,18 @@ from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 from jaxae.corruption import Corruption
 
+# "Noise", "a lot of noise" and "a lot more": the levels unless told. The first is for training.
+LEVELS: Mapping[noises.Name, tuple[float, ...]] = MappingProxyType(
+    {
+        "uniform": (0.55, 1.0, 2.0),
+        "gaussian": (0.3, 0.6, 1.2),
+        "masking": (0.25, 0.5, 0.75),
+        "salt-and-pepper": (0.2, 0.4, 0.6),
+    }
+)
+_SHOWN = " ".join(f"{level:g}" for level in LEVELS["uniform"])
 LEVELS_HELP = (
-    f"Noise levels, by default {noises.shown_levels('uniform')} for uniform noise; "
+    f"Noise levels, by default {_SHOWN} for uniform noise; "
     "the first trains every code dimension,\n"
     "all of them the one nearest to 64 (digits: 16)."
 )
@@ -116,7 +127,7 @@ def make_setup(config: Config) -> Setup:
         dataset,
         noise.at_level,
         dims,
-        config.noise_levels or noise.levels,
+        config.noise_levels or LEVELS[config.corruption],
         swept_dim=min(dims, key=lambda dim: abs(np.log(dim / wanted))),
         **experiment.defaults(config, digits=200, others=50),
     )
@@ -260,7 +271,7 @@ def _apply_linear(rank: int, best: jaxae.LinearDenoiser, x_i: Array) -> Array:
 def scores_over_seeds(scores: list[dict[str, float]]) -> Metrics:
     """Returns mean and spread over the seeds of each test score."""
     return {
-        f"test_{name}": numbers.over_seeds([score[name] for score in scores], unit)
+        f"test_{name}": over_seeds.over_seeds([score[name] for score in scores], unit)
         for name, unit in fitting.UNITS.items()
     }
 
@@ -414,7 +425,7 @@ def stochastic_view(setup: Setup, x: Array) -> Metrics:
         init_key, noise_key = jax.random.split(seed_keys(setup, seed)[0])
         values.append(float(gap(init(init_key), noise_key)))
     unit = "relative distance of the two gradients"
-    return {"gradient_gap": numbers.over_seeds(values, unit)}
+    return {"gradient_gap": over_seeds.over_seeds(values, unit)}
 
 
 def claims(found: Metrics) -> list[Claim]:

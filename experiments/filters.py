@@ -42,7 +42,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting

@@ -43,7 +43,7 @@ from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.data.densities import Density
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting

@@ -165,7 +165,6 @@ from jaxae.optimizers.keep_best import BestState as BestState
 from jaxae.optimizers.keep_best import keep_best as keep_best
 from jaxae.optimizers.unit_norm import unit_norm as unit_norm
 from jaxae.random import hash_key as hash_key
-from jaxae.random import shuffled_order as shuffled_order
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll
 from jaxae.reconstruction import gaussian_nll as gaussian_nll
 from jaxae.reconstruction import squared_error as squared_error
@@ -175,6 +174,7 @@ from jaxae.sampling import markov_chain as markov_chain
 from jaxae.sampling import tangent_transition as tangent_transition
 from jaxae.score import reconstruction_field as reconstruction_field
 from jaxae.score import score_estimate as score_estimate
+from jaxae.shuffle import shuffled_order as shuffled_order
 from jaxae.sparsity import dead_unit_loss as dead_unit_loss
 from jaxae.sparsity import decoder_weighted_l1_penalty as decoder_weighted_l1_penalty
 from jaxae.sparsity import keep_top_k as keep_top_k

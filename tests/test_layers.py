@@ -16,6 +16,7 @@ LIBRARY = sorted((ROOT / "jaxae").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 ALLOWED_PACKAGES = {"jax", "flax", "optax", "jaxtyping", "numpy", "jaxae"}
 STANDARD = {
+    "__future__",
     *("collections", "contextlib", "dataclasses", "functools", "inspect", "itertools", "math"),
     *("numbers", "operator", "re", "typing", "warnings"),
 }
@@ -25,7 +26,7 @@ ESTIMATORS = "sklearn"
 KNOWS = {
     "_checks": set(),
     "models": {"_checks"},
-    "training": {"_checks", "_batching", "_optax", "random"},  # no loss
+    "training": {"_checks", "_batching", "_optax", "shuffle"},  # no loss
     "optimizers": {"_checks", "_optax", "training"},
 }
 

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from experiments.common.errors import InputError
-from experiments.common.results import records
+from experiments.common.results import output_folder
 from experiments.common.run import command_line, compilation
 
 Results: TypeAlias = dict[str, Any]  # what a result file holds, or a part of it
@@ -47,7 +47,9 @@ def require_child_usage() -> None:
         raise InputError("this benchmark needs os.wait4; run it on Linux or macOS")
 
 
-def record(benchmark: str, out: Path | None, *, measures_here: bool = True) -> records.RunRecord:
+def record(
+    benchmark: str, out: Path | None, *, measures_here: bool = True
+) -> output_folder.RunRecord:
     """Returns the context manager around a benchmark, which writes its result file or nothing.
 
     Every benchmark has a folder of its own: a run removes what an earlier one left in its folder.
@@ -69,11 +71,11 @@ def record(benchmark: str, out: Path | None, *, measures_here: bool = True) -> r
             f"compiled programs are kept in {cache}, so that times to compile would be too short; "
             "unset JAX_COMPILATION_CACHE_DIR"
         )
-    return records.RunRecord(out or Path("results") / "benchmarks" / benchmark)
+    return output_folder.RunRecord(out or Path("results") / "benchmarks" / benchmark)
 
 
 def write_results(
-    record: records.RunRecord, benchmark: str, *, rounds: int | None = None, **found: object
+    record: output_folder.RunRecord, benchmark: str, *, rounds: int | None = None, **found: object
 ) -> Results:
     """Writes the result file of a benchmark on this device, and returns what it holds.
 
@@ -93,7 +95,7 @@ def write_results(
 
 def environment() -> Results:
     """Returns the versions, the device and the CPU cores that the numbers were made with."""
-    return records.environment() | {"cores": core_count()}
+    return output_folder.environment() | {"cores": core_count()}
 
 
 def core_count() -> int:

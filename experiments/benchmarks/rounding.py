@@ -31,7 +31,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.benchmarks.task import NOISE
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run import command_line, experiment
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Params

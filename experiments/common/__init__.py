@@ -1,1 +1,1 @@
-"""What the experiments share: data, command line, records and plots; all of the I/O."""
+"""What the experiments share: data, command line, results and plots; all of the I/O."""

@@ -23,7 +23,7 @@ import jax
 
 from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
 from experiments.common.run.parts import LecturePart

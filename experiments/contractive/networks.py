@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.data import datasets
-from experiments.common.results.numbers import Metrics, rows_over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting

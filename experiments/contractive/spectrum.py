@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics, rows_over_seeds, values_over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.contractive.networks import METHODS, Trained
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics, values_over_seeds
+from experiments.common.results.over_seeds import Metrics, values_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.contractive.networks import Trained
 

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.training.arrays import Params
 
 _CHUNK = 10  # steps between two looks at the clock

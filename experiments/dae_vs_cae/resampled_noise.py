@@ -11,7 +11,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae.networks import Trained

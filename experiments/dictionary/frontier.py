@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics, rows_over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import unit_rows
 from experiments.common.training.sweep import Sweep, Tag

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics, rows_over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.dictionary import examples
 from experiments.dictionary.networks import KINDS, Family, Schedule, Trained, tag

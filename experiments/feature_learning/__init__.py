@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import Run
 from experiments.common.run.parts import Part
@@ -49,7 +49,7 @@ class Config(command_line.CommonConfig):
     """Examples per step."""
     learning_rate: float = 3e-3
     """Step size of Adam for the layers at the start, at most 10; it falls to 0 along a cosine."""
-    fine_tuning_rates: tuple[float, ...] = methods.FINE_TUNING_RATES
+    fine_tuning_rates: tuple[float, ...] = search.FINE_TUNING_RATES
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
     """Units of every layer."""

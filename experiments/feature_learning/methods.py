@@ -36,7 +36,6 @@ class Method(NamedTuple):
     Attributes:
       loss: ``loss(key, encode, decode, x, strength) -> (batch,)``, or None for no pretraining.
       strength: what a strength is.
-      strengths: those that are tried; the validation error after fine-tuning chooses.
       published: what the paper prints, or None.
       look: how it is drawn.
       is_stacked: whether a second layer is trained on its codes.
@@ -44,7 +43,6 @@ class Method(NamedTuple):
 
     loss: Callable[..., Array] | None
     strength: str
-    strengths: tuple[float, ...]
     published: Published | None
     look: plots.Look
     is_stacked: bool = False
@@ -76,15 +74,11 @@ def squared(key: Array, encode: Function, decode: Function, x: Array, strength: 
     return jaxae.reconstruction_loss(encode, decode, x)
 
 
-# What is searched: the strengths of each method below, and these step sizes of the fine-tuning.
-FINE_TUNING_RATES = (3e-3, 6e-3)
-
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "CAE": Method(
             contractive,
             "lambda",
-            (0.3, 0.6, 1.2),
             Published(1.14, 0.73, 86),
             plots.METHODS["CAE"],
             is_stacked=True,
@@ -92,7 +86,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "DAE-g": Method(
             denoising,
             "standard deviation of the noise",
-            (0.55, 0.8, 1.2),
             Published(1.18, 0.86, 18),
             plots.METHODS["DAE"],
             is_stacked=True,
@@ -100,7 +93,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "DAE-b": Method(
             masked,
             "share of the pixels that are masked",
-            (0.25, 0.4, 0.55),
             Published(1.57, 7.87, 68),
             plots.OTHERS[1],
             is_stacked=True,
@@ -108,15 +100,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "AE + wd": Method(
             decayed,
             "weight of ||W||^2",
-            (3e-4, 1e-3, 3e-3),
             Published(1.68, 5.00, 13),
             plots.OTHERS[2],
         ),
         "AE": Method(
-            plain, "none", (0.0,), Published(1.78, 17.5, 50), plots.METHODS["AE"], is_stacked=True
+            plain, "none", Published(1.78, 17.5, 50), plots.METHODS["AE"], is_stacked=True
         ),
-        "k-sparse": Method(squared, "none", (0.0,), None, plots.METHODS["sparse"]),
-        "no pretraining": Method(None, "none", (0.0,), None, plots.EXACT),
+        "k-sparse": Method(squared, "none", None, plots.METHODS["sparse"]),
+        "no pretraining": Method(None, "none", None, plots.EXACT),
     }
 )
 

@@ -10,13 +10,26 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.common.training import classifiers, fitting
 from experiments.common.training.classifiers import Classifier, Layers, Outcome, Split
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.feature_learning import methods
 from experiments.feature_learning.methods import METHODS, Papers, activation
+
+# The search grid: the strengths of each method, whose meaning is in ``methods``, and the step sizes
+# of the fine-tuning. The validation error after fine-tuning chooses.
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "CAE": (0.3, 0.6, 1.2),
+    "DAE-g": (0.55, 0.8, 1.2),
+    "DAE-b": (0.25, 0.4, 0.55),
+    "AE + wd": (3e-4, 1e-3, 3e-3),
+    "AE": (0.0,),
+    "k-sparse": (0.0,),
+    "no pretraining": (0.0,),
+}
+FINE_TUNING_RATES = (3e-3, 6e-3)
 
 UNITS = {
     "validation_error": "percent of the validation images",
@@ -161,7 +174,7 @@ class MethodTrainer:
 
     def pretrain(self) -> dict[float, list[Layers]]:
         """Returns one layer on the images for each strength and seed."""
-        return self._train_layers(self.method.strengths, self._seeds, self._setup.split.train.x, 1)
+        return self._train_layers(STRENGTHS[self.name], self._seeds, self._setup.split.train.x, 1)
 
     def _train_layers(
         self, strengths: Sequence[float], seeds: Sequence[int], x: Array, depth: int
@@ -280,7 +293,7 @@ def train(names: Sequence[str], setup: Setup, papers: Papers, run: Run) -> Train
 
 def epochs_of(name: str, setup: Setup) -> int:
     """Returns how many epochs a row takes, for the progress bar."""
-    method, searched = METHODS[name], setup.num_seeds * len(METHODS[name].strengths)
+    method, searched = METHODS[name], setup.num_seeds * len(STRENGTHS[name])
     layers = 0 if method.loss is None else searched
     tuned = searched * len(setup.fine_tuning_rates)
     tuned += 0 if method.loss is None else setup.num_seeds

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.feature_learning import verdicts
 from experiments.feature_learning.methods import METHODS, Papers

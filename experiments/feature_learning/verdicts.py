@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.feature_learning.methods import Papers
 
 MARGIN = 0.25  # percentage points above the published error

@@ -36,8 +36,8 @@ import tyro
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError, PartsFailedError
-from experiments.common.results import records
-from experiments.common.results.numbers import Metrics
+from experiments.common.results import output_folder
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.progress import Progress
 from experiments.lecture import page
@@ -127,7 +127,7 @@ def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
     """
     is_synthetic = PARTS[job.name].is_synthetic
     name, source = ("synthetic", None) if is_synthetic else (dataset.name, dataset.source)
-    for folder in (job.folder, records.default_folder(job.name, name)):
+    for folder in (job.folder, output_folder.default_folder(job.name, name)):
         try:
             found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -269,9 +269,12 @@ def main(config: Config) -> Metrics:
     has_room = partial(memory.fits, given=config.memory)
     dataset = datasets.load(config.dataset, config.data_dir, has_room=has_room)
     name = f"{dataset.name}-quick" if config.quick else dataset.name
-    out = config.out or records.default_folder("lecture", name)
+    out = config.out or output_folder.default_folder("lecture", name)
     started = time.perf_counter()
-    with records.RunRecord(out, "index.html") as record, Progress(len(PARTS), "part") as progress:
+    with (
+        output_folder.RunRecord(out, "index.html") as record,
+        Progress(len(PARTS), "part") as progress,
+    ):
         parts = page.describe(run_parts(config, dataset, out, progress))
         html = page.render(
             parts,
@@ -287,7 +290,7 @@ def main(config: Config) -> Metrics:
             "parts": {part["name"]: page.outcome(part) for part in parts},
         }
         record.write_json("metrics.json", metrics)
-        record.write_json("config.json", records.configuration(vars(config), dataset))
+        record.write_json("config.json", output_folder.configuration(vars(config), dataset))
         progress.say(f"the page is {out / 'index.html'}")
     if failed := [part["name"] for part in parts if part["error"]]:
         raise PartsFailedError(f"{', '.join(failed)} failed; the page says why and has the rest")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments.common.errors import visible
 from experiments.common.results.claims import Claim, shown
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from jaxae._version import __version__
 
 SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}

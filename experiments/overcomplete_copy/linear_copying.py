@@ -4,7 +4,7 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.overcomplete_copy.inputs import INPUTS
 from experiments.overcomplete_copy.networks import SLOPES, Trained, by_name

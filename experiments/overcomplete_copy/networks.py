@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import Run
 from experiments.common.training import fitting

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.overcomplete_copy.networks import Trained
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.overcomplete_copy.networks import Trained, by_name, noise_ratios, over_noise
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 
 RESULTS = Path(__file__).parent.parent / "results"
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.readme_tables.markdown import table_of, with_spread
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "results"

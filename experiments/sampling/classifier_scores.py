@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.common.training.classifiers import Classifier, Split, labelled
 from experiments.common.training.sweep import Tag

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.common.training.classifiers import Split
 from experiments.sampling import chains

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics, rows_over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.experiment import Run
 from experiments.sampling import chains
 from experiments.sampling.chains import Sizes

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import Run
 from experiments.sampling.conditional import anneal
 from experiments.sampling.distances import sliced_wasserstein

@@ -2,7 +2,7 @@
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.sparse.networks import Trained
 from experiments.sparse.path import LABEL

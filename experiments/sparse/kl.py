@@ -1,7 +1,7 @@
 """The lecture's own way to a sparse code: a KL penalty on the mean activations."""
 
 from experiments.common.results.claims import Claim, shown, verdict
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.sparse import path
 from experiments.sparse.networks import KL_TARGET, Trained

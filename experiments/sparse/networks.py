@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import Function, Params, unit_rows

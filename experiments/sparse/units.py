@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.training.arrays import unit_rows
 
 TOP = 10  # inputs that activate a unit most

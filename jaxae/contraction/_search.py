@@ -8,15 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jaxae.contraction._chain import Factor, Value, Varying
+from jaxae.contraction._costs import (
+    APPLIED_COST,
+    NUMBER_COST,
+    PRODUCTS_OF_A_NORM_BY_GRAM,
+    PRODUCTS_OF_A_NORM_BY_GRAMS,
+    PRODUCTS_OF_A_PRODUCT,
+    SQUARE_COST,
+    WRITES_WITH_GRADIENT,
+    Cost,
+    exact_cost,
+)
 from jaxae.contraction._products import (
     Linear,
     ScaledMatrix,
@@ -28,35 +36,6 @@ from jaxae.contraction._products import (
     norms_of_products,
     squared_norm,
 )
-
-# The search minimises the work per example, of value and gradient together. Its unit is one
-# floating point operation (an addition or a multiplication) of a matrix product.
-
-# Work to write one number and to read it again. A matrix product does hundreds of operations for
-# each number that it moves, an elementwise operation does one and waits for the memory.
-_NUMBER_COST = 32
-# A matrix that is written counts three times: itself, the copy that is scaled by a diagonal or kept
-# for the gradient, and the derivative of the loss in it.
-_WRITES_WITH_GRADIENT = 3
-# Work of one operation of a map that is applied, such as a convolution: its loops are shorter, and
-# reach less of the speed of the processor than a matrix product does.
-_APPLIED_COST = 4
-# Work of one operation with all digits of float32 where products are rounded by default: a GPU does
-# it outside its matrix units, a TPU makes six products of bfloat16 of it.
-_EXACT_COST = 6
-# The settings of ``jax_default_matmul_precision`` with which no product is rounded.
-_EXACT_SETTINGS = ("highest", "float32", "F32_F32_F32", "BF16_BF16_F32_X6", "BF16_BF16_F32_X9")
-
-# How many products as large as that of the value are done in all, with the gradient.
-# Of C = A B: C, and the derivatives in A and in B. A Gram matrix A A^T is counted the same.
-_PRODUCTS_OF_A_PRODUCT = 3.0
-# Of <X, X S> with symmetric S: X S, and X^T X for S; the derivative in X is 2 X S again.
-_PRODUCTS_OF_A_NORM_BY_GRAM = 2.0
-# Of <T, S>: the sum itself, and the derivatives in T and in S.
-_PRODUCTS_OF_A_NORM_BY_GRAMS = 3.0
-# A sum of squares has two operations for each entry. It reads the entry and writes nothing, which
-# is half of the work of a number: two operations at a quarter each.
-_SQUARE_COST = _NUMBER_COST / 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,20 +53,6 @@ class Node:
     """Whether the core is one matrix for the whole batch."""
     cost: Cost = field(default_factory=lambda: Cost())
     linear: Linear | None = None
-
-
-class Cost(NamedTuple):
-    """What a matrix costs per example; a constant one is shared among the batch."""
-
-    work: float = 0.0
-    """With the gradient, in the unit above: the search minimises this."""
-    flops: float = 0.0
-    """Floating point operations of the value."""
-    numbers: float = 0.0
-    """Entries of per-example matrices that are held."""
-
-    def plus(self, *others: Cost) -> Cost:
-        return Cost(*(sum(column) for column in zip(self, *others, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +136,11 @@ class Search:
         is_constant &= not any_varies(left.cols, right.rows)
         flops, operation_cost = 2.0 * p * n * q, 1.0
         if right.linear and right.linear.is_applied:
-            flops, operation_cost = right.linear.flops * p, float(_APPLIED_COST)
+            flops, operation_cost = right.linear.flops * p, float(APPLIED_COST)
         elif left.linear and left.linear.is_applied:
-            flops, operation_cost = left.linear.flops * q, float(_APPLIED_COST)
+            flops, operation_cost = left.linear.flops * q, float(APPLIED_COST)
         operation_cost *= self.exact_cost if is_exact else 1.0
-        products = _PRODUCTS_OF_A_PRODUCT * operation_cost
+        products = PRODUCTS_OF_A_PRODUCT * operation_cost
         own = self._cost(flops, p * q, is_constant, products=products)
         return Node(
             f"{left.name} {right.name if right.linear else f'({right.name})'}",
@@ -211,7 +176,7 @@ class Search:
         size, inner = node.shape
         is_constant = node.is_constant and not any_varies(node.cols)
         flops = 2.0 * size * size * inner
-        products = _PRODUCTS_OF_A_PRODUCT * self.exact_cost
+        products = PRODUCTS_OF_A_PRODUCT * self.exact_cost
         own = self._cost(flops, size * size, is_constant, products=products)
         return Node(
             f"{node.name} {_transpose_name(node.name)}",
@@ -263,7 +228,7 @@ class Search:
         p, q = node.shape
         is_product = not node.is_constant or any_varies(node.cols)
         # Of a constant core the squares are summed once, and 2 p operations are left per example.
-        cost = self._cost(2.0 * p * q, 0, not is_product, products=_SQUARE_COST)
+        cost = self._cost(2.0 * p * q, 0, not is_product, products=SQUARE_COST)
         cost = cost.plus(self._cost(2.0 * p, 0, False, products=1.0), node.cost)
 
         def value(matrix: ScaledMatrix) -> tuple[Array, None]:
@@ -278,7 +243,7 @@ class Search:
         is_constant &= not any_varies(node.rows, node.cols, symmetric.rows)
         # Two matrices are written: X with the diagonals multiplied in, and X S.
         flops, numbers = 2.0 * p * n * n, 2 * p * n
-        products = _PRODUCTS_OF_A_NORM_BY_GRAM * self.exact_cost
+        products = PRODUCTS_OF_A_NORM_BY_GRAM * self.exact_cost
         cost = self._cost(flops, numbers, is_constant, products=products)
         cost = cost.plus(node.cost, symmetric.cost)
         if not symmetric.is_constant or is_constant:
@@ -307,7 +272,7 @@ class Search:
         is_constant &= not any_varies(left.rows, right.rows)
         # Two operations to multiply the entries of T and S, two for the product with diagonals.
         flops = 4.0 * size * size
-        products = _PRODUCTS_OF_A_NORM_BY_GRAMS * self.exact_cost
+        products = PRODUCTS_OF_A_NORM_BY_GRAMS * self.exact_cost
         cost = self._cost(flops, 0, is_constant, products=products)
 
         def value(t: ScaledMatrix, s: ScaledMatrix) -> tuple[Array, Array]:
@@ -318,17 +283,10 @@ class Search:
 
     def _cost(self, flops: float, numbers: int, is_constant: bool, products: float) -> Cost:
         """Returns the cost of one operation: ``flops`` done ``products`` times, and its result."""
-        work = products * flops + _WRITES_WITH_GRADIENT * _NUMBER_COST * numbers
+        work = products * flops + WRITES_WITH_GRADIENT * NUMBER_COST * numbers
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))
-
-
-def exact_cost(dtype: DTypeLike) -> float:
-    """Returns how many operations of a product of the default precision one exact one takes."""
-    is_rounded = jax.default_backend() != "cpu" and jnp.dtype(dtype) == jnp.float32
-    setting = jax.config.values["jax_default_matmul_precision"]
-    return float(_EXACT_COST) if is_rounded and setting not in _EXACT_SETTINGS else 1.0
 
 
 def _transpose_name(name: str) -> str:

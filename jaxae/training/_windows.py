@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxae.random import shuffled_order
+from jaxae.shuffle import shuffled_order
 from jaxae.training._contexts import bind_jax_settings
 from jaxae.training._data import Stream, count_examples
 from jaxae.training.epoch import Epoch, EpochLayout, Window, epoch_keys

@@ -1,4 +1,4 @@
-"""One epoch as one compiled loop: a train step for each batch, in the order of ``jaxae.random``."""
+"""One epoch as one compiled loop: a train step for each batch, in the order of a shuffle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree, ScalarLike
 
 from jaxae import _checks
 from jaxae._optax import Optimizer
-from jaxae.random import shuffled_order
+from jaxae.shuffle import shuffled_order
 from jaxae.training._data import Data, Stream, check_not_divided, count_examples, to_native_arrays
 from jaxae.training.sharding import shard_batch
 from jaxae.training.steps import Loss, Losses, TrainState, make_train_step, mean_losses, wide_float

@@ -12,7 +12,7 @@ import pytest
 import jaxae
 from experiments import contractive
 from experiments.common.plots import style
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line
 from experiments.contractive import (
     curves,

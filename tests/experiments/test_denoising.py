@@ -23,7 +23,7 @@ from experiments import denoising
 from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results import records
+from experiments.common.results import output_folder
 from experiments.common.run import command_line
 from experiments.common.training import fitting
 
@@ -369,7 +369,7 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
 def test_a_second_run_leaves_nothing_stale_and_touches_nothing_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for dim in (4, 2):
-        with records.RunRecord(tmp_path) as record:
+        with output_folder.RunRecord(tmp_path) as record:
             record.path(f"rows_{dim}.png").write_bytes(b"picture")
             record.write_json("metrics.json", {"dim": dim})
     names = {path.name for path in tmp_path.iterdir()}
@@ -378,7 +378,7 @@ def test_a_second_run_leaves_nothing_stale_and_touches_nothing_else(tmp_path):
 
 def test_a_folder_in_the_way_of_a_file_loses_nothing(tmp_path):
     (tmp_path / "b.json").mkdir()
-    record = records.RunRecord(tmp_path).__enter__()
+    record = output_folder.RunRecord(tmp_path).__enter__()
     for name in ("a.json", "b.json", "c.json"):
         record.write_json(name, {"name": name})
     with pytest.raises(InputError, match=r"has a folder named b.json; .* this run are in"):

@@ -12,7 +12,7 @@ import pytest
 from experiments import overcomplete_copy as script
 from experiments.common import plots
 from experiments.common.data import datasets
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line
 from experiments.overcomplete_copy import inputs, networks, undercomplete
 

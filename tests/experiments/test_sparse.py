@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import sparse as script
-from experiments.common.results.numbers import over_seeds
+from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line
 from experiments.common.training.arrays import unit_rows
 from experiments.sparse import features, networks, shrinkage, units

@@ -26,7 +26,7 @@ import jaxae
 from experiments import denoising
 from experiments.common import interrupts
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, checkpoint_files, checkpoints, records, trained
+from experiments.common.results import atomic, checkpoint_files, checkpoints, output_folder, trained
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -438,14 +438,14 @@ def arrays_of(path):
 
 
 def test_a_second_run_on_one_folder_is_refused(tmp_path, capsys):
-    with records.RunRecord(tmp_path):
+    with output_folder.RunRecord(tmp_path):
         before = sorted(tmp_path.rglob("*"))
         assert run(tmp_path) == 2
         assert sorted(tmp_path.rglob("*")) == before
     error = capsys.readouterr().err
     assert f"another run is writing to --out {tmp_path}" in error
     assert error.count("\n") == 1
-    with records.RunRecord(tmp_path):  # free again
+    with output_folder.RunRecord(tmp_path):  # free again
         pass
 
 
@@ -462,7 +462,7 @@ def heard_signals():
 @pytest.mark.parametrize("number", interrupts.SIGNALS[:4], ids=lambda number: number.name)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys, monkeypatch):
     heard = threading.Event()
-    log = records.RunRecord.log
+    log = output_folder.RunRecord.log
 
     def log_and_send(self, **entry):
         log(self, **entry)
@@ -471,7 +471,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, finished, capsys
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.RunRecord, "log", log_and_send)
+        patch.setattr(output_folder.RunRecord, "log", log_and_send)
         assert run(tmp_path, options=[*OPTIONS, "--epochs", "4"]) == 128 + number
     printed = capsys.readouterr()
     assert f"training is kept in {tmp_path}: the same command with --resume goes on" in printed.out

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import jaxae
 from experiments import denoising
 from experiments.common import plots
-from experiments.common.results import checkpoint_files, checkpoints, records
+from experiments.common.results import checkpoint_files, checkpoints, output_folder
 from experiments.common.run import command_line, standard_output
 from experiments.common.run.experiment import Run, load
 from experiments.common.training import sweep
@@ -142,7 +142,7 @@ def test_a_disk_that_is_full_when_numbers_are_written(
     what, untouched, tmp_path, monkeypatch, capsys
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(records.RunRecord, what, no_room)
+        patch.setattr(output_folder.RunRecord, what, no_room)
         assert run(tmp_path) == 1
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
@@ -173,7 +173,7 @@ class FullDisk:
 def test_a_disk_that_is_full_when_the_log_is_written(
     writes, untouched, tmp_path, monkeypatch, capsys
 ):
-    enter = records.RunRecord.__enter__
+    enter = output_folder.RunRecord.__enter__
 
     def with_a_full_disk(self):
         enter(self)
@@ -181,7 +181,7 @@ def test_a_disk_that_is_full_when_the_log_is_written(
         return self
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.RunRecord, "__enter__", with_a_full_disk)
+        patch.setattr(output_folder.RunRecord, "__enter__", with_a_full_disk)
         status = run(tmp_path)
     if len(writes) == 1:
         assert status == 0
@@ -275,13 +275,13 @@ def test_what_a_stream_cannot_take_stops_nothing(stream, tmp_path, monkeypatch):
     signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, reason="SIGTERM is ignored here"
 )
 def test_a_signal_while_the_results_are_renamed_is_too_late(tmp_path, monkeypatch):
-    publish = records.RunRecord.publish
+    publish = output_folder.RunRecord.publish
 
     def signalled(self, *names):
         os.kill(os.getpid(), signal.SIGTERM)
         publish(self, *names)
 
-    monkeypatch.setattr(records.RunRecord, "publish", signalled)
+    monkeypatch.setattr(output_folder.RunRecord, "publish", signalled)
     options = ["--dataset", "digits", "--out", str(tmp_path)]
     with as_on_the_command_line():
         assert command_line.run(say_much, command_line.CommonConfig, options) == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from experiments.common.plots.style import MUTED, Look, write_figure
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 def line(
     label: str, x: Sequence[float] | np.ndarray, numbers: Sequence[Metrics], look: Look
 ) -> Line:
-    """Returns the line of some numbers over seeds, as ``numbers.over_seeds`` makes them."""
+    """Returns the line of some numbers over seeds, as ``over_seeds.over_seeds`` makes them."""
     means = [np.nan if n["mean"] is None else n["mean"] for n in numbers]
     return Line(label, x, means, [n["std"] for n in numbers], look)
 

@@ -21,7 +21,7 @@ class Claim(NamedTuple):
       finding: what was found, in a few sentences; says what "corrected" corrects.
       verdict: ``"reproduced"``, ``"corrected"`` (true with a change that the finding states) or
         ``"not reproduced"``.
-      numbers: label, and a number over the seeds as ``numbers.over_seeds`` makes it.
+      numbers: label, and a number over the seeds as ``over_seeds.over_seeds`` makes it.
       figure: file name of the picture beside ``metrics.json``.
       alt: what is to be seen in the picture, for those who cannot see it.
       source: where the statement is from, if not from a slide.

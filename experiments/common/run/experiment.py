@@ -17,9 +17,9 @@ import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results import records, trained
+from experiments.common.results import output_folder, trained
 from experiments.common.results.checkpoints import CheckpointStore
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.progress import Progress
@@ -94,13 +94,13 @@ class Run:
         self._networks = networks
         self.experiment, self.config, self.dataset = experiment, config, dataset
         self.name = "synthetic" if dataset is None else dataset.name
-        self.folder = config.out or records.default_folder(experiment, self.name)
+        self.folder = config.out or output_folder.default_folder(experiment, self.name)
         self._aside: tempfile.TemporaryDirectory[str] | None = None
         if not processes.is_first():  # what it writes is the same, and nobody's
             self._aside = tempfile.TemporaryDirectory()
             self.folder = Path(self._aside.name)
         self._started = time.perf_counter()
-        self._record = records.RunRecord(self.folder)
+        self._record = output_folder.RunRecord(self.folder)
         self._checkpoints: CheckpointStore | None = None
         self._figures: list[Callable[[], object]] = []
         self._has_numbers = False
@@ -121,7 +121,7 @@ class Run:
             "settings": settings,
             "data": None if self.dataset is None else self.dataset.fingerprint(),
             "jaxae": __version__,
-            "numbers": records.numbers(),
+            "numbers": output_folder.numbers(),
         }
         error = None
         opened = contextlib.ExitStack()  # what is closed if the run cannot start
@@ -148,7 +148,7 @@ class Run:
         return CheckpointStore(
             folder,
             identity=identity,
-            environment=records.environment() | {"devices": _devices(config)},
+            environment=output_folder.environment() | {"devices": _devices(config)},
             epochs=config.epochs,
             every=config.checkpoint_every,
             is_resumed=is_resumed,
@@ -211,7 +211,7 @@ class Run:
                 is_over = True
             elif self._has_numbers and isinstance(error, Exception):  # a figure failed
                 with contextlib.suppress(InputError, OSError):  # the first error counts
-                    self._record.publish(*records.NUMBERS)
+                    self._record.publish(*output_folder.NUMBERS)
                     self.say(f"the numbers are in {self.folder}, without the figures")
         finally:
             has_checkpoints = self._checkpoints.close(is_over=is_over)
@@ -287,7 +287,7 @@ class Run:
         settings = dataclasses.asdict(self.config) | dict(resolved)
         configuration = {
             "command": command_line.as_typed(self.experiment, self.config),
-            **records.configuration(settings, self.dataset),
+            **output_folder.configuration(settings, self.dataset),
         }
         self._record.write_json("metrics.json", metrics)
         self._record.write_json("config.json", configuration)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from experiments.common.results.claims import Claim
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 
 Trained = TypeVar("Trained", contravariant=True)  # the experiment's class of what was trained

@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.numbers import Metrics
+from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import Run
 from experiments.common.training.arrays import Params
 from experiments.common.training.classifiers import Classifier, Layers, Outcome

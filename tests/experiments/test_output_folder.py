@@ -15,8 +15,8 @@ import pytest
 
 from experiments.common import interrupts
 from experiments.common.errors import InputError
-from experiments.common.results import locks, records
-from experiments.common.results.records import RunRecord
+from experiments.common.results import locks, output_folder
+from experiments.common.results.output_folder import RunRecord
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
@@ -102,7 +102,7 @@ def test_a_run_that_was_killed_while_files_were_renamed_is_followed_by_another(
             raise KeyboardInterrupt
         replace(*paths)
 
-    monkeypatch.setattr(records.os, "replace", killed_after_three)
+    monkeypatch.setattr(output_folder.os, "replace", killed_after_three)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, config_json="2", a_png="2", c_png="2")
     monkeypatch.undo()
@@ -122,7 +122,7 @@ def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_are_not(t
     assert contents(other) == {"data": "mine"}
 
 
-@pytest.mark.parametrize("made_by", [(tempfile, "mkdtemp"), (records.locks, "_acquired")])
+@pytest.mark.parametrize("made_by", [(tempfile, "mkdtemp"), (output_folder.locks, "_acquired")])
 def test_a_signal_while_a_record_is_opened_leaves_nothing(made_by, tmp_path, monkeypatch):
     place, name = made_by
     make = getattr(place, name)
@@ -185,9 +185,9 @@ def test_committed_results_are_those_of_a_run(tmp_path):
     folders = [path.parent for path in RESULTS.glob("*/*/metrics.json")]
     assert len(folders) >= 10
     for folder in folders:
-        listed = records._read_listing(folder)
+        listed = output_folder._read_listing(folder)
         names = {path.name for path in folder.iterdir()} - {".files.json", "log.jsonl"}
         assert listed.keys() == names, folder
         for name in names:
-            assert records._is_listed(folder / name, listed), folder / name
+            assert output_folder._is_listed(folder / name, listed), folder / name
         assert json.loads((folder / "config.json").read_text())["settings"]

@@ -48,7 +48,7 @@ from experiments.common.results import over_seeds
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
@@ -158,7 +158,7 @@ class Scored(NamedTuple):
 class Runner:
     """Trains, scores and keeps examples, one code dimension at a time."""
 
-    def __init__(self, setup: Setup, run: Run) -> None:
+    def __init__(self, setup: Setup, run: ExperimentRun) -> None:
         self.setup, self.run = setup, run
         self.train, self.test = setup.dataset.flat()
         self.to_train_on = fitting.in_memory_or_streamed(self.train)
@@ -298,7 +298,7 @@ class Trained(NamedTuple):
         return self.scored[self.runner.setup.swept_dim]
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the scores of all networks, beside what they are compared with."""
     runner, setup = trained.runner, trained.runner.setup
     for position, level in enumerate(setup.levels):
@@ -316,13 +316,13 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws all figures."""
     draw_pictures(run, trained)
     draw_curves(run, trained.runner.setup, found)
 
 
-def draw_pictures(run: Run, trained: Trained) -> None:
+def draw_pictures(run: ExperimentRun, trained: Trained) -> None:
     """Draws clean, corrupted and denoised images, by code dimension and by noise level."""
     setup = trained.runner.setup
     kind = setup.config.corruption
@@ -353,7 +353,7 @@ def draw_pictures(run: Run, trained: Trained) -> None:
     run.draw(plots.image_rows, "noise_levels.png", rows, title=title, gaps=gaps)
 
 
-def draw_curves(run: Run, setup: Setup, found: Metrics) -> None:
+def draw_curves(run: ExperimentRun, setup: Setup, found: Metrics) -> None:
     """Draws the scores against the code dimension, and against the noise level."""
     kind = setup.config.corruption
     level = f"{kind} noise {setup.levels[0]:g}"
@@ -551,7 +551,7 @@ def main(config: Config) -> Metrics:
     setup = make_setup(config)
     total = setup.epochs * setup.num_seeds * (len(setup.dims) + len(setup.levels) - 1)
     networks = network_bytes(setup)
-    with Run("denoising", config, setup.dataset, total=total, networks=networks) as run:
+    with ExperimentRun("denoising", config, setup.dataset, total=total, networks=networks) as run:
         runner = Runner(setup, run)
         scored = dict(zip(setup.dims, run.in_parallel(runner.rows, setup.dims), strict=True))
         trained = Trained(runner, scored)

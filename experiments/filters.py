@@ -44,7 +44,7 @@ from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
 from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line, experiment
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.classifiers import Classifier, Layers, labelled, split_of
 from experiments.common.training.sweep import Sweep, Tag
@@ -161,7 +161,11 @@ def make_trainer(config: Config, inputs: int, epochs: int) -> fitting.Autoencode
 
 
 def train(
-    config: Config, trainer: fitting.AutoencoderTrainer, x: Array, num_seeds: int, run: Run
+    config: Config,
+    trainer: fitting.AutoencoderTrainer,
+    x: Array,
+    num_seeds: int,
+    run: ExperimentRun,
 ) -> dict[Setting, list[Any]]:
     """Returns the parameters of every setting, one for each seed; a seed starts all alike."""
 
@@ -183,7 +187,10 @@ def filters_of(params: Any, shape: Sequence[int]) -> np.ndarray:
 
 
 def probe_errors(
-    config: Config, dataset: datasets.Dataset, trained: Mapping[Setting, Sequence[Any]], run: Run
+    config: Config,
+    dataset: datasets.Dataset,
+    trained: Mapping[Setting, Sequence[Any]],
+    run: ExperimentRun,
 ) -> dict[Setting, list[float]]:
     """Returns the error of a softmax on the frozen codes, if there are labels."""
     if dataset.train_labels is None or dataset.test_labels is None:
@@ -244,7 +251,7 @@ def measure(
 
 
 def draw(
-    run: Run,
+    run: ExperimentRun,
     config: Config,
     rows: Sequence[Mapping[str, Any]],
     trained: Mapping[Setting, Sequence[Any]],
@@ -294,7 +301,7 @@ def main(config: Config) -> dict[str, Any]:
     has_labels = dataset.train_labels is not None and dataset.test_labels is not None
     probe_epochs = (2 if config.quick else PROBE_EPOCHS) if has_labels else 0
     total = len(settings_of(config)) * seeds * (epochs + probe_epochs)
-    with Run("filters", config, dataset, total=total) as run:
+    with ExperimentRun("filters", config, dataset, total=total) as run:
         x = jnp.asarray(dataset.flat()[0])
         trainer = make_trainer(config, x.shape[1], epochs)
         trained = train(config, trainer, x, seeds, run)

@@ -45,7 +45,7 @@ from experiments.common.data.densities import Density
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run import command_line
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
@@ -233,7 +233,7 @@ class Trained(NamedTuple):
     seed_key: Callable[[int], Array]  # the key of a repetition
 
 
-def train(config: Config, epochs: Mapping[str, int], num_seeds: int, run: Run) -> Trained:
+def train(config: Config, epochs: Mapping[str, int], num_seeds: int, run: ExperimentRun) -> Trained:
     """Returns the networks of all densities, trained on fresh points."""
     counted = jnp.zeros((STEPS_PER_EPOCH * config.batch_size, 1))
 
@@ -251,7 +251,7 @@ def train(config: Config, epochs: Mapping[str, int], num_seeds: int, run: Run) -
     return Trained(fields, seed_key)
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the errors of the fields over the seeds, for every density."""
     results = {}
     for name, field in trained.fields.items():
@@ -290,13 +290,13 @@ def measure_field(field: Field, seed_key: Callable[[int], Array]) -> Metrics:
     return result
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the field of every density, as the last seed has learned it."""
     for field in trained.fields.values():
         draw_field(run, field.density, field.learned(-1))
 
 
-def draw_field(run: Run, density: Density, learned: Function) -> None:
+def draw_field(run: ExperimentRun, density: Density, learned: Function) -> None:
     """Draws the learned and the exact field, a circle of corruptions, and the way home."""
     fields = on_grid(density, learned)
     name, stddev = density.name, NOISE[density.name]
@@ -442,7 +442,7 @@ def main(config: Config) -> Metrics:
         name: config.epochs or (2 if config.quick else default) for name, default in EPOCHS.items()
     }
     num_seeds = config.num_seeds or (1 if config.quick else 3)
-    with Run("vector_field", config, None, total=sum(epochs.values()) * num_seeds) as run:
+    with ExperimentRun("vector_field", config, None, total=sum(epochs.values()) * num_seeds) as run:
         trained = train(config, epochs, num_seeds, run)
         found = measure(run, trained, {})
         draw(run, trained, found)

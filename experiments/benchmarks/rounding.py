@@ -86,7 +86,7 @@ def train(
     config: Config,
     sizes: dict[str, int],
     data: tuple[Array, Array],
-    run: experiment.Run,
+    run: experiment.ExperimentRun,
 ) -> list[float]:
     """Returns the test error of every seed."""
     x, test = data
@@ -142,7 +142,7 @@ def main(config: Config) -> Metrics:
     train_and_test = dataset.flat()
     data = jnp.asarray(train_and_test[0]), jnp.asarray(train_and_test[1])
     total = 2 * sizes["epochs"] * sizes["num_seeds"]
-    with experiment.Run("benchmarks.rounding", config, dataset, total=total) as run:
+    with experiment.ExperimentRun("benchmarks.rounding", config, dataset, total=total) as run:
         errors = {
             name: train(product, config, sizes, data, run)
             for name, product in (("float32", jnp.dot), ("bfloat16", rounded_product))

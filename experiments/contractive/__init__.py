@@ -25,7 +25,7 @@ from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import LecturePart
 from experiments.contractive import (
     curves,
@@ -109,7 +109,7 @@ def main(config: Config) -> Metrics:
     weights, weight = config.swept(), config.chosen()
     settings = networks.Settings(config.code_dim, config.noise, weights, weight)
     total = sizes["epochs"] * sizes["num_seeds"] * (2 * len(weights) + 2)
-    with Run("contractive", config, dataset, total=total) as run:
+    with ExperimentRun("contractive", config, dataset, total=total) as run:
         trained = networks.train(config, settings, sizes, dataset, run)
         known = {
             "code_dim": config.code_dim,

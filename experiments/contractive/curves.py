@@ -11,7 +11,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function, Params
 from experiments.contractive.networks import METHODS, Trained, seed_keys
 from experiments.contractive.probes import Probes
@@ -47,7 +47,7 @@ def distances(key: Array, encode: Function, probes: Probes) -> dict[str, Array]:
     }
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the distances of each method's codes."""
 
     @jax.jit
@@ -65,7 +65,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"methods": {method: measure_method(own.params) for method, own in methods}}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     radii = found["radii"]
     raw, relative = [], []

@@ -14,7 +14,7 @@ import jaxae
 from experiments.common.data import datasets
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive, denoising
@@ -131,7 +131,7 @@ def make_scores(trainer: fitting.AutoencoderTrainer) -> Callable[[Params, Array]
     return scores
 
 
-def report(run: Run, name: str, row: Metrics) -> None:
+def report(run: ExperimentRun, name: str, row: Metrics) -> None:
     """Prints the main numbers of one network."""
     mse, norm = row["test_mse"]["mean"], row["jacobian_norm"]["mean"]
     saturated = row["saturated_share"]["mean"]
@@ -147,7 +147,7 @@ class Fitter:
         sizes: Mapping[str, int],
         code_dim: int,
         data: tuple[Array, Array],
-        run: Run,
+        run: ExperimentRun,
     ) -> None:
         self._config, self._run, self._seeds = config, run, range(sizes["num_seeds"])
         self._train, self._test = data
@@ -199,7 +199,7 @@ def train(
     settings: Settings,
     sizes: Mapping[str, int],
     dataset: datasets.Dataset,
-    run: Run,
+    run: ExperimentRun,
 ) -> Trained:
     """Returns all networks, trained and scored."""
     train, test = map(jnp.asarray, dataset.flat())

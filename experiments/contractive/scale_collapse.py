@@ -5,7 +5,7 @@ import numpy as np
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.contractive.networks import UNITS, Trained
 
@@ -34,7 +34,7 @@ def rescaled(params: Params, train: np.ndarray, test: np.ndarray) -> list[dict[s
     return rows
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the costs of the CAE's encoder * epsilon over the seeds, for every epsilon."""
     data = trained.dataset.flat()
     per_seed = [rescaled(params, *data) for params in trained.methods["CAE"].params]
@@ -45,13 +45,13 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"rescaled": rows}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figures."""
     draw_collapse(run, found)
     draw_rescaling(run, found)
 
 
-def draw_collapse(run: Run, found: Metrics) -> None:
+def draw_collapse(run: ExperimentRun, found: Metrics) -> None:
     """Writes what untied weights do to the penalty in training."""
     weights = found["weights"]
 
@@ -76,7 +76,7 @@ def draw_collapse(run: Run, found: Metrics) -> None:
     run.draw(plots.panels, "collapse.png", panels, title=title)
 
 
-def draw_rescaling(run: Run, found: Metrics) -> None:
+def draw_rescaling(run: ExperimentRun, found: Metrics) -> None:
     """Writes what a rescaled encoder costs with the best linear decoder."""
     rows, scales = found["rescaled"], list(SCALES)
     of_line = "CAE's encoder * epsilon, best linear decoder"

@@ -8,7 +8,7 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.networks import METHODS, Trained
 
 UNITS = {
@@ -33,7 +33,7 @@ def summarise_spectra(values: Array) -> dict[str, Array]:
     return jax.tree.map(lambda each: jnp.mean(each, axis=0), jax.vmap(summarise_spectrum)(values))
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the spectrum of each method."""
     spectra = {
         method: rows_over_seeds(
@@ -44,7 +44,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"methods": spectra}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Writes the figure."""
     methods = found["methods"]
     length = len(methods["AE"]["singular_values"])

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.jacobians import LEADING, jacobian_svd
 from experiments.contractive.networks import METHODS, Trained
 from experiments.contractive.probes import Probes, image_tangents
@@ -38,7 +38,7 @@ def shares(bases: Array, probes: Probes) -> dict[str, Array]:
     return {name: jnp.mean(each(bases, of_name)) for name, of_name in directions.items()}
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the shares in the leading span of each method, and in that of the components."""
     probes = trained.probes
     methods = {
@@ -79,7 +79,7 @@ def pictures(trained: Trained) -> dict[str, np.ndarray]:
     return {"test digit": images} | {name: row.reshape(images.shape) for name, row in rows.items()}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     images = pictures(trained)
     title = f"Leading right singular vectors of the CAE's Jacobian (lambda {found['weight']:g})"

@@ -5,13 +5,13 @@ import numpy as np
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, values_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.networks import Trained
 
 AE_LEVEL = plots.Look(plots.METHODS["AE"].color, "--")
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the scores of the methods, and of all CAEs with tied and with untied weights."""
     sweep = {
         kind: [{"weight": weight, **own.scores} for weight, own in row.items()]
@@ -20,13 +20,13 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"sweep": sweep, "methods": {name: own.scores for name, own in trained.methods.items()}}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figures."""
     draw_sweep(run, found)
     draw_trade(run, found)
 
 
-def draw_sweep(run: Run, found: Metrics) -> None:
+def draw_sweep(run: ExperimentRun, found: Metrics) -> None:
     """Writes error, Jacobian norm and saturation of the CAE over lambda."""
     rows, ae, weights = found["sweep"]["tied"], found["methods"]["AE"], found["weights"]
     panels = []
@@ -43,7 +43,7 @@ def draw_sweep(run: Run, found: Metrics) -> None:
     run.draw(plots.panels, "weights.png", panels, title="The contractive autoencoder over lambda")
 
 
-def draw_trade(run: Run, found: Metrics) -> None:
+def draw_trade(run: ExperimentRun, found: Metrics) -> None:
     """Writes the error against the Jacobian norm."""
     rows, methods, weights = found["sweep"]["tied"], found["methods"], found["weights"]
     norms, errors = ([row[n]["mean"] for row in rows] for n in ("jacobian_norm", "test_mse"))

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import LecturePart
 from experiments.dae_vs_cae import (
     cost,
@@ -80,7 +80,7 @@ def main(config: Config) -> Metrics:
     sizes = experiment.defaults(config, digits=60, others=10)
     seeds = config.race_seeds or (1 if config.quick else 5)
     epochs = sizes["num_seeds"] * (2 + len(networks.WEIGHTS)) * sizes["epochs"]
-    with Run("dae_vs_cae", config, dataset, total=epochs + 12 * seeds) as run:
+    with ExperimentRun("dae_vs_cae", config, dataset, total=epochs + 12 * seeds) as run:
         x, test = map(jnp.asarray, dataset.flat())
         trained = networks.train(
             config,

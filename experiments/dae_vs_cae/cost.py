@@ -10,12 +10,12 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function, Params
 from experiments.dae_vs_cae.networks import WEIGHT, Trained, corrupt
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the floating-point operations of one gradient over those of the plain AE's."""
     batch = trained.batch[:64]
 
@@ -49,7 +49,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"cost": {name: over_seeds([ratio], unit) for name, ratio in ratios.items()}}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["cost"]
     run.draw(

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae.networks import Trained
 
@@ -63,7 +63,7 @@ def mean_of(gradients: np.ndarray, m: int) -> np.ndarray:
     return gradients[: groups * m].reshape(groups, m, -1).mean(1)
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the relative variance of both gradients, at the plain AE's parameters."""
 
     def cae_loss(params: Params, _: Array, x: Array) -> Array:
@@ -95,7 +95,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["gradient_noise"]
     run.draw(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.run.command_line import CommonConfig
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
@@ -105,7 +105,7 @@ def train(
     config: CommonConfig,
     sizes: Mapping[str, int],
     data: tuple[Array, Array],
-    run: Run,
+    run: ExperimentRun,
     *,
     noise: float,
     full_batch: int,

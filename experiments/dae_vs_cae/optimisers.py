@@ -11,7 +11,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae import race
 from experiments.dae_vs_cae.networks import Trained, corrupt
@@ -25,7 +25,7 @@ LOOKS = {
 }
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns how the optimisers come down on the full batch of AE, CAE and frozen-noise DAE."""
 
     def plain(params: Params, x_in: Array, x: Array) -> Array:
@@ -52,7 +52,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"optimisers": result}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["optimisers"]
 

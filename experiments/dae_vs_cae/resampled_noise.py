@@ -12,7 +12,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae.networks import Trained
 from experiments.dae_vs_cae.optimisers import LOOKS
@@ -24,7 +24,7 @@ RUNS = ("Adam, noise resampled", "L-BFGS, noise resampled", "L-BFGS, noise froze
 Carry = tuple[jaxae.TrainState, Array]  # the state, and the evaluations so far
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns what L-BFGS makes of a DAE whose noise is drawn afresh at every step.
 
     All are judged by one loss: the mean over 8 corruptions of every example that no optimiser
@@ -78,7 +78,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"resampled_noise": result}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["resampled_noise"]
     names = {

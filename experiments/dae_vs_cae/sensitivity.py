@@ -13,7 +13,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.dae_vs_cae.networks import WEIGHTS, Trained
@@ -25,7 +25,7 @@ NOT_COMPARABLE = (
 )
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns how far encoder and reconstruction move, per distance of the input.
 
     The root mean square over examples and random directions; for a small distance it is
@@ -87,7 +87,7 @@ def at_equal_error(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Metri
     return {part: over_seeds(values, unit) for part, values in ratios.items()}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["sensitivity"]
     run.draw(

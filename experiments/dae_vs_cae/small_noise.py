@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.dae_vs_cae.networks import Trained
 
@@ -108,7 +108,7 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns what the small-noise expansion leaves, with and without its Laplacian term."""
     x, (_, expansion_key) = trained.test[:64], trained.noise_keys()
     remainders: dict[str, list[np.ndarray]] = {"with": [], "without": []}
@@ -145,7 +145,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"small_noise": result}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     found = found["small_noise"]
     run.draw(

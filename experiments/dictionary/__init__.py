@@ -27,7 +27,7 @@ from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import Part
 from experiments.dictionary import examples, frontier, networks, recovery
 from experiments.dictionary.networks import Schedule
@@ -95,7 +95,7 @@ def main(config: Config) -> Metrics:
     on_sums = Schedule(recovery.ATOMS, *common, sum_epochs, config.devices)
     on_patches = Schedule(units, *common, sizes["epochs"], config.devices)
     total = recovery.epochs(on_sums, seeds) + frontier.epochs(on_patches, seeds)
-    with Run("dictionary", config, dataset, total=total) as run:
+    with ExperimentRun("dictionary", config, dataset, total=total) as run:
         sum_key, patch_key = jax.random.split(jax.random.key(config.seed))
         sums = networks.SumsSetup(sum_key, on_sums, count, seeds)
         trained = frontier.train(patch_key, patches, on_patches, sums, run)

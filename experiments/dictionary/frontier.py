@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import unit_rows
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.dictionary.examples import Patches
@@ -43,7 +43,9 @@ def epochs(schedule: Schedule, seeds: int) -> int:
     return count * seeds * schedule.epochs
 
 
-def train(key: Array, patches: Patches, schedule: Schedule, sums: SumsSetup, run: Run) -> Trained:
+def train(
+    key: Array, patches: Patches, schedule: Schedule, sums: SumsSetup, run: ExperimentRun
+) -> Trained:
     """Returns the networks of every kind and setting, trained on patches."""
     rms = float(np.sqrt(np.mean(np.sum(np.asarray(patches.train) ** 2, axis=1))))
     most, inputs = schedule.units, patches.train.shape[1]
@@ -65,7 +67,7 @@ def train(key: Array, patches: Patches, schedule: Schedule, sums: SumsSetup, run
     return Trained(sums, patches, families, settings, params)
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the numbers of every kind over its settings."""
     rows: list[Metrics] = []
     for name, family in trained.families.items():
@@ -96,7 +98,7 @@ def _most_used(trained: Trained, name: str) -> np.ndarray:
     return atoms.reshape(len(order), *trained.patches.shape)
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the frontier and the atoms."""
     panels = []
     for key, label, scale in (

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jaxae
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.dictionary import examples
 from experiments.dictionary.networks import KINDS, Family, Schedule, Trained, tag
 
@@ -28,7 +28,7 @@ def epochs(schedule: Schedule, seeds: int) -> int:
     return len(KINDS) * len(ACTIVE) * seeds * schedule.epochs
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Trains every kind for each number of active atoms; returns the numbers.
 
     Each network has its own examples. They are made, and dropped, as it is trained.
@@ -54,7 +54,12 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
 
 
 def train_and_measure(
-    family: Family, key: jax.Array, data: examples.Sums, position: int, named: str, run: Run
+    family: Family,
+    key: jax.Array,
+    data: examples.Sums,
+    position: int,
+    named: str,
+    run: ExperimentRun,
 ) -> dict[str, float]:
     """Returns the numbers of one network, trained on its own sums of its own atoms."""
     norm = float(jnp.sqrt(jnp.mean(jnp.sum(data.train**2, axis=1))))
@@ -75,7 +80,7 @@ def train_and_measure(
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws recovery against the number of active atoms."""
     rows, panels = found["recovery"], []
     for key, label in (

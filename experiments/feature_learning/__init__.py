@@ -28,7 +28,7 @@ from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import Part
 from experiments.common.training.classifiers import split_of
 from experiments.feature_learning import methods, search, table
@@ -98,7 +98,7 @@ def main(config: Config) -> Metrics:
     setup = make_setup(config, dataset)
     split = setup.split
     total = sum(search.epochs_of(name, setup) for name in config.methods)
-    with Run("feature_learning", config, dataset, total=total) as run:
+    with ExperimentRun("feature_learning", config, dataset, total=total) as run:
         papers = methods.papers(dataset.name, len(split.train.x), setup.code_dim)
         trained = search.train(config.methods, setup, papers, run)
         images = {

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import classifiers, fitting
 from experiments.common.training.classifiers import Classifier, Layers, Outcome, Split
 from experiments.common.training.sweep import Sweep, Tag
@@ -120,7 +120,7 @@ class MethodTrainer:
       pool: classifiers, which rows share.
     """
 
-    def __init__(self, name: str, setup: Setup, run: Run, pool: Pool) -> None:
+    def __init__(self, name: str, setup: Setup, run: ExperimentRun, pool: Pool) -> None:
         self.name, self.method = name, METHODS[name]
         self._setup, self._run, self._seeds = setup, run, range(setup.num_seeds)
         self._activation = activation(name, setup.k)
@@ -284,7 +284,7 @@ def _code_means(layers: Layers, activation: Callable[[Array], Array], x: Array) 
         return jaxae.evaluate(measure_example, x, batch_size=500)
 
 
-def train(names: Sequence[str], setup: Setup, papers: Papers, run: Run) -> Trained:
+def train(names: Sequence[str], setup: Setup, papers: Papers, run: ExperimentRun) -> Trained:
     """Returns the rows of some methods, searched, trained and measured."""
     pool = Pool(setup)
     rows = {name: MethodTrainer(name, setup, run, pool).row() for name in names}

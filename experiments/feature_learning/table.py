@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.feature_learning import verdicts
 from experiments.feature_learning.methods import METHODS, Papers
 from experiments.feature_learning.search import Trained
@@ -17,12 +17,12 @@ GROUPS = {
 }
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the rows of the table, and which statements about them hold."""
     return {"methods": trained.rows, "verdicts": verdicts.of(trained.rows, trained.papers)}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the errors, and the contraction of the codes, with what the papers print beside."""
     rows, papers = found["methods"], trained.papers
     draw_errors(run, rows, papers)
@@ -36,7 +36,7 @@ def _as_number(values: list[float]) -> Metrics:
     return {"mean": values[0] if values else float("nan"), "std": None, "values": values}
 
 
-def draw_errors(run: Run, rows: Mapping[str, Metrics], papers: Papers) -> None:
+def draw_errors(run: ExperimentRun, rows: Mapping[str, Metrics], papers: Papers) -> None:
     """Draws the test errors of every row."""
     kinds = ("test_error", "stacked_test_error", "probe_error")
     groups = GROUPS if papers else dict(list(GROUPS.items())[:-1])
@@ -50,7 +50,7 @@ def draw_errors(run: Run, rows: Mapping[str, Metrics], papers: Papers) -> None:
     run.draw(plots.dots, "errors.png", table, groups, x_label=label, title=title)
 
 
-def draw_contraction(run: Run, measured: Mapping[str, Metrics], papers: Papers) -> None:
+def draw_contraction(run: ExperimentRun, measured: Mapping[str, Metrics], papers: Papers) -> None:
     """Draws the test error against the Jacobian norm, and the saturated units beside."""
     panels = []
     for kind, label in (

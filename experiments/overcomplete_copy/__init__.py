@@ -31,7 +31,7 @@ from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import LecturePart
 from experiments.overcomplete_copy import (
     inputs,
@@ -107,7 +107,7 @@ def main(config: Config) -> Metrics:
     sizes = experiment.defaults(config, digits=100, others=4) | {"code_dim": code_dim}
     strengths = config.strengths()
     total = sizes["epochs"] * sizes["num_seeds"] * len(networks.SLOPES) * len(strengths)
-    with Run("overcomplete_copy", config, dataset, total=total) as run:
+    with ExperimentRun("overcomplete_copy", config, dataset, total=total) as run:
         seeds = sizes["num_seeds"]
         trained = networks.train_all(images, config, sizes, strengths, seeds, run)
         known = {

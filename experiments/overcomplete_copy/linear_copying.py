@@ -5,14 +5,14 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.overcomplete_copy.inputs import INPUTS
 from experiments.overcomplete_copy.networks import SLOPES, Trained, by_name
 
 LOOKS = dict(zip(INPUTS, (plots.METHODS["AE"], *plots.OTHERS), strict=True))
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the numbers of all networks, and the errors of the plain ones as they learn."""
     results = trained.results.items()
     return {
@@ -21,14 +21,14 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the errors of all networks on every kind of input, and some reconstructions."""
     draw_errors(run, found)
     draw_training(run, found)
     draw_pictures(run, trained)
 
 
-def draw_errors(run: Run, found: Metrics) -> None:
+def draw_errors(run: ExperimentRun, found: Metrics) -> None:
     """Draws the errors of all networks on every kind of input."""
     run.draw(
         plots.dots,
@@ -40,7 +40,7 @@ def draw_errors(run: Run, found: Metrics) -> None:
     )
 
 
-def draw_training(run: Run, found: Metrics) -> None:
+def draw_training(run: ExperimentRun, found: Metrics) -> None:
     """Draws how the errors of the plain autoencoders came about."""
     training = []
     for kind, rows in found["training"].items():
@@ -51,7 +51,7 @@ def draw_training(run: Run, found: Metrics) -> None:
     run.draw(plots.panels, "training.png", training, title="Autoencoders without a regulariser")
 
 
-def draw_pictures(run: Run, trained: Trained) -> None:
+def draw_pictures(run: ExperimentRun, trained: Trained) -> None:
     """Draws some inputs and what every network makes of them."""
     rows: dict[str, Array] = {"input": trained.probes[0].shown}
     for result in trained.results.values():

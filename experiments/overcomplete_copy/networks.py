@@ -18,7 +18,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.command_line import CommonConfig
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
@@ -169,7 +169,7 @@ class VariantTrainer:
         self._errors, self._measures = jax.jit(self._errors_of), jax.jit(self._measures_of)
 
     def trace(
-        self, variant: Variant, seed: int, key: Array, inputs: dict[str, Array], run: Run
+        self, variant: Variant, seed: int, key: Array, inputs: dict[str, Array], run: ExperimentRun
     ) -> tuple[Params, Trace]:
         """Returns a plain autoencoder, and its errors at some epochs of its training."""
         slope, trace, named = SLOPES[variant.kind], {}, tag(variant, seed)
@@ -274,7 +274,7 @@ def train_all(
     sizes: dict[str, int],
     strengths: dict[str, Strengths],
     num_seeds: int,
-    run: Run,
+    run: ExperimentRun,
 ) -> Trained:
     """Trains both architectures for every method and seed, and measures them."""
     keys = make_keys(config.seed, num_seeds)

@@ -5,16 +5,16 @@ import numpy as np
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.overcomplete_copy.networks import Trained
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns nothing: the gains are among the numbers of ``linear_copying``."""
     return {}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the gains along the principal axes, at about equal distances on the log axis."""
     variances = np.asarray(found["variances"][: found["directions_in_span"]])
     levels = np.geomspace(variances[0], variances[-1], 24)

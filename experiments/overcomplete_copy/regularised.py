@@ -10,11 +10,11 @@ from jaxtyping import Array
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.overcomplete_copy.networks import Trained, by_name, noise_ratios, over_noise
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the noise that the best linear map leaves, and how far gains are from exact ones."""
     images, exact = trained.images, trained.exact_gains
     best = jnp.asarray(images.axes * exact["DAE"] @ images.axes.T, jnp.float32)
@@ -33,7 +33,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"best_linear": over_noise(best_passes), "closed_form_gap": gaps}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws how much of the noise gets through each network."""
     rows = {name: [row["noise_left"], row["noise_passed"]] for name, row in by_name(found).items()}
     run.draw(

@@ -12,7 +12,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.overcomplete_copy.inputs import Images
 from experiments.overcomplete_copy.networks import Trained
@@ -21,7 +21,7 @@ OPTIMIZER = jaxae.lbfgs()
 STEPS = 300
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Trains an undercomplete linear autoencoder to convergence, and compares it with PCA."""
     images = trained.images
     d, variances = len(images.variances), images.variances
@@ -80,7 +80,7 @@ def largest_angle(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.degrees(np.arcsin(np.clip(sine, 0, 1))))
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws how the loss of the undercomplete linear autoencoder falls to that of PCA."""
     pca = found["pca"]
     line = plots.line("linear autoencoder", pca["steps"], pca["excess_at"], plots.METHODS["AE"])

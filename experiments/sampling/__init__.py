@@ -34,7 +34,7 @@ import jax
 from experiments.common.errors import InputError
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import Part
 from experiments.common.training.classifiers import split_of
 from experiments.sampling import chains, gallery, images, mixture, networks, plane
@@ -126,7 +126,7 @@ def main(config: Config) -> Metrics:
     image_sizes = make_image_sizes(config, count, **resolved)
     total = mixture_sizes.epochs * seeds if "mixture" in config.parts else 0
     total += images.epochs_of(image_sizes) if has_images else 0
-    with Run("sampling", config, dataset, total=total) as run:
+    with ExperimentRun("sampling", config, dataset, total=total) as run:
         key, on_plane, on_images = jax.random.key(config.seed), None, None
         if "mixture" in config.parts:
             on_plane = plane.train(key, mixture_sizes, run)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive
@@ -79,7 +79,7 @@ def cae_loss(key: Array, encode: Function, decode: Function, x: Array) -> Array:
     return contractive(key, encode, decode, x, jnp.asarray(WEIGHT, x.dtype))
 
 
-def train(key: Array, x: Array, sizes: Sizes, run: Run) -> Autoencoders:
+def train(key: Array, x: Array, sizes: Sizes, run: ExperimentRun) -> Autoencoders:
     """Returns the four autoencoders, trained on images ``(n, d)`` once for each seed."""
     inputs = x.shape[1]
     denoiser = Denoiser(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.classifiers import Classifier, Split, labelled
 from experiments.common.training.sweep import Tag
 
@@ -39,7 +39,14 @@ class ClassifierScores:
     """
 
     def __init__(
-        self, key: Array, split: Split, run: Run, *, epochs: int, batch_size: int, devices: int
+        self,
+        key: Array,
+        split: Split,
+        run: ExperimentRun,
+        *,
+        epochs: int,
+        batch_size: int,
+        devices: int,
     ) -> None:
         classifier = Classifier(
             nn.sigmoid,

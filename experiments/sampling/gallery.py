@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.classifiers import Split
 from experiments.sampling import chains
 from experiments.sampling.chains import LEVELS, Samplers
@@ -20,12 +20,12 @@ TRIES = 3  # completions of each
 STARTS = ("noise", "a digit")
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns nothing: the numbers of these samples are those of ``images``."""
     return {}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the samples, single chains and completions of the networks of the first seed."""
     if trained.images is None:
         return
@@ -42,7 +42,7 @@ def draw(run: Run, trained: Trained, found: Metrics) -> None:
 
 
 def draw_strips(
-    run: Run, key: Array, samplers: Samplers, digit: Array, shape: tuple[int, ...]
+    run: ExperimentRun, key: Array, samplers: Samplers, digit: Array, shape: tuple[int, ...]
 ) -> None:
     """Draws single chains: from noise of the highest level, from uniform noise, from a digit."""
     noise_key, uniform_key, key = jax.random.split(key, 3)
@@ -60,7 +60,7 @@ def draw_strips(
 
 
 def draw_completions(
-    run: Run, key: Array, samplers: Samplers, split: Split, shape: tuple[int, ...]
+    run: ExperimentRun, key: Array, samplers: Samplers, split: Split, shape: tuple[int, ...]
 ) -> None:
     """Draws test images of every class, their upper halves, and what annealing makes of these."""
     at = np.unique(np.asarray(split.test.y), return_index=True)[1][:COMPLETED]

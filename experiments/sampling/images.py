@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sampling import chains
 from experiments.sampling.chains import Sizes
 from experiments.sampling.classifier_scores import UNITS
@@ -19,7 +19,7 @@ def epochs_of(sizes: Sizes) -> int:
     return chains.KINDS * sizes.seeds * sizes.epochs + sizes.classifier_epochs
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns all numbers of the images."""
     if trained.images is None:
         return {}
@@ -56,7 +56,7 @@ def measure_seed(networks: ImageNetworks, seed: int) -> dict[str, Metrics]:
     return rows
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the share of every class in each kind of samples."""
     if trained.images is None:
         return

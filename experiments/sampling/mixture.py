@@ -16,7 +16,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common import plots
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sampling.conditional import anneal
 from experiments.sampling.distances import sliced_wasserstein
 from experiments.sampling.networks import Trained
@@ -54,7 +54,7 @@ class Truth:
         return float(np.mean(own)) / self.unit
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns all numbers of the plane."""
     if trained.plane is None:
         return {}
@@ -144,14 +144,14 @@ def nested_over_seeds(scores: list[Metrics]) -> Metrics:
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the samples of the first seed, and all distances to the truth."""
     if trained.plane is not None:
         draw_samples(run, trained.plane)
         draw_distances(run, found["mixture"])
 
 
-def draw_samples(run: Run, plane: PlaneNetworks) -> None:
+def draw_samples(run: ExperimentRun, plane: PlaneNetworks) -> None:
     """Draws where samples of every kind lie, beside true ones."""
     learned, (_, _, chain_key) = plane.learned(0), plane.sample_keys(0)
     count = min(1500, plane.sizes.samples)
@@ -174,7 +174,7 @@ def draw_samples(run: Run, plane: PlaneNetworks) -> None:
     run.draw(plots.scatters, "mixture.png", as_arrays, half_width=2.0, title=title)
 
 
-def draw_distances(run: Run, found: Metrics) -> None:
+def draw_distances(run: ExperimentRun, found: Metrics) -> None:
     """Draws the distances against the length of the chains and against the noise."""
     looks = {
         "annealed Langevin": plots.METHODS["DAE"],

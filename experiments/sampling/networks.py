@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array
 
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.classifiers import Split
 from experiments.sampling import chains
 from experiments.sampling.chains import LEVELS, Samplers, Sizes
@@ -91,7 +91,7 @@ def annealed_name(steps: int) -> str:
 
 
 def train_on_images(
-    key: Array, split: Split, shape: tuple[int, ...], sizes: Sizes, run: Run
+    key: Array, split: Split, shape: tuple[int, ...], sizes: Sizes, run: ExperimentRun
 ) -> ImageNetworks:
     """Returns the classifier and the autoencoders, trained on images of a shape."""
     classifier_key, train_key, chain_key = jax.random.split(jax.random.fold_in(key, 1000), 3)

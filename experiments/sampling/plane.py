@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from experiments.common.data import densities
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.sampling.conditional import POINTS, Denoiser, LevelFunction, Levels, Scaled
@@ -86,7 +86,7 @@ def make_trainer(sizes: Sizes) -> Denoiser:
     )
 
 
-def train(key: Array, sizes: Sizes, run: Run) -> PlaneNetworks:
+def train(key: Array, sizes: Sizes, run: ExperimentRun) -> PlaneNetworks:
     """Returns the networks, one for each seed."""
     trainer = make_trainer(sizes)
     counted = jnp.zeros((STEPS_PER_EPOCH * sizes.batch_size, 1))

@@ -32,7 +32,7 @@ from experiments.common.errors import InputError
 from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import LecturePart
 from experiments.sparse import features, filter_norms, kl, networks, path, shrinkage
 
@@ -114,7 +114,9 @@ def main(config: Config) -> Metrics:
     """Runs the experiment and returns what ``metrics.json`` holds."""
     dataset = experiment.load(config).head(train=MOST_IMAGES, test=10_000)
     setup = make_setup(config, dataset)
-    with Run("sparse", config, dataset, total=setup.epochs * networks.count(setup)) as run:
+    with ExperimentRun(
+        "sparse", config, dataset, total=setup.epochs * networks.count(setup)
+    ) as run:
         trained = networks.train(setup, run)
         known = {"code_dim": setup.code_dim, "chosen": setup.chosen}
         found = parts.measure(PARTS, run, trained, known)

@@ -6,7 +6,7 @@ import numpy as np
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse import units
 from experiments.sparse.networks import Trained
 from experiments.sparse.units import TOP, below
@@ -14,7 +14,7 @@ from experiments.sparse.units import TOP, below
 MOST_FILTERS = 48  # in the picture of all
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the purity of units that answer at random; nothing where there are no labels."""
     setup = trained.setup
     if setup.labels is None:
@@ -24,7 +24,7 @@ def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
     return {"chance_purity": over_seeds(chance, units.UNITS["purity"])}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws activations, filters and top inputs of the plain and of one sparse network."""
     setup = trained.setup
     name = f"lambda {setup.weights[setup.chosen]:g}"

@@ -3,7 +3,7 @@
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained
 from experiments.sparse.path import LABEL
 from experiments.sparse.units import below
@@ -11,12 +11,12 @@ from experiments.sparse.units import below
 FIGURE = "filter_norms.png"
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns nothing: the free filters are among the rows of ``path``."""
     return {}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     methods = {
         "filters of norm 1": (found["methods"]["L1"][1:], plots.METHODS["sparse"]),

@@ -2,18 +2,18 @@
 
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse import path
 from experiments.sparse.networks import KL_TARGET, Trained
 from experiments.sparse.units import below
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns nothing: these networks are among the rows of ``path``."""
     return {}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws nothing: these networks are a line in the figure of ``path``."""
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array
 import jaxae
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.results.trained import Network, makes_network
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function, Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Sweep, Tag
@@ -144,7 +144,7 @@ class Family(Trainer):
             hash_keys=False,  # as when the committed results were made
         )
 
-    def train(self, members: Sequence[Member], run: Run) -> list[Measured]:
+    def train(self, members: Sequence[Member], run: ExperimentRun) -> list[Measured]:
         """Returns the numbers of each network over the seeds; all are trained together."""
 
         sweep = Sweep(run, range(self._setup.num_seeds), self._setup.key, tag)
@@ -153,7 +153,7 @@ class Family(Trainer):
         trained = sweep.fit(self, self._data[0], settings, models=models)
         return [self._row(member, trained[member], run) for member in members]
 
-    def _row(self, member: Member, per_seed: list[Params], run: Run) -> Measured:
+    def _row(self, member: Member, per_seed: list[Params], run: ExperimentRun) -> Measured:
         """Returns the numbers of one network, and the first seed's code and filters."""
         found, kept = [], []
         for params in per_seed:
@@ -263,7 +263,7 @@ def count(setup: Setup) -> int:
     return setup.num_seeds * settings
 
 
-def train(setup: Setup, run: Run) -> Trained:
+def train(setup: Setup, run: ExperimentRun) -> Trained:
     """Returns the networks of all methods, trained and measured."""
     relu, sigmoid = relu_family(setup), sigmoid_family(setup)
     lecture = 2 * setup.raw[0].shape[1] * KL_PENALTY

@@ -5,7 +5,7 @@ import itertools
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained, tops
 from experiments.sparse.units import below
 
@@ -17,12 +17,12 @@ ALT = (
 LABEL = "lambda, weight of the L1 norm"
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns the rows of every method, which stand for all the figures."""
     return {"methods": trained.rows}
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     methods, look = found["methods"], plots.METHODS["sparse"]
     series = {

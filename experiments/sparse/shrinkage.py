@@ -13,7 +13,7 @@ import jaxae
 from experiments.common import plots
 from experiments.common.results.claims import Claim, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.sparse.networks import Trained, tops
 from experiments.sparse.path import LABEL
@@ -27,7 +27,7 @@ def soft_threshold(t: Array, threshold: float) -> Array:
     return jnp.sign(t) * jnp.maximum(jnp.abs(t) - threshold, 0)
 
 
-def measure(run: Run, trained: Trained, found: Metrics) -> Metrics:
+def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Trains a relu encoder under a fixed orthonormal decoder; compares codes with their optimum.
 
     The decoder's columns are the leading principal axes u and their negatives, so that a pair of
@@ -90,7 +90,7 @@ def binned(t: np.ndarray, code: np.ndarray, weight: float) -> dict[str, list[flo
     }
 
 
-def draw(run: Run, trained: Trained, found: Metrics) -> None:
+def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the figure."""
     orthonormal, rows = found["orthonormal"], found["methods"]["L1"][1:]
     look, closed, x = plots.METHODS["sparse"], "closed form", [row["weight"] for row in rows]

@@ -27,7 +27,7 @@ from experiments import denoising
 from experiments.common import plots
 from experiments.common.results import checkpoint_files, checkpoints, output_folder
 from experiments.common.run import command_line, standard_output
-from experiments.common.run.experiment import Run, load
+from experiments.common.run.experiment import ExperimentRun, load
 from experiments.common.training import sweep
 
 ROOT = Path(__file__).parents[2]
@@ -247,7 +247,7 @@ STREAMS = {
 
 def say_much(config):
     """An experiment that trains nothing."""
-    with Run("trial", config, load(config), total=9) as run:
+    with ExperimentRun("trial", config, load(config), total=9) as run:
         for unit in range(9):
             run.log(f"unit {unit}", unit=unit)
             run.say(f"unit {unit}")

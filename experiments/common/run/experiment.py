@@ -68,7 +68,7 @@ def _devices(config: CommonConfig) -> int:
     return size
 
 
-class Run:
+class ExperimentRun:
     """Context manager around an experiment; its files appear when it has finished, or never.
 
     Args:
@@ -107,7 +107,7 @@ class Run:
         self._progress = Progress(total, unit, is_shown=processes.is_first())
         self._turn = threading.Lock()  # networks train in several threads
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "ExperimentRun":
         if self.dataset is not None:
             counts = f"{len(self.dataset.train)} train and {len(self.dataset.test)} test images"
             how = {"threads": "in threads", "vmap": "together under vmap"}[jaxae.sweep_method()]

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 
 Trained = TypeVar("Trained", contravariant=True)  # the experiment's class of what was trained
 
@@ -21,7 +21,7 @@ Trained = TypeVar("Trained", contravariant=True)  # the experiment's class of wh
 class Part(Protocol[Trained]):
     """A file with a figure of an experiment."""
 
-    def measure(self, run: Run, trained: Trained, found: Metrics) -> Metrics:
+    def measure(self, run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
         """Returns numbers for ``metrics.json``.
 
         Args:
@@ -30,7 +30,7 @@ class Part(Protocol[Trained]):
           found: the numbers of the parts before this one.
         """
 
-    def draw(self, run: Run, trained: Trained, found: Metrics) -> None:
+    def draw(self, run: ExperimentRun, trained: Trained, found: Metrics) -> None:
         """Gives the figures to ``run.draw``; ``found`` has the numbers of all parts."""
 
 
@@ -42,7 +42,10 @@ class LecturePart(Part[Trained], Protocol[Trained]):
 
 
 def measure(
-    parts: Iterable[Part[Trained]], run: Run, trained: Trained, known: Metrics | None = None
+    parts: Iterable[Part[Trained]],
+    run: ExperimentRun,
+    trained: Trained,
+    known: Metrics | None = None,
 ) -> Metrics:
     """Returns the numbers of all parts, after those that are known already."""
     found = known or {}
@@ -51,7 +54,9 @@ def measure(
     return found
 
 
-def draw(parts: Iterable[Part[Trained]], run: Run, trained: Trained, found: Metrics) -> None:
+def draw(
+    parts: Iterable[Part[Trained]], run: ExperimentRun, trained: Trained, found: Metrics
+) -> None:
     """Draws the figures of all parts."""
     for part in parts:
         part.draw(run, trained, found)

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run.experiment import Run
+from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.common.training.classifiers import Classifier, Layers, Outcome
 from experiments.common.training.fitting import Trainer
@@ -24,7 +24,7 @@ class Tag(NamedTuple):
     doing: str  # what the progress bar says while it trains
     entry: Metrics  # what its lines in log.jsonl begin with
 
-    def log(self, run: Run, epoch: int, loss: float) -> None:
+    def log(self, run: ExperimentRun, epoch: int, loss: float) -> None:
         """Logs one epoch of the network."""
         run.log(self.doing, **self.entry, epoch=epoch, train_loss=loss)
 
@@ -41,7 +41,7 @@ class Sweep(Generic[Setting]):
       tag: ``tag(setting, seed)``, what a network is called.
     """
 
-    run: Run
+    run: ExperimentRun
     seeds: Sequence[int]
     key: Callable[[int], Array]
     tag: Callable[[Setting, int], Tag]
@@ -60,8 +60,8 @@ class Sweep(Generic[Setting]):
           trainer: of all networks.
           x: the training data.
           settings: the numbers with which the trainer's loss is called, for each setting.
-          models: from what the networks of each setting can be loaded, see ``Run.checkpoints``; by
-            default all from ``trainer.model``.
+          models: from what the networks of each setting can be loaded, see
+            ``ExperimentRun.checkpoints``; by default all from ``trainer.model``.
         """
         described = dict.fromkeys(settings, trainer.model) if models is None else models
         pairs, tags = self._pairs(settings), self._tags(settings)

@@ -29,12 +29,12 @@ copyright = f"2026, {author}"
 version = release = jaxae.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # Markdown, and notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks/*.md"]  # the notebooks that are made from these are shown
 nitpicky = True  # a reference in a docstring that leads nowhere is a warning
 nitpick_ignore_regex = [("py:.*", r"(?!jaxae).*")]  # names of other libraries have no page here
 
@@ -55,6 +55,8 @@ napoleon_use_ivar = True  # fields as a list, where the docstring of the class d
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # their outputs are committed: docs/notebooks/make.py
+nb_merge_streams = True
 
 LOGGER = logging.getLogger(__name__)
 

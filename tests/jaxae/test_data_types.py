@@ -106,7 +106,10 @@ for library, kind in (("pandas", "DataFrame"), ("torch", "from_numpy"), ("tensor
     except ImportError:
         continue
     like = {"pandas": "data frame", "torch": "torch tensor", "tensorflow": "TF tensor"}[library]
-    MISTAKES[f"{like} of {library}"] = getattr(module, kind), MISTAKES[like][1]
+    make = getattr(module, kind)
+    if library == "pandas":  # a frame has rows and columns, and no more axes
+        make = partial(lambda make, x: make(x.reshape(len(x), -1)), make)
+    MISTAKES[f"{like} of {library}"] = make, MISTAKES[like][1]
 
 # Each entry: the arguments that take data, and a call with something in the place of one of them.
 ENTRIES = {}

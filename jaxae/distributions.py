@@ -36,7 +36,7 @@ class Bernoulli:
 
     def log_prob(
         self, output: Float[Array, " *shape"], value: Float[Array, " *shape"], example_ndim: int = 1
-    ) -> Float[Array, ...]:
+    ) -> Float[Array, "..."]:
         """Returns log p(value | logits=output) in nats, shape ``(*batch,)``."""
         return -bernoulli_nll(output, value, example_ndim=example_ndim)
 
@@ -71,7 +71,7 @@ class Gaussian:
 
     def log_prob(
         self, output: Float[Array, " *shape"], value: Float[Array, " *shape"], example_ndim: int = 1
-    ) -> Float[Array, ...]:
+    ) -> Float[Array, "..."]:
         """Returns log N(value; output, stddev^2 I) in nats, shape ``(*batch,)``."""
         return -gaussian_nll(output, value, stddev=self.stddev, example_ndim=example_ndim)
 

@@ -22,7 +22,7 @@ from jaxae._derivatives import jacobian
 
 def mean_squared_error(
     x_hat: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     """Returns the squared error per feature: the sum over an example, over its size.
 
     Args:
@@ -56,7 +56,7 @@ def psnr(
     *,
     peak: ScalarLike = 1.0,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the peak signal-to-noise ratio of every example.
 
     .. math:: 10 \log_{10} \frac{\mathrm{peak}^2}{\mathrm{MSE}}

@@ -20,7 +20,7 @@ from jaxae._checks import AnyArray
 
 def squared_error(
     x_hat: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the squared Euclidean distance of reconstruction and target.
 
     .. math:: L(x, \hat x) = \sum_i (\hat x_i - x_i)^2
@@ -57,7 +57,7 @@ def gaussian_nll(
     *,
     stddev: ScalarLike | Float[AnyArray, " *shape"] = 1.0,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the exact negative log-likelihood of a diagonal Gaussian.
 
     .. math:: -\log p(x | \mu, \sigma)
@@ -107,7 +107,7 @@ def gaussian_nll_terms(mean: Array, log_stddev: Array, x: Array) -> Array:
 
 def bernoulli_nll(
     logits: Float[AnyArray, " *shape"], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the cross-entropy between targets and sigmoid(logits).
 
     .. math:: L = -\sum_i x_i \log s(a_i) + (1 - x_i) \log (1 - s(a_i))

@@ -38,9 +38,9 @@ def markov_chain(
     steps: int,
     thin: int = 1,
     schedule: PyTree | None = None,
-    fixed: Bool[AnyArray, ...] | None = None,
+    fixed: Bool[AnyArray, "..."] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, kept * shape]:
+) -> Float[Array, "kept *shape"]:
     r"""Returns the states of one Markov chain for each example, all run at once.
 
     .. math:: x_{t+1} \sim T(\cdot \mid x_t), \quad t = 0, \dots, \mathrm{steps} - 1

@@ -37,7 +37,7 @@ def contractive_penalty(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the squared Frobenius norm of d encode / d x for every example.
 
     .. math:: \Omega(x) = \|J(x)\|_F^2
@@ -110,7 +110,7 @@ def code_and_contractive_penalty(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> tuple[Float[Array, "*batch k"], Float[Array, ...]]:
+) -> tuple[Float[Array, "*batch k"], Float[Array, "..."]]:
     """Returns the codes and the :func:`contractive_penalty` of every example.
 
     The encoder runs once for both, and so does its backward pass: use this where a loss needs
@@ -178,7 +178,7 @@ def reconstruction_contractive_penalty(
     *,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the squared Frobenius norm of d r / d x, r(x) = decode(encode(x)).
 
     .. math:: \|J_r(x)\|_F^2 = \sum_{i, j} \left( \frac{\partial r_i}{\partial x_j} \right)^2
@@ -231,7 +231,7 @@ def higher_order_contractive_penalty(
     num_samples: int = 1,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns how much the encoder's Jacobian changes under small Gaussian noise.
 
     .. math:: E_\epsilon \|J(x) - J(x + \epsilon)\|_F^2, \quad \epsilon \sim N(0, \sigma^2 I)

@@ -33,7 +33,7 @@ def reconstruction_loss(
     *,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the loss of the plain autoencoder, L(x, dec(enc(x))).
 
     With a code at least as large as the input nothing stops it from learning to copy.
@@ -73,7 +73,7 @@ def sparse_loss(
     penalty: Callable[[Array], Array] = l1_penalty,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the loss of the sparse autoencoder.
 
     .. math:: L(x, \mathrm{dec}(z)) + \lambda \, \Omega(z), \quad z = \mathrm{enc}(x)
@@ -128,7 +128,7 @@ def contractive_loss(
     chunk_size: int | None = None,
     probes: str = "rademacher",
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the loss of the contractive autoencoder.
 
     .. math:: L(x, \mathrm{dec}(\mathrm{enc}(x)))
@@ -196,7 +196,7 @@ def combined_loss(
     reconstruction: Reconstruction = squared_error,
     chunk_size: int | None = None,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns a denoising loss plus a sparsity and a contractive penalty.
 
     .. math:: L(x, \mathrm{dec}(z)) + \lambda_s \Omega(z) + \lambda_c \|J(\tilde x)\|_F^2,

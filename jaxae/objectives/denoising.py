@@ -33,7 +33,7 @@ def denoising_loss(
     sample_code: Callable[[PRNGKeyArray, Array], Array] | None = None,
     emphasis: tuple[ScalarLike, ScalarLike] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the loss of the denoising autoencoder on one draw of the corruption.
 
     .. math:: L(x, \mathrm{dec}(\mathrm{enc}(\tilde x))), \quad \tilde x \sim C(\cdot | x)
@@ -144,7 +144,7 @@ def walkback_loss(
     steps: int,
     reconstruction: Reconstruction = squared_error,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the denoising loss along a chain that walks away from each example, and back.
 
     .. math:: \frac{1}{T} \sum_{t=1}^T L(x, r(\tilde x_t)), \quad
@@ -225,7 +225,7 @@ def noise_conditional_loss(
     reconstruction: Reconstruction = squared_error,
     weight: Callable[[Array], Array] | None = None,
     example_ndim: int = 1,
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""Returns the loss of a denoising autoencoder that knows how strong the noise is.
 
     .. math:: w(\sigma) L(x, \mathrm{dec}(\mathrm{enc}(x + \sigma n, \sigma),

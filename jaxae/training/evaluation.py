@@ -16,7 +16,7 @@ from jaxae.training.streams import Streamed, StreamedBatches
 
 def evaluate(
     metric: Callable[..., PyTree],
-    *data: Float[Array, n * example] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Streamed,
+    *data: Float[Array, "n *example"] | PyTree[Shaped[Array | np.ndarray, "n ..."]] | Streamed,
     batch_size: int,
 ) -> PyTree:
     """Returns the exact mean of a per-example metric over a data set.

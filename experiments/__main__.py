@@ -1,5 +1,11 @@
 """``python -m experiments`` lists the commands."""
 
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print("error: run python -m experiments in the repository root", file=sys.stderr)
+    sys.exit(2)
+
 import ast
 import pkgutil
 from pathlib import Path

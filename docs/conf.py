@@ -34,7 +34,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "notebooks/*.md"]  # the notebooks that are made from these are shown
+# Of a notebook what was made from its Markdown is shown.
+exclude_patterns = ["_build", "jupyter_execute", "notebooks/*.md"]
 nitpicky = True  # a reference in a docstring that leads nowhere is a warning
 nitpick_ignore_regex = [("py:.*", r"(?!jaxae).*")]  # names of other libraries have no page here
 

@@ -8,6 +8,7 @@ loop over steps, so the axes are put in order here.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array
 
 
 def reorder_convolutions(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr | None:
-    """Returns the trace with the axes of all convolutions in order, or None if it has none."""
+    """Returns the trace with the axes of all convolutions in order, or None if nothing changes."""
     jaxpr = _reordered(closed.jaxpr)
     return None if jaxpr is closed.jaxpr else closed.replace(jaxpr=jaxpr)
 
@@ -24,7 +25,7 @@ def reorder_convolutions(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr | None:
 def _reordered(jaxpr: jex.Jaxpr) -> jex.Jaxpr:
     """Returns the trace with ordered convolutions, or the very same if it has none to order."""
     equations = [_reordered_equation(equation) for equation in jaxpr.eqns]
-    is_same = all(new is old for new, old in zip(equations, jaxpr.eqns, strict=True))
+    is_same = all(map(operator.is_, equations, jaxpr.eqns))
     return jaxpr if is_same else jaxpr.replace(eqns=equations)
 
 
@@ -43,14 +44,10 @@ def _reordered_parameter(value: object) -> object:
         return reorder_convolutions(value) or value
     if isinstance(value, jex.Jaxpr):
         return _reordered(value)
-    if isinstance(value, tuple) and type(value) is tuple:
-        parts = tuple(_reordered_parameter(part) for part in value)
-        return value if all(map(_is, parts, value)) else parts
+    if type(value) is tuple:
+        parts = tuple(map(_reordered_parameter, value))
+        return value if all(map(operator.is_, parts, value)) else parts
     return value
-
-
-def _is(a: object, b: object) -> bool:
-    return a is b
 
 
 def _ordered_convolution(equation: jex.JaxprEqn) -> jex.JaxprEqn:

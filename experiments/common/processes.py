@@ -10,12 +10,14 @@ prevent. So each process trains in a child of its own, and the parent says in on
 happened (``docs/design.md`` says what else was tried).
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -28,6 +30,10 @@ from experiments.common.errors import InputError, first_line
 
 _HEARTBEAT_SECONDS = 20  # after so long without one, a process is taken for dead
 _WAIT_SECONDS = 300  # for the others, at the start
+_PARTING_SECONDS = 5  # for the others, at the end, where this process has failed or was stopped
+# For the others, at the end: the first process may draw figures for long. It ends sooner if one is
+# lost, because that is noticed by its heartbeat.
+_END_SECONDS = 7 * 24 * 3600
 _WHERE = re.compile(r"(?P<address>[^,\s]+:\d+),(?P<count>\d+),(?P<index>\d+)", re.ASCII)
 _FORM = "auto, or ADDRESS:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0 for the first of two"
 
@@ -67,6 +73,7 @@ def join(where: str | None) -> None:
             **options,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             initialization_timeout=_WAIT_SECONDS,
+            shutdown_timeout_seconds=_END_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise InputError(
@@ -78,11 +85,22 @@ def leave(status: int) -> None:
     """Ends this process, where it is one of several: after a success it waits for the others."""
     if not jax.distributed.is_initialized():
         return
-    if status:  # the others may be gone, and JAX would wait for them
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    jax.distributed.shutdown()
+    if status == 0:
+        jax.distributed.shutdown()
+        return
+    # Mostly all fail alike, and part in peace: if the first one went at once, JAX would end the
+    # others with a stack trace. But they may also be gone, or busy, so the wait is short.
+    parting = threading.Thread(target=_disconnect, daemon=True)
+    parting.start()
+    parting.join(_PARTING_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _disconnect() -> None:
+    with contextlib.suppress(RuntimeError):  # another process is gone
+        jax.distributed.shutdown()
 
 
 def is_first() -> bool:

@@ -285,3 +285,22 @@ def test_processes_with_other_options_do_not_begin(both, tmp_path):
             "error: process 1 has other options or data than process 0; all need the same"
         )
     assert not list(tmp_path.iterdir())
+
+
+LEAVES = """
+import sys, time
+from experiments.common import processes
+index, where = int(sys.argv[1]), sys.argv[2]
+processes.join(f"{where},2,{index}")
+processes.start_together({}, None)
+time.sleep(2 * index)  # as if it were slow to say why it ends
+print("error: this one", file=sys.stderr)
+processes.leave(2)
+"""
+
+
+def test_the_first_process_does_not_leave_before_the_others():
+    where = f"127.0.0.1:{free_port()}"
+    processes = [start(["-c", LEAVES, str(index), where]) for index in range(2)]
+    for _, errors, status in ends(processes):
+        assert (errors.splitlines()[-1], status) == ("error: this one", 2)

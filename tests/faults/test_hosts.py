@@ -245,6 +245,7 @@ def kill_one(victim, both, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.thorough
 def test_one_that_is_killed_ends_the_other_with_a_clear_error(both, tmp_path):
     kill_one(1, both, tmp_path)  # that two go on from what the first one finds is tested above
 

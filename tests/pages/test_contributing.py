@@ -78,6 +78,7 @@ def followed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_the_figure_and_its_numbers_are_there(followed):
     assert (followed / "out" / "unit_use.png").stat().st_size > 5000
     metrics = json.loads((followed / "out" / "metrics.json").read_text())
@@ -88,6 +89,7 @@ def test_the_figure_and_its_numbers_are_there(followed):
         assert all(0 <= share <= 1 for share in shares)
 
 
+@pytest.mark.thorough
 def test_the_claim_is_on_the_page_with_its_figure(followed):
     html = (followed / "index.html").read_text(encoding="utf-8")
     assert "With the L1 norm every unit is off for most inputs." in html

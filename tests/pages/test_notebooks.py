@@ -60,7 +60,7 @@ def test_a_notebook_begins_with_the_cell_that_installs_what_is_missing(name):
     assert not any("/tmp" in cell.source or "/home" in cell.source for cell in others)
 
 
-@pytest.mark.thorough(by_default=["three_libraries"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("source", make.find_sources())
 def test_a_notebook_runs(source, tmp_path, monkeypatch):
     if source == "three_libraries":

@@ -181,6 +181,9 @@ from jaxae.sparsity import keep_top_k as keep_top_k
 from jaxae.sparsity import kl_sparsity_penalty as kl_sparsity_penalty
 from jaxae.sparsity import l1_penalty as l1_penalty
 from jaxae.training.epoch import make_epoch as make_epoch
+from jaxae.training.errors import LostProcessError as LostProcessError
+from jaxae.training.errors import NonFiniteLossError as NonFiniteLossError
+from jaxae.training.errors import StoppedError as StoppedError
 from jaxae.training.evaluation import evaluate as evaluate
 from jaxae.training.many import sweep_method as sweep_method
 from jaxae.training.programs import Run as Run
@@ -189,10 +192,7 @@ from jaxae.training.runs import fit_many as fit_many
 from jaxae.training.runs import make_run as make_run
 from jaxae.training.sharding import data_mesh as data_mesh
 from jaxae.training.snapshots import Checkpoints as Checkpoints
-from jaxae.training.snapshots import LostProcessError as LostProcessError
 from jaxae.training.snapshots import Snapshot as Snapshot
-from jaxae.training.snapshots import StoppedError as StoppedError
-from jaxae.training.steps import NonFiniteLossError as NonFiniteLossError
 from jaxae.training.steps import TrainState as TrainState
 from jaxae.training.steps import create_train_state as create_train_state
 from jaxae.training.steps import make_train_step as make_train_step

@@ -99,7 +99,9 @@ def _require_known_instances(items):
 
 @pytest.hookimpl(tryfirst=True)  # before -k and the like leave out items
 def pytest_collection_modifyitems(config, items):
-    if not any("::" in argument for argument in config.args) and not config.getoption("lf", default=False):
+    if not any("::" in argument for argument in config.args) and not config.getoption(
+        "lf", default=False
+    ):
         _require_known_instances(items)
     if config.getoption("thorough"):
         return

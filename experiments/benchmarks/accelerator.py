@@ -50,7 +50,7 @@ RIVALS = (
     "torch compile, CUDA graphs, fused Adam",
 )
 TOPICS = [
-    *("contraction", "corruption", "distributions", "random", "identities", "linear_denoiser"),
+    *("contraction", "corruption", "distributions", "random", "closed_forms", "linear_denoiser"),
     *("mistakes", "models", "objectives", "unit_norm", "reconstruction", "runs", "score"),
     *("keep_best", "sparsity", "training"),
 ]

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from experiments.common.errors import InputError
-from experiments.common.results import output_folder
+from experiments.common.results import environment, output_folder
 from experiments.common.run import command_line, compilation
 
 Results: TypeAlias = dict[str, Any]  # what a result file holds, or a part of it
@@ -88,14 +88,14 @@ def write_results(
     results: Results = {"benchmark": benchmark}
     if rounds is not None:
         results["rounds"] = rounds
-    results |= {"environment": environment(), **found}
+    results |= {"environment": describe_environment(), **found}
     record.write_json(f"{benchmark}-{device_name()}.json", results)
     return results
 
 
-def environment() -> Results:
+def describe_environment() -> Results:
     """Returns the versions, the device and the CPU cores that the numbers were made with."""
-    return output_folder.environment() | {"cores": core_count()}
+    return environment.describe() | {"cores": core_count()}
 
 
 def core_count() -> int:

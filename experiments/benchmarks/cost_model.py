@@ -98,7 +98,7 @@ def main(config: Config) -> common.Results:
         results: common.Results = {
             "benchmark": "cost_model",
             "rounds": config.rounds,
-            "environment": common.environment(),
+            "environment": common.describe_environment(),
             "operations": measure_operations(config.rounds),
             "blocks_over_whole_by_columns": measure_blocks(sizes, config.rounds),
         }

@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from experiments.benchmarks import common
-from experiments.common.results import output_folder
+from experiments.common.results import environment
 from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line
 from jaxae.sklearn import ContractiveAutoencoder, DenoisingAutoencoder, SparseAutoencoder
@@ -99,7 +99,7 @@ def main(config: Config) -> dict[str, Any]:
         return common.write_results(
             record,
             "estimators",
-            scikit_learn=output_folder.version("scikit-learn"),
+            scikit_learn=environment.version("scikit-learn"),
             num_seeds=config.num_seeds,
             folds=FOLDS,
             tables=tables,

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.benchmarks import common, in_jaxae, task, training
-from experiments.common.results import output_folder
+from experiments.common.results import environment
 from experiments.common.run import command_line
 
 CASE = "64, batch 64"
@@ -161,8 +161,8 @@ def main(config: Config) -> common.Results:
             record,
             "start",
             rounds=config.rounds,
-            torch=output_folder.version("torch"),
-            keras=output_folder.version("keras"),
+            torch=environment.version("torch"),
+            keras=environment.version("keras"),
             case=CASE,
             alone=found,
             denoising=of_a_script(config.rounds),

@@ -36,7 +36,7 @@ from experiments.benchmarks import common, in_jaxae, task
 from experiments.benchmarks.side_by_side import Contender, race
 from experiments.common.data.pixels import as_pixels
 from experiments.common.data.sources.rows_file import RowsFile
-from experiments.common.results import output_folder
+from experiments.common.results import environment
 from experiments.common.run import command_line
 
 CASES = ("64, batch 64", "64, batch 256", "1568, batch 64")
@@ -145,7 +145,7 @@ def main(config: Config) -> common.Results:
             record,
             "streaming",
             rounds=config.rounds,
-            grain=output_folder.version("grain"),
+            grain=environment.version("grain"),
             epochs_per_call=EPOCHS,
             cases=found,
         )

@@ -31,7 +31,7 @@ import numpy as np
 from experiments.benchmarks import common, in_jaxae, in_keras, in_torch
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case, Task
-from experiments.common.results import output_folder
+from experiments.common.results import environment
 from experiments.common.run import command_line
 
 OURS = "jaxae"
@@ -123,8 +123,8 @@ def main(config: Config) -> common.Results:
             record,
             "training",
             rounds=rounds,
-            torch=output_folder.version("torch"),
-            keras=output_folder.version("keras"),
+            torch=environment.version("torch"),
+            keras=environment.version("keras"),
             cases=found,
         )
 

@@ -37,10 +37,10 @@ from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import Part
 from experiments.common.training.classifiers import split_of
-from experiments.sampling import chains, gallery, images, mixture, networks, plane
+from experiments.sampling import chains, gallery, image_scores, mixture, networks, plane
 
 PartName = Literal["mixture", "images"]
-PARTS: tuple[Part[networks.Trained], ...] = (mixture, images, gallery)
+PARTS: tuple[Part[networks.Trained], ...] = (mixture, image_scores, gallery)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def main(config: Config) -> Metrics:
     mixture_sizes = make_mixture_sizes(config, seeds)
     image_sizes = make_image_sizes(config, count, **resolved)
     total = mixture_sizes.epochs * seeds if "mixture" in config.parts else 0
-    total += images.epochs_of(image_sizes) if has_images else 0
+    total += image_scores.epochs_of(image_sizes) if has_images else 0
     with ExperimentRun("sampling", config, dataset, total=total) as run:
         key, on_plane, on_images = jax.random.key(config.seed), None, None
         if "mixture" in config.parts:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from jaxae import _checks
 from jaxae.random import hash_key
 from jaxae.sklearn import _files
-from jaxae.sklearn._held_out import HeldOutRows
+from jaxae.sklearn._early_stopping import EarlyStopping
 from jaxae.sklearn._network import (
     LOSSES,
     Architecture,
@@ -30,8 +30,8 @@ from jaxae.sklearn._network import (
     make_network,
     make_training,
 )
+from jaxae.training.errors import StoppedError
 from jaxae.training.runs import fit
-from jaxae.training.snapshots import StoppedError
 from jaxae.training.steps import TrainState
 
 _FLOATS = (np.float64, np.float32)
@@ -89,9 +89,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.validation_scores_ = None
         if not self.early_stopping:
             return self._train(X, self.max_iter)
-        rows, held_out = self._hold_out(X)
-        self._train(rows, self.max_iter, held_out)
-        self.validation_scores_ = [-error for error in held_out.errors]
+        rows, early_stopping = self._hold_out(X)
+        self._train(rows, self.max_iter, early_stopping)
+        self.validation_scores_ = [-error for error in early_stopping.errors]
         return self
 
     def partial_fit(self: _Self, X: Any, y: Any = None) -> _Self:
@@ -333,7 +333,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return make_training(self._architecture, objective, float(self.learning_rate), batch_size)
 
     def _train(
-        self: _Self, X: np.ndarray, epochs: int, held_out: HeldOutRows | None = None
+        self: _Self, X: np.ndarray, epochs: int, early_stopping: EarlyStopping | None = None
     ) -> _Self:
         """Trains for some more epochs, and keeps the last state, or the best on held-out rows."""
         _, settings = self._choose_objective()
@@ -358,12 +358,12 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 epochs=_checks.integer("max_iter", epochs, low=1),
                 first_epoch=self.n_iter_,
                 on_epoch=on_epoch,
-                checkpoints=held_out,
+                checkpoints=early_stopping,
             )
-        self._keep(state if held_out is None else held_out.best_state, losses)
+        self._keep(state if early_stopping is None else early_stopping.best_state, losses)
         return self
 
-    def _hold_out(self, X: np.ndarray) -> tuple[np.ndarray, HeldOutRows]:
+    def _hold_out(self, X: np.ndarray) -> tuple[np.ndarray, EarlyStopping]:
         """Returns the rows to train on, and the others, which tell when to stop."""
         _checks.number(
             "validation_fraction", self.validation_fraction, low=0.0, high=1.0, strict=True
@@ -378,7 +378,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         def mean_error(params: Params) -> float:
             return float(apply_to_rows(row_errors, params, others, dtype).mean())
 
-        return rows, HeldOutRows(mean_error, patience, self._state)
+        return rows, EarlyStopping(mean_error, patience, self._state)
 
     def _keep(self, state: TrainState, losses: list[float]) -> None:
         """Keeps a state, in arrays of NumPy that every process and device can read."""

@@ -30,9 +30,10 @@ from jaxae.training._nonfinite import (
 from jaxae.training._processes import agree_on_next_call, call_on_all_processes, spans_processes
 from jaxae.training._resume import save_snapshots
 from jaxae.training.epoch import Window
+from jaxae.training.errors import NonFiniteLossError, StoppedError
 from jaxae.training.sharding import replicate
-from jaxae.training.snapshots import Snapshot, StoppedError
-from jaxae.training.steps import Losses, NonFiniteLossError, TrainState, main_loss
+from jaxae.training.snapshots import Snapshot
+from jaxae.training.steps import Losses, TrainState, main_loss
 
 # Long beside what a call costs the host, short enough for a log and for somebody at a keyboard.
 _SECONDS_PER_CALL = 1.0

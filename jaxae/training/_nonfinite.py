@@ -15,8 +15,9 @@ from jaxtyping import Array
 from jaxae.training._data import Stream
 from jaxae.training._job import FitArguments, ModelGroup, take_model
 from jaxae.training._processes import spans_processes, to_numpy
+from jaxae.training.errors import NonFiniteLossError
 from jaxae.training.snapshots import Snapshot
-from jaxae.training.steps import Losses, NonFiniteLossError, TrainState, main_loss
+from jaxae.training.steps import Losses, TrainState, main_loss
 
 _LOSS = "the training loss is {}"
 _PARAMETER = "a parameter became {}"

@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from jaxae.training.snapshots import LostProcessError, Snapshot
+from jaxae.training.errors import LostProcessError
+from jaxae.training.snapshots import Snapshot
 from jaxae.training.steps import Losses, TrainState, main_loss
 
 # JAX has no error class of its own for a process that is gone: these words, in lower case, occur

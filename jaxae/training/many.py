@@ -30,8 +30,9 @@ from jaxae.training._job import (
 )
 from jaxae.training._processes import spans_processes
 from jaxae.training._resume import make_start, restore_or_start, restore_snapshot
+from jaxae.training.errors import StoppedError
 from jaxae.training.programs import Program
-from jaxae.training.snapshots import Snapshot, StoppedError
+from jaxae.training.snapshots import Snapshot
 from jaxae.training.steps import TrainState
 
 # Models that train at a time in threads shall fit into the last cache together: beyond it each

@@ -56,22 +56,3 @@ class Checkpoints(Protocol):
 
     def should_stop(self) -> bool:
         """Returns whether to save, after the next steps, and to raise :class:`StoppedError`."""
-
-
-class StoppedError(Exception):
-    """Training stopped before its end, because it was told to.
-
-    Attributes:
-      model: which of several models it was, from 0.
-    """
-
-    def __init__(self, epoch: int, step: int, model: int = 0) -> None:
-        super().__init__(f"stopped after {epoch} epochs and {step} steps")
-        self.model = model  # which one to name, where several train in threads
-
-
-class LostProcessError(RuntimeError):
-    """Another process of the run is gone, so none of them can go on."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"another process of this run is gone ({what})")

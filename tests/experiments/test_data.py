@@ -28,7 +28,7 @@ from hypothesis.extra import numpy as hnp
 from idx_files import idx_bytes, random_split, write_four
 
 from experiments.common.data import datasets
-from experiments.common.data.sources import folders, idx, tfds_source
+from experiments.common.data.sources import array_file, folders, idx, tfds_source
 from experiments.common.data.sources.names import Name
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
@@ -702,11 +702,26 @@ def test_a_damaged_cache_is_made_again(prepared, tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(prepared, tmp_path, monkeypatch, caplog):
-    target, splits = prepared
+    target, _ = prepared
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    assert len(datasets.load("mnist", target).train) == len(splits["train"][0])
+    found = datasets.load("mnist", target, has_room=lambda size: False)
+    assert found.is_streamed  # from a temporary file, as there is no room in memory
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
+    assert found.fingerprint() == datasets.load("mnist", target).fingerprint()
     assert "not kept" in caplog.text
+
+
+def test_an_archive_is_unpacked_elsewhere_where_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(array_file, "_LARGE", 0)
+    x = np.random.default_rng(0).uniform(size=(20, 5, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x)
+    found = datasets.load(str(tmp_path / "x.npz"), has_room=lambda size: False)
+    assert found.is_streamed
+    rows = np.concatenate([found.train[:], found.test[:]]).reshape(x.shape)
+    np.testing.assert_array_equal(np.sort(rows, axis=None), np.sort(x, axis=None))
 
 
 def test_damaged_shards_are_named(prepared, tmp_path):

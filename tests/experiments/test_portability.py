@@ -18,7 +18,7 @@ from experiments.common.data.sources import cache
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
 from experiments.common.results import locks
-from experiments.common.run import arguments, command_line, compilation, memory
+from experiments.common.run import argv, command_line, compilation, memory
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("JAXAE_CACHE_DIR", "XDG_CACHE_HOME")
@@ -91,7 +91,7 @@ def test_a_home_folder_is_expanded_in_every_path(home, monkeypatch):
 
 
 def test_tuples_of_paths_are_expanded(home):
-    found = arguments._expand((Path("~/a"), Path("b"), 3), "--paths")
+    found = argv._expand((Path("~/a"), Path("b"), 3), "--paths")
     assert found == (home / "a", Path("b"), 3)
 
 

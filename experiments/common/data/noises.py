@@ -1,4 +1,7 @@
-"""The corruptions by the names of the command line."""
+"""The corruptions by the names of the command line.
+
+A new one also needs its levels, ``LEVELS`` in ``experiments/denoising.py``.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -9,23 +9,18 @@ import contextlib
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
-
 from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, locks
-from jaxae import sweep_method
+from experiments.common.results import atomic, environment, locks
 from jaxae._version import __version__
 
 _LISTING = ".files.json"
@@ -201,40 +196,7 @@ def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str
         },
         "data_sha256": None if dataset is None else dataset.fingerprint(),
         "source_sha256": None if dataset is None else dataset.source,
-        "environment": environment(),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Returns the versions and the device that the numbers were made with."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    device = jax.devices()[0]
-    return {
-        "jaxae": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "cores": os.cpu_count(),
-        },
-        "numbers": numbers(),
-        "several_models": sweep_method(),
-        "matmul_precision": {
-            "training": jax.config.values["jax_default_matmul_precision"] or "default",
-            "reported numbers": "highest",
-        },
-    }
-
-
-def numbers() -> dict[str, Any]:
-    """Returns the settings of JAX that decide which numbers a seed gives."""
-    config: Any = jax.config
-    return {
-        "random_generator": str(config.jax_default_prng_impl),
-        "threefry_partitionable": bool(config.jax_threefry_partitionable),
-        "float64": bool(config.jax_enable_x64),
+        "environment": environment.describe(),
     }
 
 
@@ -287,14 +249,6 @@ def _remove_partial_folders(folder: Path) -> None:
             owner = json.loads((stale / _OWNER).read_text(encoding="utf-8"))
             if owner.get("program") == "jaxae":
                 shutil.rmtree(stale, ignore_errors=True)
-
-
-def version(package: str) -> str | None:
-    """Returns the installed version of a package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _finite(value: Any) -> Any:

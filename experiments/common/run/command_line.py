@@ -22,7 +22,7 @@ import tyro
 
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
-from experiments.common.run import arguments, compilation, memory, standard_output
+from experiments.common.run import argv, compilation, memory, standard_output
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 _T = TypeVar("_T")
@@ -229,14 +229,14 @@ def _parse(
 ) -> Config:
     """Returns the options of a command line, with ``~`` expanded in paths and variables."""
     script = sys.modules[main.__module__]
-    arguments.require_each_once(words)
+    argv.require_each_once(words)
     config = tyro.cli(
         config_class,
         args=words,
         prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
         description=script.__doc__,
     )
-    config = arguments.expand_paths(config)
+    config = argv.expand_paths(config)
     compilation.expand_jax_cache()
     return config
 

@@ -17,7 +17,7 @@ import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results import output_folder, trained
+from experiments.common.results import environment, output_folder, trained
 from experiments.common.results.checkpoints import CheckpointStore
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, memory
@@ -121,7 +121,7 @@ class ExperimentRun:
             "settings": settings,
             "data": None if self.dataset is None else self.dataset.fingerprint(),
             "jaxae": __version__,
-            "numbers": output_folder.numbers(),
+            "numbers": environment.numbers(),
         }
         error = None
         opened = contextlib.ExitStack()  # what is closed if the run cannot start
@@ -148,7 +148,7 @@ class ExperimentRun:
         return CheckpointStore(
             folder,
             identity=identity,
-            environment=output_folder.environment() | {"devices": _devices(config)},
+            environment=environment.describe() | {"devices": _devices(config)},
             epochs=config.epochs,
             every=config.checkpoint_every,
             is_resumed=is_resumed,

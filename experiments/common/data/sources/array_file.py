@@ -126,15 +126,11 @@ def _unpacked(archive: zipfile.ZipFile, path: Path, chosen: dict[str, _Names]) -
     """Returns the arrays of an ``.npz`` file from the cache, unpacked where they are not yet."""
     digest = atomic.file_digest(path)[:32]
     used = [name for names in chosen.values() for name in names if name is not None]
-    with cache.turn() as folder:
-        entry = folder / f"npz-{digest}"
-        try:
-            return _read_unpacked(entry, chosen)
-        except NotByRowsError:  # so it is in the archive
-            raise
-        except Exception:  # not there, or damaged
-            atomic.write_folder(entry, lambda staging: _unpack(archive, used, staging))
-        return _read_unpacked(entry, chosen)
+    return cache.entry(
+        f"npz-{digest}",
+        write=lambda entry: _unpack(archive, used, entry),
+        read=lambda entry: _read_unpacked(entry, chosen),
+    )
 
 
 def _unpack(archive: zipfile.ZipFile, used: Sequence[str], staging: Path) -> None:

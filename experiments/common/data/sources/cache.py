@@ -1,14 +1,20 @@
 """The folder of one user in which decoded data are kept."""
 
+import atexit
 import contextlib
+import logging
 import os
+import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from experiments.common.results import locks
+from experiments.common.results import atomic, locks
+
+Found = TypeVar("Found")
 
 _LONGEST_WAIT = 600.0  # seconds, for another process that decodes
 
@@ -30,6 +36,32 @@ def folder() -> Path:
     except RuntimeError:  # no home at all
         pass
     return _temporary_folder()
+
+
+def entry(name: str, *, write: Callable[[Path], None], read: Callable[[Path], Found]) -> Found:
+    """Returns what is read from a folder in the cache, which is written where it is not there.
+
+    Where the cache cannot be written, the folder is a temporary one, removed with this process:
+    the data are in files all the same, because memory may not have the room.
+
+    Args:
+      name: of the folder.
+      write: writes the files of the folder; called again if they are damaged.
+      read: raises any error if they are not there, or damaged.
+    """
+    try:
+        with turn() as place:
+            try:
+                return read(place / name)
+            except Exception:  # not there, or damaged in whatever way
+                atomic.write_folder(place / name, write)
+            return read(place / name)
+    except OSError as error:
+        logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
+    aside = Path(tempfile.mkdtemp(prefix="jaxae-decoded-"))
+    atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    write(aside)
+    return read(aside)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ the content of the files from which they were decoded, so other content is decod
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,25 +54,12 @@ def load(files: Mapping[str, Sequence[Path]], decode: Decode, reading: str = "")
     digest = hashlib.sha256(_CACHE_VERSION.encode() + os.fsencode(reading))
     for path in (path for paths in files.values() for path in paths):
         digest.update(os.fsencode(path.name) + bytes.fromhex(atomic.file_digest(path)))
-    try:
-        with cache.turn() as folder:
-            entry = folder / digest.hexdigest()[:32]
-            try:
-                return _read_entry(entry, sorted(files))
-            except Exception:  # not there, or damaged in whatever way: decode again
-                pass
-            atomic.write_folder(entry, lambda staging: _write_entry(staging, sorted(files), decode))
-            return _read_entry(entry, sorted(files))
-    except OSError as error:
-        logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
-    return {split: _in_memory(split, decode(split)) for split in sorted(files)}
-
-
-def _in_memory(split: str, decoded: Decoded) -> tuple[np.ndarray, np.ndarray | None]:
-    _require_examples(split, decoded)
-    pairs = list(decoded.rows)
-    labels = np.asarray([label for _, label in pairs]) if decoded.has_labels else None
-    return np.stack([image for image, _ in pairs]), labels
+    wanted = sorted(files)
+    return cache.entry(
+        digest.hexdigest()[:32],
+        write=lambda entry: _write_entry(entry, wanted, decode),
+        read=lambda entry: _read_entry(entry, wanted),
+    )
 
 
 def _read_entry(entry: Path, wanted: list[str]) -> Splits:

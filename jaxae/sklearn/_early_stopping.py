@@ -13,7 +13,7 @@ from jaxae.training.snapshots import Snapshot
 from jaxae.training.steps import TrainState
 
 
-class HeldOutRows:
+class EarlyStopping:
     """The checkpoints of a run that stops when the error of held-out rows no longer falls.
 
     Attributes:

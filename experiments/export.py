@@ -29,7 +29,7 @@ import tyro
 
 from experiments.common.errors import InputError
 from experiments.common.results import checkpoints, trained
-from experiments.common.run import command_line, compilation
+from experiments.common.run import command_line, devices
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Config:
 
 def main(config: Config) -> list[Path]:
     """Exports every model that is found and returns their folders."""
-    compilation.require_devices()
+    devices.require_devices()
     found = checkpoints.find_models(config.path)
     if not found:
         raise InputError(

@@ -38,7 +38,7 @@ import tyro
 
 from experiments.benchmarks import contraction, in_torch, task
 from experiments.common.errors import InputError
-from experiments.common.results import atomic
+from experiments.common.files import atomic
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line
 from jaxae._version import __version__

@@ -12,7 +12,7 @@ import tyro
 
 from experiments.common.errors import InputError
 from experiments.common.results import environment, output_folder
-from experiments.common.run import command_line, compilation
+from experiments.common.run import command_line, devices
 
 Results: TypeAlias = dict[str, Any]  # what a result file holds, or a part of it
 
@@ -65,7 +65,7 @@ def record(
         not be measured.
     """
     if measures_here:
-        compilation.require_devices()
+        devices.require_devices()
     if cache := jax.config.values["jax_compilation_cache_dir"]:
         raise InputError(
             f"compiled programs are kept in {cache}, so that times to compile would be too short; "

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.run import command_line, compilation
+from experiments.common.run import command_line, devices
 
 _PER_STEP = 64 * 784
 _AT_A_TIME = 64
@@ -59,7 +59,7 @@ def words(key: Array, first: int, per_key: int) -> Array:
 
 def main(config: Config) -> None:
     """Writes until nobody reads, or until there are no keys left."""
-    compilation.require_devices()
+    devices.require_devices()
     key = jaxae.hash_key(jax.random.key(config.seed))
     per_key = 1 if config.order == "keys" else _PER_STEP
     at_a_time = _AT_A_TIME * _PER_STEP // per_key

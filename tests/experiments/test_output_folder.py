@@ -15,7 +15,8 @@ import pytest
 
 from experiments.common import interrupts
 from experiments.common.errors import InputError
-from experiments.common.results import locks, output_folder
+from experiments.common.files import locks
+from experiments.common.results import output_folder
 from experiments.common.results.output_folder import RunRecord
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"

@@ -17,8 +17,8 @@ from experiments.common import processes
 from experiments.common.data.sources import cache
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
-from experiments.common.results import locks
-from experiments.common.run import argv, command_line, compilation, memory
+from experiments.common.files import locks
+from experiments.common.run import argv, command_line, compilation, devices, memory
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("JAXAE_CACHE_DIR", "XDG_CACHE_HOME")
@@ -238,7 +238,7 @@ def test_devices_that_are_not_there_are_one_line(text, monkeypatch, capsys):
     assert command_line.run(export.main, export.Config, ["."]) == 2
     monkeypatch.delenv("JAX_PLATFORMS")
     with pytest.raises(InputError, match=r"JAX finds no device( \(Unk.*\))?$"):
-        compilation.require_devices()
+        devices.require_devices()
 
 
 SCRIPTS = {

@@ -19,7 +19,7 @@ from experiments.common.data.pixels import Pixels
 from experiments.common.data.sources import array_file
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
-from experiments.common.results import atomic
+from experiments.common.files import atomic
 from experiments.common.run import memory
 
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,8 @@ import jaxae
 from experiments import denoising
 from experiments.common import interrupts
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, checkpoint_files, checkpoints, output_folder, trained
+from experiments.common.files import atomic
+from experiments.common.results import checkpoint_files, checkpoints, output_folder, trained
 from experiments.common.run import command_line
 
 ROOT = Path(__file__).parents[2]

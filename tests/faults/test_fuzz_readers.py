@@ -29,7 +29,8 @@ import jaxae
 from experiments.common.data import datasets
 from experiments.common.data.sources import array_file, decoded, idx, image_folder, tfrecord
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, checkpoint_files, trained
+from experiments.common.files import atomic
+from experiments.common.results import checkpoint_files, trained
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30

@@ -23,7 +23,7 @@ import numpy as np
 
 import jaxae
 from experiments.common.errors import InputError, first_line
-from experiments.common.results import atomic
+from experiments.common.files import atomic
 
 MANIFEST = "manifest.json"
 _ARRAYS = "arrays.safetensors"

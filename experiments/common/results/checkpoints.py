@@ -24,7 +24,8 @@ from typing import Any
 import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, first_line
-from experiments.common.results import atomic, checkpoint_files
+from experiments.common.files import atomic
+from experiments.common.results import checkpoint_files
 from experiments.common.results.checkpoint_files import DamagedError, Manifest
 
 _NEWEST_KEPT = 2  # the best one is kept beside them

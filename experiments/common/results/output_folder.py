@@ -20,7 +20,8 @@ from typing import Any
 from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
-from experiments.common.results import atomic, environment, locks
+from experiments.common.files import atomic, locks
+from experiments.common.results import environment
 from jaxae._version import __version__
 
 _LISTING = ".files.json"

@@ -28,7 +28,8 @@ from jaxtyping import Array, DTypeLike, PyTree
 
 import jaxae
 from experiments.common.errors import InputError, first_line
-from experiments.common.results import atomic, checkpoint_files, checkpoints
+from experiments.common.files import atomic
+from experiments.common.results import checkpoint_files, checkpoints
 from jaxae._version import __version__
 
 Activation: TypeAlias = Callable[[Array], Array]

@@ -22,7 +22,7 @@ import tyro
 
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
-from experiments.common.run import argv, compilation, memory, standard_output
+from experiments.common.run import argv, compilation, devices, memory, standard_output
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 _T = TypeVar("_T")
@@ -246,7 +246,7 @@ def _status_of(main: Callable[[Config], object], config: Config) -> int:
         config.check()
         if isinstance(config, CommonConfig):
             processes.join(config.distributed)
-            compilation.require_devices()
+            devices.require_devices()
             compilation.use_products(config.products)
             if config.compilation_cache is not None:
                 compilation.use_cache(config.compilation_cache)

@@ -7,11 +7,9 @@ from typing import Literal
 
 import jax
 
-from experiments.common.errors import InputError, first_line
+from experiments.common.errors import InputError
 
 Products = Literal["float32", "bfloat16"]
-# Variables of the environment that ask JAX for devices.
-_ASKING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE", "JAX_NUM_CPU_DEVICES")
 
 
 def use_cache(folder: Path) -> None:
@@ -58,21 +56,6 @@ def expand_jax_cache() -> None:
                 f"JAX_COMPILATION_CACHE_DIR={folder}: there is no such home folder; write the path "
                 "without ~"
             ) from error
-
-
-def require_devices() -> None:
-    """Lets JAX find its devices now, and not when it first needs one.
-
-    Raises:
-      InputError: if it finds none, or not those that a variable of the environment asks for.
-    """
-    try:
-        jax.device_put(0.0)
-    except Exception as error:  # JAX, its plugins and XLA raise classes of their own
-        said = f" ({first_line(error)})" if str(error) else ""
-        given = [f"{name}={value}" for name in _ASKING if (value := os.environ.get(name))]
-        remedy = f"; without {' and '.join(given)} it takes what this machine has" if given else ""
-        raise InputError(f"JAX finds no device{said}{remedy}") from error
 
 
 def use_products(products: Products) -> None:

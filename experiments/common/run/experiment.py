@@ -20,10 +20,9 @@ from experiments.common.errors import InputError
 from experiments.common.results import environment, output_folder, trained
 from experiments.common.results.checkpoints import CheckpointStore
 from experiments.common.results.over_seeds import Metrics
-from experiments.common.run import command_line, memory
+from experiments.common.run import command_line, devices, memory
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.progress import Progress
-from experiments.common.training import fitting
 from jaxae._version import __version__
 
 Item = TypeVar("Item")
@@ -58,7 +57,7 @@ def _devices(config: CommonConfig) -> int:
     Raises:
       InputError: if there are not so many, or they cannot share it.
     """
-    mesh = fitting.mesh_of(config.devices)
+    mesh = devices.mesh_of(config.devices)
     size = 1 if mesh is None else mesh.size
     if config.batch_size % size:
         raise InputError(

@@ -14,6 +14,7 @@ import jaxae
 from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
+from experiments.common.run.devices import mesh_of
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Params
 
@@ -144,7 +145,7 @@ class Classifier:
         self._optimizer = jaxae.keep_best(
             optax.adam(schedule), lambda params: error(params, split.validation), every=self._steps
         )
-        mesh = fitting.mesh_of(devices)
+        mesh = mesh_of(devices)
         self._run = jaxae.make_run(loss, self._optimizer, batch_size=batch_size, mesh=mesh)
 
     def fit_many(

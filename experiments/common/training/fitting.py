@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 import jaxae
-from experiments.common import interrupts, processes
+from experiments.common import interrupts
 from experiments.common.data.datasets import Images
 from experiments.common.data.pixels import Pixels, rows_in
-from experiments.common.errors import InputError
+from experiments.common.run.devices import mesh_of
 from experiments.common.training.arrays import Params
 
 _PIECE_BYTES = 2**23  # of examples that are scored at a time
@@ -164,24 +163,6 @@ def start(
     init_key, train_key = jax.random.split(key)
     state = jaxae.create_train_state(init(init_key), optimizer)
     return state, jaxae.hash_key(train_key) if hash_keys else train_key
-
-
-def mesh_of(devices: int) -> Mesh | None:
-    """Returns the mesh over which batches are divided, or None for one device.
-
-    Of several processes it has all devices.
-
-    Raises:
-      InputError: if there are not so many devices.
-    """
-    if processes.are_several():
-        return jaxae.data_mesh()
-    if devices > jax.device_count():
-        raise InputError(
-            f"--devices must be at most {jax.device_count()}, which is what there is, but it is "
-            f"{devices}; on a CPU JAX_NUM_CPU_DEVICES={devices} makes some for a trial"
-        )
-    return None if devices == 1 else jaxae.data_mesh(devices=devices)
 
 
 def to_first_device(leaf: Array) -> Array:

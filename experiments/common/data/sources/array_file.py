@@ -13,7 +13,7 @@ from experiments.common.data.sources import cache
 from experiments.common.data.sources.decoded import Splits
 from experiments.common.data.sources.rows_file import NotByRowsError, RowsFile
 from experiments.common.errors import InputError, first_line
-from experiments.common.results import atomic
+from experiments.common.files import atomic
 
 _LARGE = 2**26  # bytes of a file that is not read at once
 _MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from experiments.common.results import atomic, locks
+from experiments.common.files import atomic, locks
 
 Found = TypeVar("Found")
 

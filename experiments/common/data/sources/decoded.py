@@ -16,7 +16,7 @@ import numpy as np
 from experiments.common.data.sources import cache
 from experiments.common.data.sources.rows_file import RowsFile, Stored
 from experiments.common.errors import InputError
-from experiments.common.results import atomic
+from experiments.common.files import atomic
 
 _CACHE_VERSION = "3"
 # Images are an array, or what is indexed like one.

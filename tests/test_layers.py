@@ -100,6 +100,19 @@ def test_modules_import_in_one_direction(package):
     list(TopologicalSorter(graph).static_order())
 
 
+def test_the_rooms_that_experiments_share_import_in_one_direction():
+    def rooms(modules):
+        parts = (name.split(".") for name in modules)
+        return {room[2] for room in parts if room[:2] == ["experiments", "common"] and room[2:]}
+
+    graph = {}
+    for name, path in MODULES.items():
+        for room in rooms([name]):
+            graph.setdefault(room, set()).update(rooms(modules_used(path)) - {room})
+    assert {"data", "files", "plots", "results", "run", "training"} <= graph.keys()
+    list(TopologicalSorter(graph).static_order())  # a circle raises
+
+
 def test_matplotlib_is_imported_when_a_figure_is_drawn():
     for path in EXPERIMENTS:
         body = ast.Module(ast.parse(path.read_text()).body, [])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.common.plots.style import ACCENT, SECOND, new_figure
+from experiments.common.plots.style import ACCENT, SECOND, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def image_rows(
     """Writes a figure of labelled rows of images ``(n, h, w, c)``.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       rows: label and images of each row, from the top.
       title: headline.
       gaps: rows before which some space is left.
@@ -76,14 +76,14 @@ def image_rows(
                 if column == 0:
                     ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
         figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.12 / size[1], va="top")
-        figure.savefig(path)
+        save_figure(figure, path)
 
 
 def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> None:
     """Writes signed images ``(n, h, w, c)``, such as filters, as a grid on one scale.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       images: any unit; the scale is their largest magnitude.
       columns: how many images stand side by side.
       title: headline.
@@ -105,7 +105,7 @@ def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> N
         for index, image in enumerate(images):
             show(figure.add_subplot(grid[divmod(index, columns)]), image / scale, signed=True)
         figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.1 / size[1], va="top")
-        figure.savefig(path)
+        save_figure(figure, path)
 
 
 def flow_chart(
@@ -114,7 +114,7 @@ def flow_chart(
     """Writes the flow chart of a denoising autoencoder around one real example.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       clean: image ``(h, w, c)``.
       noisy: its corruption.
       code: the code ``(k,)`` of the corrupted image.
@@ -177,4 +177,4 @@ def flow_chart(
             fontsize=9,
             backgroundcolor="white",
         )
-        figure.savefig(path)
+        save_figure(figure, path)

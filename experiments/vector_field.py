@@ -471,8 +471,8 @@ def claims(found: Metrics) -> list[Claim]:
             )
             if finds_all_zeros
             else sentence(
-                "Not each maximum, saddle and minimum of the density has a zero of the learned "
-                "field within a distance of one tenth."
+                "Some maximum, saddle or minimum of the density has no zero of the learned field "
+                "within a distance of one tenth."
             ),
             caption="Look where the arrows vanish: in the five blobs, the maxima of the density, "
             "but also between neighbours, at saddles, and in the middle, at a minimum.",

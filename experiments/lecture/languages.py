@@ -4,13 +4,15 @@ Sentences with numbers are translated before the numbers are put in. The details
 its numbers and the words inside of the figures stay English; the page says so.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from experiments.common.results.claims import Sentence
 
-Code = Literal["en"]
+Code = Literal["en", "de"]
 NO_BREAK = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 
@@ -38,5 +40,10 @@ class Language(NamedTuple):
         return str(Sentence(self.catalogue.get(text.template, text.template), values))
 
 
+_GERMAN = json.loads((Path(__file__).parent / "german.json").read_text(encoding="utf-8"))
+
 ENGLISH = Language("en")
-LANGUAGES: Mapping[Code, Language] = {"en": ENGLISH}
+LANGUAGES: Mapping[Code, Language] = {
+    "en": ENGLISH,
+    "de": Language("de", _GERMAN, decimal_point=","),
+}

@@ -21,12 +21,12 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from experiments.common.errors import visible
-from experiments.common.results.claims import Claim, Sentence, shown
+from experiments.common.results.claims import Claim, Sentence, Verdict, shown
 from experiments.common.results.over_seeds import Metrics
 from experiments.lecture.languages import ENGLISH, Language
 from jaxae._version import __version__
 
-SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
+SYMBOLS: dict[Verdict, str] = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
 
 COVER = "denoising-more-noise"  # the statement whose picture stands on the first screen
 

@@ -294,7 +294,8 @@ def main(config: Config) -> Metrics:
         output_folder.RunRecord(out, "index.html") as record,
         Progress(len(PARTS), "part") as progress,
     ):
-        parts = page.describe(run_parts(config, dataset, out, progress))
+        sections = run_parts(config, dataset, out, progress)
+        parts = page.describe(sections)
         html = page.render(
             parts,
             title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),

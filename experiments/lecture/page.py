@@ -18,12 +18,12 @@ from typing import NamedTuple, Protocol
 import jinja2
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
-from PIL import Image
 
 from experiments.common.errors import visible
 from experiments.common.results.claims import Claim, Sentence, Verdict, shown
 from experiments.common.results.over_seeds import Metrics
 from experiments.lecture.languages import ENGLISH, Language
+from experiments.lecture.pictures import Picture, embed
 from jaxae._version import __version__
 
 SYMBOLS: dict[Verdict, str] = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
@@ -51,24 +51,6 @@ class Section(NamedTuple):
     folder: Path | None
     claims: Callable[[Metrics], Sequence[Claim]]
     error: str = ""
-
-
-class Picture(NamedTuple):
-    """A figure that is embedded in the page.
-
-    Attributes:
-      image: the file as a data URI.
-      still: the same for a picture without motion, where the figure is an animation, or "".
-      alt: what is to be seen.
-      width: in pixels, so that the page does not jump when it is drawn.
-      height: in pixels.
-    """
-
-    image: str
-    still: str
-    alt: str
-    width: int
-    height: int
 
 
 class Statement(NamedTuple):
@@ -253,8 +235,8 @@ def _with_pictures(claim: Claim, folder: Path, old_anchor: str) -> Statement:
     return Statement(
         claim,
         _typeset(claim.formula),
-        _embed(folder / claim.figure, claim.alt),
-        [_embed(folder / name, alt) for name, alt in claim.more.items()],
+        embed(folder / claim.figure, claim.alt),
+        [embed(folder / name, alt) for name, alt in claim.more.items()],
         old_anchor,
     )
 
@@ -268,32 +250,6 @@ def _typeset(formula: str) -> Markup:
     if set(formula) & set("<>&"):
         raise ValueError(f"write \\lt and \\gt for < and >, and no &, in a formula: {formula!r}")
     return Markup(convert(formula, display="block") if formula else "")
-
-
-def _embed(path: Path, alt: str) -> Picture:
-    """Returns a picture as data: drawn lines as SVG where the run has left it, images as PNG."""
-    with Image.open(path) as image:
-        width, height = image.size
-    drawing = path.with_suffix(".svg")
-    still = path.with_suffix(".png")
-    return Picture(
-        _data_uri(drawing if path.suffix == ".png" and _is_drawing(drawing) else path),
-        _data_uri(still) if path.suffix == ".gif" and still.is_file() else "",
-        alt,
-        width,
-        height,
-    )
-
-
-def _is_drawing(path: Path) -> bool:
-    """Returns whether there is such an SVG file, and it has lines only and no pixels."""
-    return path.is_file() and b"<image" not in path.read_bytes()
-
-
-def _data_uri(path: Path) -> str:
-    kind = "svg+xml" if path.suffix == ".svg" else path.suffix[1:]
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f"data:image/{kind};base64,{data}"
 
 
 def _facts(metrics: Metrics, config: Metrics) -> str:

@@ -130,7 +130,7 @@ def test_powers_of_ten_and_formulas_are_typeset(finished_page):
 def test_nothing_comes_from_outside_the_page(finished_page):
     html = text_of(finished_page)
     assert not re.findall(r"""(?:src|srcset|href)=["'](?!data:|#)""", html)
-    assert not re.findall(r"url\(|@import|<script .|<link", html)
+    assert not re.findall(r"url\(|@import|<script [^>]*src|<link", html)
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
     assert policy.startswith("default-src &#39;none&#39;; script-src &#39;sha256-")
     assert "http" not in policy

@@ -512,6 +512,8 @@ def test_on_paper_there_are_statements_and_figures_only(finished_page, browser):
     style = "getComputedStyle(document.querySelector('article figure')).breakInside"
     assert view.evaluate(style) == "avoid"
     assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    sheets = re.findall(rb"/Type\s*/Page\b", view.pdf(format="A4"))
+    assert 15 < len(sheets) < 22, "about two statements on a sheet"
     moving = view.locator("#manifold-vector-field img").first
     assert moving.evaluate("image => image.currentSrc").startswith("data:image/png")
 

@@ -144,6 +144,14 @@ def test_the_noise_that_breaks_it_is_the_first_that_is_worse_than_the_narrowest_
     assert said == [wanted + "cutting the code down to 2 numbers."]
 
 
+def test_a_network_that_does_not_denoise_is_said_to_be_broken_by_the_lowest_noise():
+    claims = claims_of("denoising", denoising_with([0.2, 0.2, 0.2], narrowest=0.3))
+    said = [str(claim.take_home) for claim in claims if claim.anchor == "denoising-more-noise"]
+    assert said == [
+        "Already noise of level 0.55 breaks it: its images are no better than the noisy ones."
+    ]
+
+
 def test_sentences_follow_the_verdict_where_a_comparison_is_not_always_true():
     metrics = metrics_of("vector_field", "synthetic")
     zeros = lambda: str(claims_of("vector_field", metrics)[3].plain)

@@ -45,7 +45,16 @@ from experiments.common import plots
 from experiments.common.data import datasets, noises
 from experiments.common.errors import InputError
 from experiments.common.results import over_seeds
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import (
+    Claim,
+    Sentence,
+    brief,
+    percent,
+    ratio,
+    sentence,
+    shown,
+    verdict,
+)
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import ExperimentRun
@@ -446,8 +455,8 @@ def claims(found: Metrics) -> list[Claim]:
     kind = found["corruption"]
     return [
         Claim(
-            "Algorithm 1: sample x, sample x~ from C(x~ given x), train on the pair to "
-            "reconstruct x from x~.",
+            "Algorithm 1: sample an example, corrupt it, and train to reconstruct the clean "
+            "example from the corrupted one.",
             f"On test images with {kind} noise of level {swept['noise_level']:g} a code of "
             f"{swept['code_dim']} numbers leaves a squared error of {shown(error(swept))} per "
             f"pixel of the {shown(untouched(swept))} that the noise made; the best linear map of "
@@ -463,10 +472,26 @@ def claims(found: Metrics) -> list[Claim]:
             "A flow chart: a clean digit, the same digit under noise, an encoder, a narrow strip "
             "of code values, a decoder, the digit reconstructed without the noise; the loss "
             "compares it with the clean one.",
+            anchor="denoising-algorithm",
+            plain=sentence(
+                "The autoencoder leaves {denoised} of the squared error that the noise made; the "
+                "best linear map leaves {linear}.",
+                denoised=percent(ratio(error(swept), untouched(swept))),
+                linear=percent(ratio(swept["linear"]["test_mse"], untouched(swept))),
+            ),
+            caption="From left to right: a clean digit, the same digit under noise, its code, and "
+            "the reconstruction. The loss compares the reconstruction with the clean digit.",
+            formula=r"x \sim p(x), \quad \tilde x \sim C(\tilde x \mid x), \quad "
+            r"\min L(x, \text{dec}(\text{enc}(\tilde x)))",
+            take_home=sentence(
+                "A denoising autoencoder is trained to rebuild the clean image from a noisy one; "
+                "here it leaves {denoised} of the noise's squared error.",
+                denoised=percent(ratio(error(swept), untouched(swept))),
+            ),
         ),
         Claim(
-            "Stochastic view: a linear output is the mean of a Gaussian p(x given z), whose "
-            "negative log-likelihood equals the squared error up to constants.",
+            "Stochastic view: a linear output is the mean of a Gaussian, whose negative "
+            "log-likelihood equals the squared error up to constants.",
             "The gradients of the two losses agree to the rounding of float32 (distance over size: "
             f"{shown(gap)}).",
             verdict(max(gap["values"]) < 1e-4),
@@ -474,6 +499,15 @@ def claims(found: Metrics) -> list[Claim]:
             "corrupted.png",
             "Two rows of digits: ten test images, and the same images under noise, the pairs of "
             "which both losses are computed.",
+            anchor="denoising-gaussian-view",
+            plain=sentence(
+                "The gradients of the two losses differ by {gap} of their length.",
+                gap=percent(gap["mean"]),
+            ),
+            caption="Top: test images. Bottom: the same images under noise. Both losses are "
+            "computed from such pairs.",
+            formula=r"-\log p(x \mid z) = \frac{1}{2 \sigma^2} \|x - \text{dec}(z)\|^2 "
+            r"+ \text{const}",
         ),
         Claim(
             "MNIST: digits are denoised through codes of 1568, 784, 256, 64, 32, 16 and 8 numbers, "
@@ -491,6 +525,15 @@ def claims(found: Metrics) -> list[Claim]:
             "code_dims.png",
             "Rows of ten digits: original, corrupted, then denoised through codes of falling "
             "size; the last rows are blurred and some digits change.",
+            anchor="denoising-code-sizes",
+            plain=sentence(
+                "With {density} code numbers per pixel, the autoencoder leaves {share} of the "
+                "squared error of the noise; a copy would leave all of it.",
+                density=brief(widest["code_dim"] / found["num_features"]),
+                share=percent(ratio(error(widest), untouched(widest))),
+            ),
+            caption="Top: original and noisy digits. Below: the same digits, denoised through "
+            "smaller and smaller codes. Read downwards: where do the digits blur?",
             leading=tuple(f"code of {row['code_dim']}" for row in decisive),
         ),
         Claim(
@@ -508,6 +551,15 @@ def claims(found: Metrics) -> list[Claim]:
             "Two panels against the code dimension on a logarithmic axis, error falling and PSNR "
             "rising until they level off: the autoencoder, the best linear map, and the corrupted "
             "input as a flat line.",
+            anchor="denoising-narrow-codes",
+            plain=sentence(
+                "The narrowest code, of {dim} numbers, leaves {times} times the squared error of "
+                "the best code size.",
+                dim=brief(narrowest["code_dim"]),
+                times=brief(ratio(error(narrowest), error(best))),
+            ),
+            caption="The code grows to the right. Left: error, the lower the better. Right: PSNR, "
+            "the higher the better. The dashed line is the noisy image itself.",
             leading=tuple(f"PSNR, code of {row['code_dim']} (dB)" for row in decisive),
         ),
         Claim(
@@ -525,6 +577,22 @@ def claims(found: Metrics) -> list[Claim]:
             "noise_levels.png",
             "Pairs of rows of ten digits for rising noise: the corrupted images, at the end hardly "
             "readable, and below each the denoised ones, at the end blurred.",
+            anchor="denoising-more-noise",
+            plain=sentence(
+                "At the highest noise the squared error is {times} times that at the lowest, and "
+                "{share} of the noisy image's.",
+                times=brief(ratio(error(last), error(first))),
+                share=percent(ratio(error(last), untouched(last))),
+            ),
+            caption=(
+                "Top: test digits. Each pair of rows below: the digits under noise, and what the "
+                "autoencoder makes of them. At level 1, a pixel between 0 and 1 changes by up to "
+                "1. From which level on can you no longer tell the digit?"
+            )
+            if kind == "uniform"
+            else "Top: test digits. Each pair of rows below: the digits under noise, and what the "
+            "autoencoder makes of them. From which level on can you no longer tell the digit?",
+            take_home=_breaking_noise(by_noise, narrowest),
             more={
                 "curves_noise_level.png": (
                     "Error and PSNR against the noise level: the autoencoder stays below the best "
@@ -533,6 +601,32 @@ def claims(found: Metrics) -> list[Claim]:
             },
         ),
     ]
+
+
+def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
+    """Returns from which noise on the images are worse than through the narrowest code.
+
+    The narrowest code blurs digits into each other; it was trained and tested at the lowest noise.
+    If the network does not even denoise that, then the lowest noise breaks it.
+    """
+    first = by_noise[0]
+    if first["test_mse"]["mean"] >= first["corrupted"]["test_mse"]["mean"]:
+        return sentence(
+            "Already noise of level {level} breaks it: its images are no better than the noisy "
+            "ones.",
+            level=brief(first["noise_level"]),
+        )
+    limit = narrowest["test_mse"]["mean"]
+    worse = [row["noise_level"] for row in by_noise if row["test_mse"]["mean"] > limit]
+    return sentence(
+        "Strong noise breaks it: noise of level {level} harms its images more than cutting the "
+        "code down to {dim} numbers."
+        if worse
+        else "Strong noise does not break it: even level {level} harms its images no more than "
+        "cutting the code down to {dim} numbers.",
+        level=brief(worse[0] if worse else by_noise[-1]["noise_level"]),
+        dim=brief(narrowest["code_dim"]),
+    )
 
 
 def network_bytes(setup: Setup) -> int:

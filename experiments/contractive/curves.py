@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function, Params
@@ -124,6 +124,21 @@ def similar_claim(found: Metrics) -> Claim:
         "Left: code distance over input distance against distance; at small distances the plain "
         "autoencoder is highest and the CAE lowest. Right: the same as a multiple of its value "
         "at the smallest distance.",
+        anchor="contractive-similar-codes",
+        plain=sentence(
+            "Relative to typical code distances, a small random step moves the CAE's code {share} "
+            "as far as the plain autoencoder's.",
+            share=percent(ratio(cae["similar_code_ratio"], ae["similar_code_ratio"])),
+        )
+        if smaller["neighbour_code_ratio"] or not smaller["similar_code_ratio"]
+        else sentence(
+            "A small random step moves the CAE's code {share} as far as the plain autoencoder's, a "
+            "step to a neighbour moves it {neighbour} as far.",
+            share=percent(ratio(cae["similar_code_ratio"], ae["similar_code_ratio"])),
+            neighbour=percent(ratio(cae["neighbour_code_ratio"], ae["neighbour_code_ratio"])),
+        ),
+        caption="Left: how far the code moves per unit of input, against the length of the step. "
+        "Right: the same, divided by its value for the shortest step.",
     )
 
 
@@ -153,5 +168,14 @@ def local_claim(found: Metrics) -> Claim:
         "contraction.png",
         "Right: relative to its value at the smallest distance, the CAE's ratio stays up longer "
         "than that of the plain autoencoder, which falls as soon as it changes.",
+        anchor="contractive-local",
+        plain=sentence(
+            "Away from the data, the CAE's code moves up to {cae} times as far per step as near "
+            "them, the plain code {ae} times.",
+            cae=brief(cae["rise"]["mean"]),
+            ae=brief(ae["rise"]["mean"]),
+        ),
+        caption="Look at the panel on the right: where a curve rises above 1, the code moves "
+        "farther per unit of input than near the data.",
         source="The Deep Learning book says (sec. 14.7)",
     )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
@@ -135,6 +135,15 @@ def claims(found: Metrics) -> list[Claim]:
             "collapse.png",
             "Over lambda: the untied network has the smaller Jacobian norm, and its encoder's "
             "weights shrink while its decoder's grow; the tied weights keep one norm.",
+            anchor="contractive-untied-weights",
+            plain=sentence(
+                "Untied weights end at {norm} of the squared Jacobian norm of tied ones, and at "
+                "{error} of their squared error.",
+                norm=percent(ratio(free["jacobian_norm"], at["jacobian_norm"])),
+                error=percent(ratio(free["test_mse"], at["test_mse"])),
+            ),
+            caption="Against lambda: the squared Jacobian norm, the test error, and the norms of "
+            "the weights. Compare tied weights (orange) with untied ones (pink).",
             more={
                 "rescaling.png": (
                     "Three panels against the factor on the encoder's weights: with a smaller "

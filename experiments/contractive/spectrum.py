@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.networks import METHODS, Trained
@@ -91,6 +91,15 @@ def claims(found: Metrics) -> list[Claim]:
             "spectrum.png",
             "Singular values on a logarithmic axis against their index: all methods start near or "
             "above 1; the CAE's fall fastest, to far below those of the AE and the DAE.",
+            anchor="contractive-singular-values",
+            plain=sentence(
+                "On average {cae} singular values of the CAE's Jacobian exceed one; of the plain "
+                "autoencoder's it is {ae}.",
+                cae=brief(counts["CAE"]["mean"]),
+                ae=brief(counts["AE"]["mean"]),
+            ),
+            caption="Above the dashed line a direction of the input is stretched, below it is "
+            "shrunk. A steep curve keeps few directions.",
             source="The Deep Learning book says (sec. 14.7)",
         )
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, percent, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, rows_over_seeds, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.jacobians import LEADING, jacobian_svd
@@ -118,6 +118,15 @@ def claims(found: Metrics) -> list[Claim]:
             "Ten test digits; below each, in blue and red, its derivatives along two shifts and a "
             "rotation, and its four leading singular vectors, with strokes of either sign side by "
             "side around the digit's own.",
+            anchor="contractive-tangents",
+            plain=sentence(
+                "The leading directions hold {cae} of a small shift or rotation of an image; the "
+                "global principal components hold {linear}.",
+                cae=percent(methods["CAE"]["tangent_share"]["mean"]),
+                linear=percent(linear["tangent_share"]["mean"]),
+            ),
+            caption="Below each digit: how it changes when it is shifted or turned, and then the "
+            "four directions to which its code is most sensitive. Do they look alike?",
             source="The Deep Learning book says (fig. 14.10)",
         )
     ]

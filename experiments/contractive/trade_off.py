@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.contractive.networks import Trained
@@ -75,7 +75,8 @@ def trade_claim(found: Metrics) -> Claim:
         numbers = f"{shown(cae['jacobian_norm'])} and {shown(cae['test_mse'])}"
         at_weight = f"At lambda = {weight:g} they are {numbers}. "
     return Claim(
-        "CAE: L(x, dec(enc(x))) + lambda * squared Frobenius norm of d enc(x) / d x.",
+        "The contractive autoencoder minimises the reconstruction error plus lambda times the "
+        "squared Frobenius norm of the Jacobian of the encoder.",
         f"From no penalty to lambda = {last['weight']:g} the squared Jacobian norm of a test "
         f"example goes from {shown(ae['jacobian_norm'])} to {shown(last['jacobian_norm'])} and "
         f"the test MSE per pixel from {shown(ae['test_mse'])} to {shown(last['test_mse'])}. "
@@ -92,6 +93,17 @@ def trade_claim(found: Metrics) -> Claim:
         "weights.png",
         "Over rising lambda the test error of the CAE rises from the dashed level of the plain "
         "autoencoder, its Jacobian norm falls, and the share of saturated units is drawn beside.",
+        anchor="contractive-objective",
+        plain=sentence(
+            "The strongest penalty leaves {norm} of the squared Jacobian norm and multiplies the "
+            "squared error by {times}.",
+            norm=percent(ratio(last["jacobian_norm"], ae["jacobian_norm"])),
+            times=brief(ratio(last["test_mse"], ae["test_mse"])),
+        ),
+        caption="Against the strength of the penalty: the test error, the squared Jacobian norm, "
+        "and the share of saturated units. Dashed: the autoencoder without the penalty.",
+        formula=r"L(x, \text{dec}(\text{enc}(x))) + \lambda \left\| "
+        r"\frac{\partial\, \text{enc}(x)}{\partial x} \right\|_F^2",
         more={
             "trade.png": (
                 "Test error against the squared Jacobian norm on a logarithmic axis, one point for"
@@ -138,5 +150,13 @@ def saturation_claim(found: Metrics) -> Claim:
         "weights.png",
         "Right panel: the share of saturated units of the CAE over lambda, above the dashed "
         "level of the plain autoencoder.",
+        anchor="contractive-saturation",
+        plain=sentence(
+            "With the penalty {with_it} of the sigmoid units are saturated, without it {without}.",
+            with_it=percent(cae["saturated_share"]["mean"]),
+            without=percent(ae["saturated_share"]["mean"]),
+        ),
+        caption="Look at the panel on the right: the share of saturated units against the strength "
+        "of the penalty. Dashed: without the penalty.",
         source="Rifai et al. 2011 and the Deep Learning book say",
     )

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
@@ -161,6 +161,16 @@ def claims(found: Metrics) -> list[Claim]:
             "gradient_variance.png",
             "A straight falling line on logarithmic axes: the variance of the DAE's gradient "
             "against the number of corruptions. A horizontal line: the CAE's in batches of 64.",
+            anchor="comparison-gradient-noise",
+            plain=sentence(
+                "On all data at once the CAE's gradient has no noise; in small batches its "
+                "variance is {share} of the DAE's."
+                if max(found["CAE"]["values"]) == 0
+                else "In small batches the variance of the CAE's gradient is {share} of the DAE's.",
+                share=percent(ratio(found["CAE minibatch"], found["DAE minibatch"])),
+            ),
+            caption="The lower, the calmer is the gradient. To the right, the DAE's gradient is "
+            "averaged over more corruptions of each example.",
             leading=("DAE, full batch", "CAE, batches of 64", "DAE, batches of 64"),
         ),
     ]

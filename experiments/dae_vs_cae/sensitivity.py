@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
@@ -130,6 +130,20 @@ def claims(found: Metrics) -> list[Claim]:
             "Two panels of three nearly flat curves: output distance over input distance against "
             "the distance, for the encoder and for the reconstruction, of AE, DAE and CAE; the "
             "plain AE lies highest in both.",
+            anchor="comparison-sensitivity",
+            plain=sentence(
+                "At equal error on clean images, the CAE's code moves {encoder} times as far as "
+                "the DAE's, and its reconstruction {reconstruction} times.",
+                encoder=brief(equal["encoder"]["mean"]),
+                reconstruction=brief(equal["reconstruction"]["mean"]),
+            )
+            if equal
+            else sentence(
+                "No strength of the CAE comes to the DAE's error on clean images, so they cannot "
+                "be compared at equal error."
+            ),
+            caption="How far the code (left) and the reconstruction (right) move when the input "
+            "moves. The lower the curve, the more it resists.",
         ),
     ]
 

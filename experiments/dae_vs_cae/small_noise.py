@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
@@ -199,6 +199,17 @@ def claims(found: Metrics) -> list[Claim]:
             "small_noise.png",
             "Two straight lines on logarithmic axes: the gap without the Laplacian term falls with "
             "slope 2, the gap with it with slope 4.",
+            anchor="comparison-small-noise",
+            plain=sentence(
+                "The error of this formula falls like the noise to the power {without}; with the "
+                "omitted Laplacian term, to the power {with_it}.",
+                without=brief(found["slope_without_laplacian"]["mean"]),
+                with_it=brief(found["slope_with_laplacian"]["mean"]),
+            ),
+            caption="The distance of the formula from the denoising loss, against the noise. The "
+            "steeper the line, the better is the formula for small noise.",
+            formula=r"E \|r(\tilde x) - x\|^2 \approx \|r(x) - x\|^2 + s^2 \left\| "
+            r"\frac{\partial r(x)}{\partial x} \right\|_F^2",
             source="The literature says (Alain and Bengio 2014)",
         ),
     ]

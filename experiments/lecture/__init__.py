@@ -1,9 +1,10 @@
 """The whole lecture: every figure and every claim of the chapter, on one HTML page.
 
 Runs all experiments behind LMU Munich's Deep Learning, chapter 9, each in a process of its own, and
-writes ``index.html``: what the slide says, our figure, our numbers with
-their spread over the seeds, and a verdict. Results that are there already, of the same command,
-data and version, are not made again; a part that fails is said to have failed on the page.
+writes ``index.html``: what the slide says, a verdict, what we measured in one plain sentence, our
+figure, and below it all numbers with their spread over the seeds. Results that are there already,
+of the same command, data and version, are not made again; a part that fails is said to have failed
+on the page.
 
     python -m experiments.lecture --dataset digits    about 5 minutes, 2 cores
     python -m experiments.lecture --dataset mnist     about 20 minutes, 2 cores
@@ -37,11 +38,14 @@ import tyro
 from experiments.common.data import datasets
 from experiments.common.errors import InputError, PartsFailedError
 from experiments.common.results import output_folder
+from experiments.common.results.claims import Sentence
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.progress import Progress
-from experiments.lecture import page
+from experiments.lecture import languages, page
 from jaxae._version import __version__
+
+TITLE = "Regularised autoencoders on {dataset}"
 
 
 class Part(NamedTuple):
@@ -80,6 +84,10 @@ class Config(command_line.CommonConfig):
     """Experiments at a time; by default one per core, at most 4, and 1 with an accelerator."""
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run everything anew, also what is finished."""
+    title: command_line.Optional[str] = None
+    """Headline of the page, such as the name of your course."""
+    language: languages.Code = "en"
+    """Language of the page; its details and the words inside of the figures stay English."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
@@ -103,6 +111,9 @@ class Job(NamedTuple):
         return command_line.as_typed(self.name, self.config)
 
 
+_OF_THE_PAGE = ("again", "jobs", "out", "title", "language")  # no option of an experiment
+
+
 def make_job(name: str, config: Config, out: Path) -> Job:
     """Returns the job for one part: options that were given, and the rest by default."""
     part = PARTS[name]
@@ -112,18 +123,20 @@ def make_job(name: str, config: Config, out: Path) -> Job:
     given = {
         field: value
         for field, value in vars(config).items()
-        if field not in ("again", "jobs", "out") and value != getattr(Config, field)
+        if field not in _OF_THE_PAGE and value != getattr(Config, field)
     }
-    options = options | given
+    svg_too = ",".join(dict.fromkeys((*config.formats, "svg")))  # for the lines on the page
+    options = options | given | {"figures": svg_too}
     if part.is_synthetic:
         options = {key: v for key, v in options.items() if key not in ("dataset", "data_dir")}
     return Job(name, module, module.Config(**options), out / name)
 
 
-def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
+def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -> Path | None:
     """Returns a folder that holds the results of this very job, or None.
 
-    Looked for beside the page, and where the experiment alone would have put them.
+    Looked for beside the page, and where the experiment alone would have put them. All figures
+    must be there, and in the ``formats`` that were asked for.
     """
     is_synthetic = PARTS[job.name].is_synthetic
     name, source = ("synthetic", None) if is_synthetic else (dataset.name, dataset.source)
@@ -135,7 +148,7 @@ def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
                 found["command"] == job.command
                 and found["source_sha256"] == source
                 and found["environment"]["jaxae"] == __version__
-                and all((folder / name).is_file() for name in figures(job, metrics))
+                and all((folder / name).is_file() for name in figures(job, metrics, formats))
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -144,14 +157,16 @@ def finished(job: Job, dataset: datasets.Dataset) -> Path | None:
     return None
 
 
-def figures(job: Job, metrics: Metrics) -> list[str]:
+def figures(job: Job, metrics: Metrics, formats: Sequence[str]) -> list[str]:
     """Returns the figures of a part; none if its numbers make no claims, as the page will say."""
     try:
-        return [
+        names = [
             name for claim in job.module.claims(metrics) for name in (claim.figure, *claim.more)
         ]
     except Exception:  # of whatever is missing or wrong in the numbers
         return []
+    pictures = [Path(name) for name in names if name.endswith(".png")]
+    return names + [str(one.with_suffix(f".{kind}")) for one in pictures for kind in formats]
 
 
 # A worker is in a group of its own: a terminal's Ctrl-C reaches it once, through us.
@@ -239,7 +254,10 @@ def run_parts(
 ) -> list[page.Section]:
     """Returns all parts for the page, after running those that are not finished."""
     jobs = {name: make_job(name, config, out) for name in PARTS}
-    folders = {name: None if config.again else finished(job, dataset) for name, job in jobs.items()}
+    folders = {
+        name: None if config.again else finished(job, dataset, config.formats)
+        for name, job in jobs.items()
+    }
     for name, folder in folders.items():
         if folder is not None:
             progress.say(f"{name}: finished before, in {folder}")
@@ -270,28 +288,31 @@ def main(config: Config) -> Metrics:
     dataset = datasets.load(config.dataset, config.data_dir, has_room=has_room)
     name = f"{dataset.name}-quick" if config.quick else dataset.name
     out = config.out or output_folder.default_folder("lecture", name)
+    language = languages.LANGUAGES[config.language]
     started = time.perf_counter()
     with (
         output_folder.RunRecord(out, "index.html") as record,
         Progress(len(PARTS), "part") as progress,
     ):
-        parts = page.describe(run_parts(config, dataset, out, progress))
+        sections = run_parts(config, dataset, out, progress)
+        parts = page.describe(sections)
         html = page.render(
             parts,
-            title=f"Regularised autoencoders on {dataset.name}",
+            title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),
             command=command_line.as_typed("lecture", config),
             is_quick=config.quick,
+            language=language,
         )
         record.path("index.html").write_text(html, encoding="utf-8")
         metrics = {
             "experiment": "lecture",
             "dataset": dataset.name,
             "seconds": round(time.perf_counter() - started, 1),
-            "parts": {part["name"]: page.outcome(part) for part in parts},
+            "parts": {part.name: page.outcome(part) for part in parts},
         }
         record.write_json("metrics.json", metrics)
         record.write_json("config.json", output_folder.configuration(vars(config), dataset))
         progress.say(f"the page is {out / 'index.html'}")
-    if failed := [part["name"] for part in parts if part["error"]]:
+    if failed := [part.name for part in parts if part.error]:
         raise PartsFailedError(f"{', '.join(failed)} failed; the page says why and has the rest")
     return metrics

@@ -1,27 +1,36 @@
 """The lecture as one HTML page: statements, figures, numbers and verdicts, nothing from outside.
 
 The page is a pure function of the result folders: what it says of a number is read from a
-``metrics.json``, and the figures are embedded, so that the file can be put anywhere.
+``metrics.json``, and the figures are embedded, so that the file can be put anywhere. It is read
+from the top: what to take home, and then every statement with its formula, its verdict, one plain
+sentence and one figure. The rest of the evidence is folded below each statement.
 """
 
 import base64
+import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol
 
 import jinja2
-from PIL import Image
+from latex2mathml.converter import convert
+from markupsafe import Markup, escape
 
 from experiments.common.errors import visible
-from experiments.common.results.claims import Claim, shown
+from experiments.common.results.claims import Claim, Sentence, Verdict, shown
 from experiments.common.results.over_seeds import Metrics
+from experiments.lecture.languages import ENGLISH, Language
+from experiments.lecture.pictures import Picture, embed
 from jaxae._version import __version__
 
-SYMBOLS = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
+SYMBOLS: dict[Verdict, str] = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
 
-_Described: TypeAlias = dict[str, Any]  # values by their names in the template
+COVER = "denoising-more-noise"  # the statement whose picture stands on the first screen
+
+_FOLDER = Path(__file__).parent
 
 
 class Section(NamedTuple):
@@ -44,25 +53,111 @@ class Section(NamedTuple):
     error: str = ""
 
 
-def describe(sections: Sequence[Section]) -> list[_Described]:
+class Statement(NamedTuple):
+    """A claim, and its pictures.
+
+    Attributes:
+      claim: what is stated, with the evidence.
+      formula: the claim's formula in MathML, or "".
+      picture: the main figure.
+      more: further figures.
+      old_anchor: its name in the links of earlier versions.
+    """
+
+    claim: Claim
+    formula: Markup
+    picture: Picture
+    more: Sequence[Picture]
+    old_anchor: str
+
+
+class Part(NamedTuple):
+    """One section as it stands on the page.
+
+    Attributes:
+      name: name of the script.
+      title: headline.
+      command: how to run it alone.
+      statements: what it says; none if it failed.
+      facts: data, device and time in one line.
+      settings: all settings and versions, as text.
+      error: why it failed, or "".
+    """
+
+    name: str
+    title: str
+    command: str
+    statements: Sequence[Statement] = ()
+    facts: str = ""
+    settings: str = ""
+    error: str = ""
+
+
+class Widget(Protocol):
+    """A section to play with, which stands at the end of a part."""
+
+    @property
+    def name(self) -> str:
+        """Its anchor."""
+
+    @property
+    def title(self) -> str:
+        """Its headline."""
+
+    @property
+    def part(self) -> str:
+        """The name of the part that it belongs to."""
+
+    @property
+    def html(self) -> Markup:
+        """Its content."""
+
+
+def describe(sections: Sequence[Section]) -> list[Part]:
     """Returns the sections as the template needs them, read from their result folders."""
-    return [_describe_section(section) for section in sections]
+    return [_read_section(section) for section in sections]
 
 
-def outcome(part: _Described) -> Metrics:
+def outcome(part: Part) -> Metrics:
     """Returns the error and the verdicts of one described part."""
-    verdicts = {claim["slide"]: claim["verdict"] for claim in part["claims"]}
-    return {"error": part["error"], "verdicts": verdicts}
+    verdicts = {one.claim.slide: one.claim.verdict for one in part.statements}
+    return {"error": part.error, "verdicts": verdicts}
 
 
-def render(parts: Sequence[_Described], *, title: str, command: str, is_quick: bool) -> str:
-    """Returns the page of some described parts as HTML text."""
-    verdicts = Counter(claim["verdict"] for part in parts for claim in part["claims"])
+def render(
+    parts: Sequence[Part],
+    *,
+    title: str,
+    command: str,
+    is_quick: bool,
+    language: Language = ENGLISH,
+    widgets: Sequence[Widget] = (),
+    script: str = "",
+    style: str = "",
+) -> str:
+    """Returns the page of some described parts as HTML text.
+
+    Args:
+      parts: what :func:`describe` returns.
+      title: headline of the page.
+      command: what has written the page.
+      is_quick: whether the numbers come from a trial run and mean nothing.
+      language: of everything but the details.
+      widgets: sections to play with.
+      script: JavaScript of the widgets.
+      style: style sheet of the widgets.
+    """
+    statements = [one for part in parts for one in part.statements]
+    verdicts = Counter(one.claim.verdict for one in statements)
+    scripts = [_source("page.js"), *([script] if script else [])]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["numbers"] = _with_superscripts
     html = environment.get_template("page.html.jinja").render(
         title=title,
         command=command,
@@ -70,61 +165,91 @@ def render(parts: Sequence[_Described], *, title: str, command: str, is_quick: b
         version=__version__,
         symbols=SYMBOLS,
         counts={verdict: verdicts[verdict] for verdict in SYMBOLS},
-        failed=sum(bool(part["error"]) for part in parts),
+        failed=sum(bool(part.error) for part in parts),
         parts=parts,
+        cover=next((one for one in statements if one.claim.anchor == COVER), None),
+        take_home=_take_home(statements),
+        widgets=widgets,
+        language=language,
+        say=language.say,
+        shown=shown,
+        scripts=[Markup(source) for source in scripts],
+        styles=[Markup(source) for source in (_source("page.css"), style) if source],
+        policy=_content_security_policy(scripts),
     )
     return "\n".join(visible(line) for line in html.split("\n"))
 
 
-def _describe_section(section: Section) -> _Described:
+def _source(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _content_security_policy(scripts: Sequence[str]) -> str:
+    """Returns the policy under which nothing is loaded and no other script runs."""
+    digests = (hashlib.sha256(source.encode()).digest() for source in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _take_home(statements: Sequence[Statement]) -> list[tuple[str, Sentence]]:
+    """Returns the sentences of the first screen, each with the anchor of its statement."""
+    return [
+        (one.claim.anchor, one.claim.take_home)
+        for one in statements
+        if one.claim.take_home is not None
+    ]
+
+
+def _with_superscripts(text: str) -> Markup:
+    """Returns a text in which powers of ten are typeset, such as x 10^-4."""
+
+    def power(match: re.Match[str]) -> str:
+        return f"&times; 10<sup>{match[1].replace('-', '&minus;')}</sup>"
+
+    return Markup(re.sub(r"x 10\^(-?\d+)", power, str(escape(text))))
+
+
+def _read_section(section: Section) -> Part:
     """Returns what the template needs; results that cannot be read are an error of the section."""
-    result: _Described = {
-        "name": section.name,
-        "title": section.title,
-        "command": section.command,
-    }
-    result |= {"claims": [], "facts": "", "settings": "", "error": section.error}
+    part = Part(section.name, section.title, section.command, error=section.error)
     if section.folder is None:
-        return result
+        return part
     try:
         metrics = json.loads((section.folder / "metrics.json").read_text(encoding="utf-8"))
         config = json.loads((section.folder / "config.json").read_text(encoding="utf-8"))
-        rows = [
-            _shown_claim(f"{section.name}-{number}", claim, section.folder)
+        statements = [
+            _with_pictures(claim, section.folder, f"{section.name}-{number}")
             for number, claim in enumerate(section.claims(metrics), start=1)
         ]
         facts = _facts(metrics, config)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
-        return result | {"error": f"the results in {section.folder.name} cannot be read: {reason}"}
-    return result | {"claims": rows, "facts": facts, "settings": json.dumps(config, indent=2)}
+        return part._replace(error=f"the results in {section.folder.name} cannot be read: {reason}")
+    return part._replace(statements=statements, facts=facts, settings=json.dumps(config, indent=2))
 
 
-def _shown_claim(anchor: str, claim: Claim, folder: Path) -> _Described:
-    pictures = {claim.figure: claim.alt, **claim.more}
-    return {
-        **claim._asdict(),
-        "anchor": anchor,
-        "pictures": [_embedded(folder / name, alt) for name, alt in pictures.items()],
-        "numbers": [
-            {
-                "label": label,
-                "shown": shown(number),
-                "seeds": len(number["values"]),
-                "unit": number["unit"],
-            }
-            for label, number in claim.numbers.items()
-        ],
-    }
+def _with_pictures(claim: Claim, folder: Path, old_anchor: str) -> Statement:
+    return Statement(
+        claim,
+        _typeset(claim.formula),
+        embed(folder / claim.figure, claim.alt),
+        [embed(folder / name, alt) for name, alt in claim.more.items()],
+        old_anchor,
+    )
 
 
-def _embedded(path: Path, alt: str) -> _Described:
-    """Returns a picture as a data URI, with its size so that the page does not jump."""
-    with Image.open(path) as image:
-        width, height = image.size
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    uri = f"data:image/{path.suffix[1:]};base64,{data}"
-    return {"image": uri, "alt": alt, "width": width, "height": height}
+def _typeset(formula: str) -> Markup:
+    """Returns a formula in LaTeX as MathML, "" for none.
+
+    Raises:
+      ValueError: if it has a character that could end the markup; the converter lets some through.
+    """
+    if set(formula) & set("<>&"):
+        raise ValueError(f"write \\lt and \\gt for < and >, and no &, in a formula: {formula!r}")
+    return Markup(convert(formula, display="block") if formula else "")
 
 
 def _facts(metrics: Metrics, config: Metrics) -> str:

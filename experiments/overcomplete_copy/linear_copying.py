@@ -3,7 +3,7 @@
 from jaxtyping import Array
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, percent, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.overcomplete_copy.inputs import INPUTS
@@ -95,6 +95,24 @@ def claims(found: Metrics) -> list[Claim]:
             "Dot chart of relative errors on a logarithmic axis, a row per network. In the row of "
             "the linear AE all four markers are far left, noise included; with any regulariser the "
             "markers of permuted pixels and noise are far to the right of the test images.",
+            anchor="overcomplete-linear-copy",
+            plain=sentence(
+                "Without a regulariser the linear autoencoder keeps {noise} of added noise, and "
+                "its relative error on pure white noise is {error}.",
+                noise=percent(linear["noise_left"]["mean"]),
+                error=percent(errors["white noise"]["mean"]),
+            ),
+            caption="Each row is a network, each marker a kind of input; the farther left, the "
+            "more exact is the copy. Compare white noise (orange) with test images (black).",
+            formula=r"\text{dec}(\text{enc}(x)) = x",
+            take_home=sentence(
+                "Without a regulariser, an autoencoder with a large code only copies: {noise} of "
+                "added noise stays in the image."
+                if holds
+                else "Without a regulariser, a linear autoencoder with a large code leaves {noise} "
+                "of added noise in the image.",
+                noise=percent(linear["noise_left"]["mean"]),
+            ),
             more={
                 "training.png": (
                     "Relative errors falling over the epochs on logarithmic axes, for the linear "

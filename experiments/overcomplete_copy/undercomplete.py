@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
@@ -106,6 +106,15 @@ def claims(found: Metrics) -> list[Claim]:
             "pca.png",
             "The loss of the linear autoencoder, relative to that of PCA, minus 1, against the "
             "step, on logarithmic axes: it falls by several orders of magnitude.",
+            anchor="overcomplete-pca",
+            plain=sentence(
+                "With {units} linear code units, the decoder spans the principal subspace of PCA "
+                "up to an angle of {angle} degrees.",
+                units=brief(pca["code_dim"]),
+                angle=brief(pca["largest_angle"]["mean"]),
+            ),
+            caption="The loss above that of PCA, against the steps of training. The lower the "
+            "curve, the closer the network is to PCA.",
             source="Behind the slide",
         ),
     ]

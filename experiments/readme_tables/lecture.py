@@ -61,7 +61,7 @@ def lecture_table() -> str:
 
 
 def findings() -> str:
-    """Returns, for every claim, what was found, all numbers and the figures, in Markdown."""
+    """Returns every claim with its plain sentence, finding, numbers and figures, in Markdown."""
     return "\n\n".join(_of_part(name, found) for name, found in parts().items())
 
 
@@ -83,7 +83,8 @@ def _of_claim(name: str, claims: Mapping[str, Claim], found: Mapping[str, Found]
     text = [f"### {first.slide}"]
     for dataset, claim in claims.items():
         where = f"On {DATASETS[dataset]}: " if many else ""
-        text.append(f"{SYMBOLS[claim.verdict]} {where}{claim.verdict}. {claim.finding}")
+        text.append(f"{SYMBOLS[claim.verdict]} {where}{claim.verdict}. **{claim.plain}**")
+        text.append(claim.finding)
     header = ["", *(DATASETS[d] if many else "measured" for d in claims), "unit"]
     lines = [header, ["---"] * len(header)]
     units = {label: n["unit"] for claim in claims.values() for label, n in claim.numbers.items()}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, percent, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse import units
@@ -108,6 +108,22 @@ def claims(found: Metrics) -> list[Claim]:
             "top_inputs_sparse.png",
             "Eight rows, a filter and the ten test images that activate it most: the images of a "
             "row look alike.",
+            anchor="sparse-features",
+            plain=sentence(
+                "Of the images that activate a unit most, {with_it} are of one class with the "
+                "penalty and {without} without it.",
+                with_it=percent(picked["purity"]["mean"]),
+                without=percent(plain["purity"]["mean"]),
+            )
+            if has_labels
+            else sentence(
+                "The activations of two units correlate by {with_it} with the penalty and by "
+                "{without} without it.",
+                with_it=brief(picked["correlation"]["mean"]),
+                without=brief(plain["correlation"]["mean"]),
+            ),
+            caption="Each row is a unit: its filter, then the test images that activate it most. "
+            "The more alike the images of a row are, the clearer is the feature.",
             more={
                 "top_inputs_ae.png": (
                     "The same without the penalty: the images of a row have less in common."

@@ -1,7 +1,7 @@
 """The objective as the slide states it: what it does when the filters may have any norm."""
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained
@@ -50,7 +50,8 @@ def claims(found: Metrics) -> list[Claim]:
     free = next(row for row in rows if row["weight"] == picked["weight"])
     return [
         Claim(
-            "The sparse autoencoder minimises L(x, dec(enc(x))) + lambda * L1 norm of z.",
+            "The sparse autoencoder minimises the reconstruction error plus lambda times the L1 "
+            "norm of the code.",
             "This needs a condition that the slide does not state: the norm of the decoder's "
             "filters must be fixed. If it is free, the code gets small and the filters large, "
             f"which changes no reconstruction: to a norm of {shown(free['filter_norm'])}, and the "
@@ -72,5 +73,14 @@ def claims(found: Metrics) -> list[Claim]:
             "Two panels against lambda. Left: the norm of free filters lies above 1. Right, on "
             "logarithmic axes: the lambda that the residual shows follows lambda with filters of "
             "norm 1 and lies below it with free filters.",
+            anchor="sparse-filter-norms",
+            plain=sentence(
+                "When the decoder's filters may grow, the penalty acts with {share} of the "
+                "strength that it has on filters of norm one.",
+                share=percent(ratio(free["effective_weight"], picked["effective_weight"])),
+            ),
+            caption="Left: the norm of the decoder's filters. Right: the strength with which the "
+            "penalty acts, against the strength that was set; on the dashed line they are equal.",
+            formula=r"L(x, \text{dec}(\text{enc}(x))) + \lambda \|z\|_1",
         )
     ]

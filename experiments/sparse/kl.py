@@ -1,6 +1,6 @@
 """The lecture's own way to a sparse code: a KL penalty on the mean activations."""
 
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse import path
@@ -41,6 +41,16 @@ def claims(found: Metrics) -> list[Claim]:
             {f"mean activation, weight {r['weight']:.3g}": r["mean_activation"] for r in rows},
             path.FIGURE,
             path.ALT,
+            anchor="sparse-kl-target",
+            plain=sentence(
+                "At the lecture's weight the mean activation is {lecture}; at ten times that "
+                "weight it is {strong}, for a target of one tenth.",
+                lecture=brief(means[1]["mean"]),
+                strong=brief(means[2]["mean"]),
+            ),
+            caption="Left: the curve of the KL penalty has one marker for each of three weights, "
+            "the test error against the units above one half.",
+            formula=r"\sum_j \mathrm{KL}(\rho \,\|\, \hat\rho_j)",
             source="The lecture's code says",
         )
     ]

@@ -3,7 +3,7 @@
 import itertools
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, shown, verdict
+from experiments.common.results.claims import Claim, brief, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained, tops
@@ -71,6 +71,17 @@ def claims(found: Metrics) -> list[Claim]:
             {f"active units, lambda {row['weight']:g}": row["active_units"] for row in rows},
             FIGURE,
             ALT,
+            anchor="sparse-active-units",
+            plain=sentence(
+                "On average, an image activates {without} units without the L1 penalty and "
+                "{with_it} units with it.",
+                without=brief(plain["active_units"]["mean"]),
+                with_it=brief(picked["active_units"]["mean"]),
+            ),
+            caption="Left: each marker is one strength of a penalty; the best corner is at the "
+            "bottom left. Middle and right: active units and dead units against the strength of "
+            "the L1 penalty.",
+            formula=r"\|z\|_1 = \sum_j |z_j|",
             more={
                 "activations.png": (
                     "Histogram of all activations on a logarithmic axis: with the penalty almost "

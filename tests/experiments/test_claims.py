@@ -34,3 +34,47 @@ def test_verdicts():
     assert claims.verdict(True) == "reproduced"
     assert claims.verdict(True, corrects=True) == "corrected"
     assert claims.verdict(False, corrects=True) == "not reproduced"
+
+
+BRIEF = {
+    "zero": (0.0, "0"),
+    "no sign of zero": (-0.0, "0"),
+    "very small": (0.0004, "< 0.01"),
+    "small": (0.0123, "0.01"),
+    "near one": (1.0834, "1.08"),
+    "a few": (4.567, "4.6"),
+    "nearly ten": (9.96, "10"),
+    "whole": (2.0, "2"),
+    "many": (123.4, "123"),
+    "too many": (1568.0, "> 999"),
+    "negative": (-0.256, "-0.26"),
+    "very negative": (-4321.0, "< -999"),
+    "infinite": (float("inf"), None),
+    "missing": (None, None),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), BRIEF.values(), ids=BRIEF.keys())
+def test_numbers_of_a_plain_sentence_have_three_digits_at_most(given, wanted):
+    assert claims.brief(given) == wanted
+    assert sum(character.isdigit() for character in wanted or "") <= 3
+
+
+def test_shares_are_in_per_cent():
+    shares = (0.0, 0.0004, 0.0163, 0.4217, 0.99993, 12.5, float("nan"))
+    wanted = ["0 %", "< 0.1 %", "1.6 %", "42 %", "100 %", "> 999 %", None]
+    assert [claims.percent(share) for share in shares] == wanted
+
+
+def test_ratios():
+    assert claims.ratio(number(3.0), number(2.0)) == 1.5
+    assert claims.ratio(number(3.0), number(0.0)) is None
+    assert claims.ratio(number(None), number(2.0)) is None
+
+
+def test_a_sentence_with_a_number_that_is_not_finite_says_so():
+    template = "It leaves {a} of {b}."
+    made = claims.sentence(template, a=claims.percent(0.5), b=claims.brief(2.0))
+    assert made.template == template
+    assert str(made) == "It leaves 50 % of 2."
+    assert claims.sentence(template, a=claims.percent(0.5), b=None) == claims.NOT_FINITE

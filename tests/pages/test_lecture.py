@@ -3,13 +3,16 @@
 The pages of these tests are made of the committed results of the digits, so nothing is trained.
 """
 
+import itertools
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import finished_lecture
 import html5lib
@@ -17,8 +20,10 @@ import numpy as np
 import pytest
 from finished_lecture import committed
 from jax_settings import as_on_the_command_line
+from markupsafe import Markup
 
-from experiments import lecture
+from experiments import denoising, lecture
+from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.results import claims
 from experiments.common.run import command_line
@@ -39,6 +44,16 @@ def finished_parts(tmp_path):
     """A results folder in which every part of the lecture on digits is finished."""
     finished_lecture.write(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished_page(tmp_path_factory):
+    """The folder of a page that is finished, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("lecture")
+    finished_lecture.write(folder)
+    with as_on_the_command_line():
+        assert run(folder) == 0
+    return folder
 
 
 def run(out, *options):
@@ -75,21 +90,50 @@ def test_finished_results_are_reused_and_every_claim_is_on_the_page(finished_par
     for article in articles:
         images = article.findall(".//img")
         assert images
+        assert article.find("figure/figcaption").text.endswith((".", "?"))
         for image in images:
             assert image.get("src").startswith("data:image/")
             assert len(image.get("alt")) > 30
-        assert article.findall(".//tbody/tr"), "at least one number"
+        assert article.findall("details//tbody/tr"), "at least one number, folded"
+        (plain,) = [e for e in article.findall("p") if e.get("class") == "plain"]
+        assert plain.text.endswith(".")
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(set(ids)) == len(ids)
     links = [a.get("href") for a in tree.iter("a")]
     assert {link[1:] for link in links} <= set(ids)
+    assert {"contractive-tangents", "contractive-5"} <= set(ids), "links of before still lead there"
+    assert len((finished_parts / "index.html").read_bytes()) < 10e6
 
 
-def test_nothing_comes_from_outside_the_page(finished_parts):
-    assert run(finished_parts) == 0
-    html = text_of(finished_parts)
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", html)
-    assert not re.findall(r"url\(|@import|<script|<link", html)
+def test_the_first_screen_has_three_sentences_and_the_denoised_digits(finished_page):
+    tree = parsed(text_of(finished_page))
+    (first,) = [e for e in tree.iter("section") if e.get("class") == "first"]
+    metrics = json.loads((finished_page / "denoising" / "metrics.json").read_text())
+    claim = next(c for c in denoising.claims(metrics) if c.anchor == page.COVER)
+    assert first.find(".//img").get("alt") == claim.alt
+    sentences = ["".join(item.itertext()) for item in first.iter("li")]
+    assert len(sentences) == 3
+    assert sentences[2].startswith(str(claim.take_home).partition(" level ")[0])
+
+
+def test_powers_of_ten_and_formulas_are_typeset(finished_page):
+    html = text_of(finished_page)
+    assert "x 10^" not in html
+    assert "(2.31 ± 0.93) &times; 10<sup>&minus;6</sup>" in html
+    math = [e for e in parsed(html).iter() if e.tag.endswith("}math")]
+    assert len(math) >= 12
+    assert "lambda *" not in html
+    with pytest.raises(ValueError, match="and no &, in a formula"):
+        page._typeset("a < b")
+
+
+def test_nothing_comes_from_outside_the_page(finished_page):
+    html = text_of(finished_page)
+    assert not re.findall(r"""(?:src|srcset|href)=["'](?!data:|#)""", html)
+    assert not re.findall(r"url\(|@import|<script [^>]*src|<link", html)
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy.startswith("default-src &#39;none&#39;; script-src &#39;sha256-")
+    assert "http" not in policy
 
 
 def test_a_changed_number_changes_the_page_and_the_verdict(finished_parts):
@@ -240,29 +284,96 @@ def hostile_part(folder):
         {evil: number},
         "field_circle.png",
         evil,
+        anchor="evil-claim",
+        plain=claims.Sentence(evil),
+        caption=evil,
         source=evil,
+        take_home=claims.Sentence(evil),
         more={"field_spiral.png": evil},
     )
     return page.Section("evil", evil, evil, folder, lambda metrics: [claim])
 
 
+def test_title_and_language_are_those_of_the_course(finished_parts):
+    assert run(finished_parts, "--title", "Übung 9 <b>", "--language", "de") == 0
+    html = text_of(finished_parts)
+    tree = parsed(html)
+    assert tree.get("lang") == "de"
+    assert tree.find(".//h1").text == "Übung 9 <b>"
+    assert "Auf der Folie steht" in html
+    assert "The slide says" not in html
+    plain = [e.text for e in tree.iter("p") if e.get("class") == "plain"]
+    assert "Der schmalste Code, mit 2 Zahlen, lässt das 2,6-Fache" in " ".join(plain)
+    for details in tree.iter("details"):
+        finding = details.find("div/p")
+        assert finding is None or details.find("div").get("lang") == "en"
+    config = json.loads((finished_parts / "config.json").read_text())
+    assert config["settings"]["title"] == "Übung 9 <b>"
+    job = lecture.make_job("sparse", lecture.Config(title="A", language="de"), Path())
+    assert job.command == "python -m experiments.sparse"
+
+
+def test_results_without_a_format_that_is_asked_for_are_made_again(finished_parts):
+    config = lecture.Config(dataset="digits", figures="pdf")
+    dataset = datasets.load("digits")
+    job = lecture.make_job("sparse", config, finished_parts)
+    assert job.config.formats == ("pdf", "svg")
+    assert lecture.finished(job, dataset) == finished_parts / "sparse"
+    assert lecture.finished(job, dataset, config.formats) is None
+    for picture in (finished_parts / "sparse").glob("*.png"):
+        picture.with_suffix(".pdf").write_bytes(b"%PDF")
+    assert lecture.finished(job, dataset, config.formats) == finished_parts / "sparse"
+
+
+def test_lines_are_shown_as_svg_and_images_as_png(tmp_path):
+    part = hostile_part(tmp_path)
+    plots.panels(
+        tmp_path / "field_circle.svg",
+        [plots.Panel("x", "y", [plots.plain("line", [1, 2], [3, 4], plots.EXACT)])],
+        title="Lines",
+    )
+    images = {"row": np.zeros((2, 4, 4, 1))}
+    plots.image_rows(tmp_path / "field_spiral.svg", images, title="Images")
+    (described,) = page.describe([part])
+    (statement,) = described.statements
+    assert statement.picture.image.startswith("data:image/svg+xml;base64,")
+    assert statement.more[0].image.startswith("data:image/png;base64,")
+
+
 def test_options_of_the_machine_reach_every_part():
-    given = {"memory": 1.5, "checkpoint_every": 7, "resume": True}
+    given = {"memory": 1.5, "checkpoint_every": 7, "resume": True, "figures": "pdf"}
     config = lecture.Config(dataset="digits", **given)
     for name in lecture.PARTS:
         job = lecture.make_job(name, config, Path("out"))
         words = command_line.machine_options(job.config)
-        assert words == ["--memory", "1.5", "--checkpoint-every", "7", "--resume"]
+        wanted = ["--memory", "1.5", "--figures", "pdf,svg", "--checkpoint-every", "7", "--resume"]
+        assert words == wanted, "with SVG in any case, for the lines on the page"
         assert "memory" not in job.command
+        assert "figures" not in job.command
 
 
 def test_every_text_is_escaped(tmp_path):
     parts = page.describe([hostile_part(tmp_path)])
     html = page.render(parts, title="</title><script>", command="<b>", is_quick=True)
     tree = parsed(html)
-    assert not list(tree.iter("script"))
+    (script,) = tree.iter("script")
+    assert script.text == (ROOT / "experiments" / "lecture" / "page.js").read_text()
     assert not list(tree.iter("b"))
     assert "trial run" in html
+
+
+def test_a_widget_and_its_script_stand_at_the_end_of_their_part(tmp_path):
+    widget = SimpleNamespace(name="try-it", title="Try it", part="evil", html=Markup("<i>here</i>"))
+    parts = page.describe([hostile_part(tmp_path)])
+    texts = {"script": "let a = 1 < 2;\n", "style": "i { color: red }\n"}
+    options = {"title": "Title", "command": "", "is_quick": False}
+    html = page.render(parts, **options, widgets=[widget], **texts)
+    tree = parsed(html)
+    (section,) = [e for e in tree.iter("section") if e.get("id") == "try-it"]
+    assert section.find("i").text == "here"
+    assert [a.text for a in tree.iter("a") if a.get("href") == "#try-it"] == ["Try it"]
+    assert list(tree.iter("script"))[1].text == texts["script"]
+    assert html.count("sha256-") == 2
 
 
 @pytest.mark.thorough
@@ -296,6 +407,7 @@ def test_bad_options_are_one_line(tmp_path, capsys):
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--dataset", "nowhere/x.npy"], "x.npy does not exist"),
         (["--data-dir", "."], "--data-dir is for named data sets"),
+        (["--figures", "pdf,gif"], "--figures must be pdf, svg or several"),
     ):
         assert run(tmp_path / "new", *option) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
@@ -321,25 +433,138 @@ def browser():
         browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-def test_the_page_in_a_browser_on_a_desk_and_on_a_phone(finished_parts, browser):
-    assert run(finished_parts) == 0
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+@needs_chromium
+def test_the_page_in_a_browser_on_a_desk_and_on_a_phone(finished_page, browser):
     requests, messages = [], []
-    for width in (1200, 375):
-        view = browser.new_page(viewport={"width": width, "height": 800})
+    for viewport, scheme in itertools.product((DESK, PHONE), ("light", "dark")):
+        view = browser.new_page(viewport=viewport, color_scheme=scheme)
         view.on("request", lambda request: requests.append(request.url))
         view.on("console", lambda message: messages.append(message.text))
         view.on("pageerror", lambda error: messages.append(str(error)))
-        view.goto((finished_parts / "index.html").as_uri())
-        assert view.evaluate("document.documentElement.scrollWidth") <= width
+        view.goto((finished_page / "index.html").as_uri())
+        view.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        assert view.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
         assert view.evaluate(broken) == 0
         assert view.locator("article").count() >= 25
+        assert view.locator("math").first.bounding_box()["width"] > 50
         size = "e => parseFloat(getComputedStyle(e).fontSize)"
         sizes = view.evaluate(f"[...document.querySelectorAll('p, td, th')].map({size})")
         assert min(sizes) >= 13
         first = view.locator("tbody a").first
         first.click()
         assert view.locator(first.get_attribute("href")).is_visible()
+        paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert not messages
     assert {url.split(":")[0] for url in requests} <= {"file", "data"}
+
+
+@needs_chromium
+def test_the_contents_stay_on_a_desk_and_open_by_a_button_on_a_phone(finished_page, browser):
+    view = browser.new_page(viewport=DESK)
+    view.goto((finished_page / "index.html").as_uri())
+    contents = view.get_by_role("navigation", name="Contents")
+    view.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    box = contents.bounding_box()
+    assert abs(box["y"]) < 1
+    assert box["height"] == DESK["height"]
+
+    phone = browser.new_context(viewport=PHONE, has_touch=True)
+    view = phone.new_page()
+    view.goto((finished_page / "index.html").as_uri())
+    contents = view.locator("#contents")
+    view.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert not contents.is_visible()
+    view.get_by_role("button", name="Contents").tap()
+    contents.get_by_role("link", name="Sparse autoencoders").tap()
+    assert not contents.is_visible()
+    assert 0 < view.locator("h2#sparse").bounding_box()["y"] < 200, "below the bar"
+    view.get_by_role("button", name="Contents").press("Enter")
+    assert contents.is_visible()
+    view.keyboard.press("Escape")
+    assert not contents.is_visible()
+
+
+@needs_chromium
+def test_the_first_key_leads_past_the_contents(finished_page, browser):
+    view = browser.new_page(viewport=DESK)
+    view.goto((finished_page / "index.html").as_uri())
+    view.keyboard.press("Tab")
+    assert view.locator(":focus").text_content() == "Skip to the statements"
+    view.keyboard.press("Enter")
+    view.keyboard.press("Tab")
+    assert view.locator("main :focus").count() == 1
+
+
+@needs_chromium
+def test_on_paper_there_are_statements_and_figures_only(finished_page, browser):
+    view = browser.new_page(viewport=DESK, color_scheme="dark")
+    view.goto((finished_page / "index.html").as_uri())
+    view.emulate_media(media="print")
+    assert not view.locator("#contents").is_visible()
+    assert not view.locator("details").first.is_visible()
+    assert view.locator("article .plain").first.is_visible()
+    style = "getComputedStyle(document.querySelector('article figure')).breakInside"
+    assert view.evaluate(style) == "avoid"
+    assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    sheets = re.findall(rb"/Type\s*/Page\b", view.pdf(format="A4"))
+    assert 15 < len(sheets) < 22, "about two statements on a sheet"
+    moving = view.locator("#manifold-vector-field img").first
+    assert moving.evaluate("image => image.currentSrc").startswith("data:image/png")
+
+
+@needs_chromium
+def test_the_page_forbids_the_network_and_scripts_that_are_not_its_own(finished_page, browser):
+    view = browser.new_page()
+    view.goto((finished_page / "index.html").as_uri())
+    blocked = view.evaluate(
+        """async () => {
+          const blocked = [];
+          addEventListener("securitypolicyviolation", (e) => blocked.push(e.effectiveDirective));
+          await fetch("https://example.org/").catch(() => {});
+          new Image().src = "https://example.org/picture.png";
+          const script = document.createElement("script");
+          script.textContent = "window.isRun = true";
+          document.body.append(script);
+          await new Promise((done) => setTimeout(done, 100));
+          return [...blocked, String(window.isRun)];
+        }"""
+    )
+    assert set(blocked) == {"script-src-elem", "connect-src", "img-src", "undefined"}
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """The source of axe-core, from the registry of npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm, which axe-core is loaded with")
+    command = [npm, "pack", "--silent", "axe-core@4"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"axe-core cannot be loaded: {error}")
+    (archive,) = folder.glob("*.tgz")
+    with tarfile.open(archive) as files:
+        return files.extractfile("package/axe.min.js").read().decode()
+
+
+@needs_chromium
+@pytest.mark.thorough
+def test_axe_finds_no_barrier(finished_page, browser, axe):
+    for viewport, scheme in itertools.product((DESK, PHONE), ("light", "dark")):
+        view = browser.new_context(
+            viewport=viewport, color_scheme=scheme, bypass_csp=True
+        ).new_page()
+        view.goto((finished_page / "index.html").as_uri())
+        view.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        view.evaluate(axe)
+        found = view.evaluate("axe.run().then((result) => result.violations)")
+        said = [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+        assert not said

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.common.plots.style import ACCENT, INK, MUTED, SECOND, new_figure, write_figure
+from experiments.common.plots.style import (
+    ACCENT,
+    INK,
+    MUTED,
+    SECOND,
+    new_figure,
+    save_figure,
+    write_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
@@ -24,7 +32,7 @@ def vector_fields(
     """Writes arrows ``(n, 2)`` at points ``(n, 2)``, one panel per field, over a density.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       points: where the arrows start.
       panels: label and displacements of each field; arrows are drawn to scale.
       background: density on a grid over the drawn square, drawn as shades.
@@ -60,7 +68,7 @@ def corruption_ring(
     """Writes one clean point, a circle of its equally likely corruptions, and where they go.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       manifold: points ``(m, 2)`` of the data.
       centre: the clean point ``(2,)``.
       corrupted: its corruptions ``(n, 2)``, all at one distance.
@@ -100,10 +108,10 @@ def corruption_ring(
 def paths(
     path: Path, positions: np.ndarray, manifold: np.ndarray, *, half_width: float, title: str
 ) -> None:
-    """Writes the paths of some points as a picture (.png) and as an animation (.gif).
+    """Writes the paths of some points: all of them, or as an animation if the file is a GIF.
 
     Args:
-      path: file without its ending.
+      path: file to write.
       positions: positions ``(time, n, 2)``.
       manifold: points ``(m, 2)`` of the data.
       half_width: half of the side of the drawn square.
@@ -126,11 +134,13 @@ def paths(
             return [*trails, heads]
 
         show_until(len(positions) - 1)
-        figure.savefig(path.with_suffix(".png"))
+        if path.suffix != ".gif":
+            save_figure(figure, path)
+            return
         from matplotlib import animation
 
         film = animation.FuncAnimation(figure, show_until, frames=len(positions))
-        film.save(path.with_suffix(".gif"), writer=animation.PillowWriter(fps=8))
+        film.save(path, writer=animation.PillowWriter(fps=8))
 
 
 def scatters(
@@ -139,7 +149,7 @@ def scatters(
     """Writes points ``(n, 2)``, one panel per sample, side by side.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       panels: label and points of each sample.
       half_width: half of the side of the drawn square.
       title: headline.

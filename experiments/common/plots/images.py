@@ -2,29 +2,80 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.common.plots.style import ACCENT, SECOND, new_figure
+from experiments.common.plots.style import ACCENT, SECOND, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-def show(ax: "Axes", image: np.ndarray, signed: bool = False) -> None:
-    """Draws one image ``(h, w, c)``: grey levels 0 to 1, or signed values -1 to 1 in colour.
+def show(ax: "Axes", image: np.ndarray) -> None:
+    """Draws one image ``(h, w, c)`` that fills its axes: grey levels 0 to 1."""
+    pixels, colours = _coloured(image, signed=False)
+    ax.imshow(pixels, interpolation="nearest", **colours)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
 
-    Values beyond are clipped. Signed images are blue below 0, white at 0 and red above.
+
+def _coloured(image: np.ndarray, *, signed: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns pixels and the options of ``imshow`` for grey levels 0 to 1, or signed values.
+
+    Values beyond are clipped. Signed values, from -1 to 1, are blue below 0, white at 0 and red
+    above.
     """
     pixels = np.clip(image, -1 if signed else 0, 1)
     if signed or pixels.shape[-1] not in (3, 4):
         pixels = pixels.mean(-1)
     colours, least = ("RdBu_r", -1) if signed else ("gray", 0)
-    ax.imshow(pixels, colours, vmin=least, vmax=1, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    return pixels, {"cmap": colours, "vmin": least, "vmax": 1}
+
+
+class _Mosaic:
+    """Axes in which images stand in cells of one unit; axes for each would take seconds to draw.
+
+    Args:
+      figure: where it is drawn.
+      columns: cells in a row.
+      height: of all rows, in cells.
+      inches: of a cell.
+      left: inches to the left of it, for labels.
+      top: inches above it, for the headline.
+    """
+
+    def __init__(
+        self,
+        figure: "Figure",
+        *,
+        columns: int,
+        height: float,
+        inches: float,
+        left: float,
+        top: float,
+    ) -> None:
+        size = (left + columns * inches + _MARGIN, top + height * inches + _MARGIN)
+        figure.set_size_inches(*size)
+        box = (left / size[0], _MARGIN / size[1])
+        self.size = size
+        self.axes = figure.add_axes((*box, columns * inches / size[0], height * inches / size[1]))
+        self.axes.set(xlim=(0, columns), ylim=(height, 0), autoscale_on=False)
+        self.axes.axis("off")
+
+    def show(self, image: np.ndarray, left: float, top: float, *, signed: bool = False) -> None:
+        """Draws an image ``(h, w, c)`` into the cell with this corner, in its own proportions."""
+        pixels, colours = _coloured(image, signed=signed)
+        height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2]) * (1 - _GAP)
+        x, y = left + (1 - width) / 2, top + (1 - height) / 2
+        extent = (x, x + width, y + height, y)
+        self.axes.imshow(pixels, extent=extent, aspect="auto", interpolation="nearest", **colours)
+
+
+_MARGIN = 0.05  # inches around all images
+_GAP = 0.06  # between two images, in cells
 
 
 def image_rows(
@@ -38,74 +89,60 @@ def image_rows(
     """Writes a figure of labelled rows of images ``(n, h, w, c)``.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       rows: label and images of each row, from the top.
       title: headline.
       gaps: rows before which some space is left.
       signed: labels of rows of signed images; such a row is scaled by its largest magnitude.
     """
-    count = max(len(images) for images in rows.values())
-    heights: list[float] = []
-    slots = []
-    for row in range(len(rows)):
-        if row in gaps:
-            heights.append(0.35)
-        slots.append(len(heights))
-        heights.append(1.0)
-    inches = 0.62
     label_width = 0.095 * max(len(label) for label in rows) + 0.25
-    size = (count * inches + label_width, sum(heights) * inches + 0.45)
-    with new_figure(size) as figure:
-        grid = figure.add_gridspec(
-            len(heights),
-            count,
-            height_ratios=heights,
-            left=label_width / size[0],
-            right=1 - 0.05 / size[0],
-            top=1 - 0.4 / size[1],
-            bottom=0.05 / size[1],
-            wspace=0.06,
-            hspace=0.06,
+    with new_figure((1, 1)) as figure:
+        mosaic = _Mosaic(
+            figure,
+            columns=max(len(images) for images in rows.values()),
+            height=len(rows) + 0.35 * sum(1 <= gap < len(rows) for gap in gaps),
+            inches=0.62,
+            left=label_width,
+            top=0.4,
         )
-        for (label, images), slot in zip(rows.items(), slots, strict=True):
-            is_signed = label in signed
-            scale = np.abs(images).max() if is_signed else 1
+        top = 0.0
+        for number, (label, images) in enumerate(rows.items()):
+            top += 0.35 if number in gaps and number > 0 else 0
+            scale = np.abs(images).max() if label in signed else 1
             for column, image in enumerate(images):
-                ax = figure.add_subplot(grid[slot, column])
-                show(ax, image / (scale or 1), is_signed)
-                if column == 0:
-                    ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
-        figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.12 / size[1], va="top")
-        figure.savefig(path)
+                mosaic.show(image / (scale or 1), column, top, signed=label in signed)
+            mosaic.axes.text(-0.1, top + 0.5, label, ha="right", va="center")
+            top += 1
+        width, height = mosaic.size
+        figure.suptitle(title, x=0.05 / width, ha="left", y=1 - 0.12 / height, va="top")
+        save_figure(figure, path)
 
 
 def image_grid(path: Path, images: np.ndarray, *, columns: int, title: str) -> None:
     """Writes signed images ``(n, h, w, c)``, such as filters, as a grid on one scale.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       images: any unit; the scale is their largest magnitude.
       columns: how many images stand side by side.
       title: headline.
     """
-    rows = -(-len(images) // columns)
-    size = (0.55 * columns + 0.1, 0.55 * rows + 0.5)
     scale = float(np.abs(images).max()) or 1.0
-    with new_figure(size) as figure:
-        grid = figure.add_gridspec(
-            rows,
-            columns,
-            left=0.05 / size[0],
-            right=1 - 0.05 / size[0],
-            top=1 - 0.4 / size[1],
-            bottom=0.05 / size[1],
-            wspace=0.08,
-            hspace=0.08,
+    with new_figure((1, 1)) as figure:
+        mosaic = _Mosaic(
+            figure,
+            columns=columns,
+            height=-(-len(images) // columns),
+            inches=0.55,
+            left=_MARGIN,
+            top=0.4,
         )
         for index, image in enumerate(images):
-            show(figure.add_subplot(grid[divmod(index, columns)]), image / scale, signed=True)
-        figure.suptitle(title, x=0.05 / size[0], ha="left", y=1 - 0.1 / size[1], va="top")
-        figure.savefig(path)
+            row, column = divmod(index, columns)
+            mosaic.show(image / scale, column, row, signed=True)
+        width, height = mosaic.size
+        figure.suptitle(title, x=0.05 / width, ha="left", y=1 - 0.1 / height, va="top")
+        save_figure(figure, path)
 
 
 def flow_chart(
@@ -114,7 +151,7 @@ def flow_chart(
     """Writes the flow chart of a denoising autoencoder around one real example.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       clean: image ``(h, w, c)``.
       noisy: its corruption.
       code: the code ``(k,)`` of the corrupted image.
@@ -177,4 +214,4 @@ def flow_chart(
             fontsize=9,
             backgroundcolor="white",
         )
-        figure.savefig(path)
+        save_figure(figure, path)

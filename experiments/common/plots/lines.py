@@ -73,7 +73,7 @@ def panels(path: Path, parts: Sequence[Panel], *, title: str) -> None:
     """Writes a figure with panels side by side and one legend for all of them.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       parts: the panels, from the left; lines of one label are one entry of the legend.
       title: headline.
     """
@@ -158,7 +158,7 @@ def histograms(
     """Writes histograms of some samples over each other, as shares on a logarithmic axis.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       values: label and sample of each; all samples share the bins.
       looks: colour of each.
       x_label: label of the horizontal axis, with its unit.
@@ -190,7 +190,7 @@ def dots(
     """Writes a dot chart: one row per label, one marker per group, every seed a pale marker.
 
     Args:
-      path: PNG file.
+      path: file to write; its ending is the format.
       rows: label, and one number over seeds for each group, from the top.
       groups: label and look of each group.
       x_label: label of the horizontal axis, with its unit.

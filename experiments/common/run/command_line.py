@@ -30,6 +30,9 @@ _T = TypeVar("_T")
 Optional = Annotated[_T | None, tyro.conf.arg(help_behavior_hint="")]
 
 
+FORMATS = ("pdf", "svg")
+
+
 @dataclass(frozen=True)
 class CommonConfig:
     """Options that every experiment has."""
@@ -68,10 +71,18 @@ class CommonConfig:
     (Slurm, Open MPI, Kubernetes, TPU), or ADDRESS:PORT,PROCESSES,INDEX with that of the first."""
     products: compilation.Products = "float32"
     """How training multiplies; bfloat16 (accelerators) rounds the factors and sums in float32."""
+    figures: Optional[str] = None
+    """Further formats of the figures, for slides: pdf, svg or pdf,svg; PNG files are always
+    written."""
     compilation_cache: Optional[Path] = None
     """Folder of your own in which compiled programs are kept for the next run; by default none."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A trial within a minute: few examples, 2 epochs and 1 seed unless told; no good numbers."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of the figures besides PNG."""
+        return () if self.figures is None else tuple(self.figures.split(","))
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
@@ -86,6 +97,12 @@ class CommonConfig:
             )
         if self.memory is not None:
             require_number("--memory", self.memory, low=1.0)
+        for kind in self.formats:
+            if kind not in FORMATS:
+                raise InputError(
+                    f"--figures must be {', '.join(FORMATS)} or several with commas between them, "
+                    f"but one is {kind!r}"
+                )
         processes.check(self.distributed)
         if self.distributed is not None and self.devices != 1:
             raise InputError("--devices is for one process; --distributed takes all there are")
@@ -99,6 +116,7 @@ class CommonConfig:
 _OF_THE_MACHINE = (
     "out",
     "memory",
+    "figures",
     "compilation_cache",
     "checkpoint_every",
     "resume",

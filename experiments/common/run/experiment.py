@@ -230,11 +230,15 @@ class ExperimentRun:
 
         Args:
           plot: a function of ``plots``, called with the path of the file and with the rest.
-          name: what the file shall be called.
+          name: what the file shall be called; a PNG file is also written in the formats of
+            ``--figures``.
           *arguments: what is drawn.
           **options: passed on.
         """
-        self._figures.append(partial(plot, self._record.path(name), *arguments, **options))
+        stem, ending = name.rsplit(".", 1)
+        for kind in (ending, *(self.config.formats if ending == "png" else ())):
+            path = self._record.path(f"{stem}.{kind}")
+            self._figures.append(partial(plot, path, *arguments, **options))
 
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""

@@ -1,0 +1,51 @@
+"""The figures of a run as text inside a page: lines as SVG, images as PNG, paths as animations."""
+
+import base64
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+
+class Picture(NamedTuple):
+    """A figure that is embedded in the page.
+
+    Attributes:
+      image: the file as a data URI.
+      still: the same for a picture without motion, where the figure is an animation, or "".
+      alt: what is to be seen.
+      width: in pixels, so that the page does not jump when it is drawn.
+      height: in pixels.
+    """
+
+    image: str
+    still: str
+    alt: str
+    width: int
+    height: int
+
+
+def embed(path: Path, alt: str) -> Picture:
+    """Returns a picture as data: drawn lines as SVG where the run has left it, images as PNG."""
+    with Image.open(path) as image:
+        width, height = image.size
+    drawing = path.with_suffix(".svg")
+    still = path.with_suffix(".png")
+    return Picture(
+        _data_uri(drawing if path.suffix == ".png" and _is_drawing(drawing) else path),
+        _data_uri(still) if path.suffix == ".gif" and still.is_file() else "",
+        alt,
+        width,
+        height,
+    )
+
+
+def _is_drawing(path: Path) -> bool:
+    """Returns whether there is such an SVG file, and it has lines only and no pixels."""
+    return path.is_file() and b"<image" not in path.read_bytes()
+
+
+def _data_uri(path: Path) -> str:
+    kind = "svg+xml" if path.suffix == ".svg" else path.suffix[1:]
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:image/{kind};base64,{data}"

@@ -7,7 +7,7 @@ dec(enc(x~)) - x~ points to the nearest point of the manifold, and that dec(enc(
 centre of mass of the clean points that could have given x~. Here both fields are drawn side by
 side, and their distance is a number, near the data and far from them.
 
-    python -m experiments.vector_field        about 2 minutes, 2 cores
+    python -m experiments.vector_field        about 3 minutes, 2 cores
 
 Expected relative L2 error of the learned field where the noisy density is above 5 % of its
 maximum: circle 0.03, spiral 0.06, mixture 0.04; elsewhere about 0.1.

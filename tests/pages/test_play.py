@@ -467,8 +467,7 @@ def test_a_changed_weight_changes_the_page(part, runs, open_view, tmp_path):
             changed[name][0] += 0.5
         if name.endswith("decoder_bias_1"):
             changed[name][0] += 0.5
-    networks_file.write(tmp_path / networks_file.NAME, [], changed, about)
-    replace_networks(tmp_path / networks_file.NAME, about)
+    write_again(tmp_path / networks_file.NAME, changed, about)
     after = open_view(page_of(tmp_path, part)).shown()
     name = {"denoising": "denoised", "vector_field": "learned", "overcomplete_copy": "outputs"}
     one = lambda shown: shown[name.get(part, "reconstruction")]
@@ -476,24 +475,34 @@ def test_a_changed_weight_changes_the_page(part, runs, open_view, tmp_path):
     assert abs(first(one(after)) - first(one(before)))[0] > 0.01
 
 
-def replace_networks(path, about):
-    """Gives a file of networks, all of whose arrays are there, the header of another."""
+def write_again(path, arrays, about):
+    """Writes a file of networks with other arrays, or with another description."""
     import safetensors.numpy
 
-    arrays = safetensors.numpy.load_file(path)
     path.write_bytes(safetensors.numpy.save(arrays, {"about": json.dumps(about)}))
 
 
 @needs_chromium
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_wider_than_the_screen(part, width, scheme, runs, open_view):
-    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
-    view = open_view(page_of(runs[part].folder, part), **options)
-    assert view.page.evaluate("document.documentElement.scrollWidth") <= width
-    size = "e => parseFloat(getComputedStyle(e).fontSize)"
-    sizes = view.page.evaluate(f"[...document.querySelectorAll('p, td, span')].map({size})")
-    assert min(sizes) >= 13
+def test_nothing_is_wider_than_the_screen(part, runs, open_view):
+    view = open_view(page_of(runs[part].folder, part))
+    for width in (1280, 390):
+        view.page.set_viewport_size({"width": width, "height": 800})
+        assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+        size = "e => parseFloat(getComputedStyle(e).fontSize)"
+        sizes = view.page.evaluate(f"[...document.querySelectorAll('p, td, span')].map({size})")
+        assert min(sizes) >= 13
+
+
+@needs_chromium
+def test_a_plot_is_drawn_again_when_the_page_turns_dark(runs, open_view):
+    view = open_view(page_of(runs["vector_field"].folder, "vector_field"), color_scheme="light")
+    brightest = """canvas => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.reduce((most, value, i) => i % 4 === 0 ? Math.max(most, value) : most, 0);
+    }"""
+    assert view.part("plane").evaluate(brightest) < 200  # red of the ink, on nothing
+    view.page.emulate_media(color_scheme="dark")
+    assert view.part("plane").evaluate(brightest) > 200
 
 
 @needs_chromium
@@ -552,6 +561,9 @@ def test_networks_that_are_too_large_are_left_out(tmp_path, monkeypatch):
         "networks": [{"name": "small", "weight": 1}, {"name": "other", "weight": 3}],
     }
     assert arrays.keys() == {"mean", "small/kernel", "other/kernel"}
+    networks_file.write(tmp_path / networks_file.NAME, kept[1:2], {"mean": np.zeros(3)}, {})
+    (widget,) = play.sections({"sparse": tmp_path})
+    assert "too large for a page" in widget.html
 
 
 def test_results_without_networks_have_a_page_that_says_so(tmp_path, runs):
@@ -573,9 +585,8 @@ def test_results_without_networks_have_a_page_that_says_so(tmp_path, runs):
 def test_words_of_a_file_are_escaped(tmp_path, runs):
     about, arrays = networks_file.read(runs["sparse"].folder)
     evil = "</script><b>&"
-    shutil.copy(runs["sparse"].folder / networks_file.NAME, tmp_path)
     labels = [evil] * len(arrays["examples"])
-    replace_networks(tmp_path / networks_file.NAME, {**about, "labels": labels})
+    write_again(tmp_path / networks_file.NAME, arrays, {**about, "labels": labels})
     html = page_of(tmp_path, "sparse")
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     assert not list(tree.iter("b"))

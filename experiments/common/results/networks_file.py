@@ -69,7 +69,7 @@ def write(
     Args:
       path: the file.
       networks: those wanted most first; what exceeds ``MOST_BYTES`` is left out.
-      arrays: what the widget needs beside the networks, by name.
+      arrays: what the widget needs beside the networks, by name; left out if no network is kept.
       about: values of JSON that say what the networks have in common.
 
     Raises:
@@ -77,7 +77,7 @@ def write(
     """
     import safetensors.numpy
 
-    stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    stored: dict[str, np.ndarray] = {}
     kept, free = [], MOST_BYTES
     for network in networks:
         own = {
@@ -89,6 +89,8 @@ def write(
             free -= size
             stored |= own
             kept.append({"name": network.name, **network.about})
+    if kept:
+        stored |= {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = {_ABOUT: json.dumps({**about, "networks": kept})}
     path.write_bytes(safetensors.numpy.save(stored, header))
 

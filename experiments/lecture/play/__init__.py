@@ -60,7 +60,7 @@ class Widget(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What is known of a widget before there are networks.
+    """A kind of widget: its words, and the function of the script that makes it work.
 
     Attributes:
       name: its anchor.

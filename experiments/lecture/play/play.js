@@ -370,7 +370,7 @@
       const { about, reconstruct } = network;
       const [learned, exact] = [(y) => add(reconstruct(y), y, -1), (y) => exactField(about, y)];
       const line = Array.from({ length: GRID }, (_, i) => ((2 * i) / (GRID - 1) - 1) * half * 0.94);
-      network.arrows ??= line.flatMap((x) => line.map((y) => [[x, y], reconstruct([x, y])]));
+      network.arrows ??= line.flatMap((x) => line.map((y) => [[x, y], add([x, y], learned([x, y]), 1 / 3)]));
       const ring = Array.from({ length: RING }, (_, i) => {
         const angle = (2 * Math.PI * i) / RING;
         return add(at, [Math.cos(angle), Math.sin(angle)], 2 * about.noise_stddev);
@@ -388,7 +388,7 @@
       drawDiscs("--play-first", [start], 0.04);
       for (const arm of [[0.1, 0], [0, 0.1]]) drawLine("--play-ink", [add(at, arm, -1), add(at, arm)], 2);
       const here = { learned: learned(at), exact: exact(at) };
-      const words = (vector) => `(${[...vector].map((value) => value.toFixed(2)).join(", ")})`;
+      const words = (vector) => `(${[...vector].map((value) => Number(value.toFixed(2))).join(", ")})`;
       widget.say(`At ${words(at)} the learned field is ${words(here.learned)}, the exact one `
         + `${words(here.exact)}. The walk from ${words(start)} ends at ${words(learnedPath[STEPS])}, `
         + `along the exact field at ${words(exactPath[STEPS])}.`);

@@ -55,6 +55,7 @@ from experiments.common.results.claims import (
     shown,
     verdict,
 )
+from experiments.common.results.networks_file import KeptNetwork
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment
 from experiments.common.run.experiment import ExperimentRun
@@ -72,6 +73,7 @@ LEVELS: Mapping[noises.Name, tuple[float, ...]] = MappingProxyType(
         "salt-and-pepper": (0.2, 0.4, 0.6),
     }
 )
+KEPT_RANK = 64  # of the linear maps that are kept for the lecture's page
 _SHOWN = " ".join(f"{level:g}" for level in LEVELS["uniform"])
 LEVELS_HELP = (
     f"Noise levels, by default {_SHOWN} for uniform noise; "
@@ -158,10 +160,11 @@ def seed_keys(setup: Setup, seed: int) -> tuple[Array, Array, Array]:
 
 
 class Scored(NamedTuple):
-    """The scores of one network over the seeds, and pictures of the first one."""
+    """The scores of one network over the seeds; pictures and parameters of the first one."""
 
     numbers: Metrics
     pictures: dict[str, np.ndarray]
+    params: Params
 
 
 class Runner:
@@ -172,6 +175,7 @@ class Runner:
         self.train, self.test = setup.dataset.flat()
         self.to_train_on = fitting.in_memory_or_streamed(self.train)
         self.examples = setup.dataset.one_of_each_class()
+        self.linear: dict[float, jaxae.LinearDenoiser] = {}  # of the first seed, by noise level
 
     def rows(self, dim: int) -> list[Scored]:
         """Returns the results at one code dimension, one for each noise level it needs."""
@@ -226,7 +230,7 @@ class Runner:
         row: Metrics = {"code_dim": dim, "noise_level": level, **scores_over_seeds(scores)}
         mse, psnr = row["test_mse"]["mean"], row["test_psnr"]["mean"]
         self.run.say(f"dim {dim:5d}  noise {level:4g}  test MSE {mse:.5f}  PSNR {psnr:5.2f} dB")
-        return Scored(row, pictures)
+        return Scored(row, pictures, trained[0])
 
     def _pictures(
         self, trainer: fitting.AutoencoderTrainer, params: Params, x_noisy: Array, x: Array
@@ -259,6 +263,7 @@ class Runner:
                 pairs = fitting.noisy_pieces(pairs_key, corrupt, self.train)
                 moments = functools.reduce(_MERGED, (_MOMENTS(*pair) for pair in pairs))
                 best = moments.denoiser()
+            self.linear.setdefault(level, best)
             for dim in dims:
                 pieces = fitting.noisy_pieces(*noisy)
                 linear[dim].append(fitting.mean_scores(scores_of[dim], best, pieces))
@@ -394,6 +399,46 @@ def _lines(x: list[float], rows: list[Metrics], quantity: str) -> list[plots.Lin
         plots.line(label, x, [part[quantity] for part in parts], look)
         for label, parts, look in series
     ]
+
+
+def keep_networks(run: ExperimentRun, trained: Trained) -> None:
+    """Keeps the first seed's networks and best linear maps for the lecture's page."""
+    setup, runner = trained.runner.setup, trained.runner
+    first = [own[0] for dim, own in sorted(trained.scored.items()) if dim != setup.swept_dim]
+    swept = trained.by_noise_level
+    kept = [kept_network(swept[0]), kept_linear_map(setup.levels[0], runner)]
+    kept += [kept_network(one) for one in first]
+    for one in swept[1:]:
+        kept += [kept_network(one), kept_linear_map(one.numbers["noise_level"], runner)]
+    about = {
+        "corruption": setup.config.corruption,
+        "code_activation": "linear",
+        "output_activation": "sigmoid",
+    }
+    run.keep_networks(kept, about)
+
+
+def kept_network(scored: Scored) -> KeptNetwork:
+    """Returns a network with its code dimension and its noise level."""
+    about = {key: scored.numbers[key] for key in ("code_dim", "noise_level")}
+    name = f"dim-{about['code_dim']}_noise-{about['noise_level']:g}"
+    return KeptNetwork(name, scored.params, about)
+
+
+def kept_linear_map(level: float, runner: Runner) -> KeptNetwork:
+    """Returns the best linear map at one noise level, for ranks of 64 at most."""
+    best = runner.linear[level]
+    basis = np.asarray(best.basis)[:, :KEPT_RANK]
+    rank = basis.shape[1]
+    encoder = np.asarray(best.gain).T @ basis
+    params = {  # the map as an autoencoder
+        "encoder_kernel_0": encoder,
+        "encoder_bias_0": -np.asarray(best.noisy_mean) @ encoder,
+        "decoder_kernel_0": basis.T,
+        "decoder_bias_0": best.x_mean,
+    }
+    about = {"rank": rank, "noise_level": level, "output_activation": "linear"}
+    return KeptNetwork(f"linear_noise-{level:g}", params, about)
 
 
 def half_squared_error(x_hat_i: Array, x_i: Array) -> Array:
@@ -651,6 +696,7 @@ def main(config: Config) -> Metrics:
         trained = Trained(runner, scored)
         found = measure(run, trained, {})
         draw(run, trained, found)
+        keep_networks(run, trained)
         resolved = {
             "code_dims": setup.dims,
             "noise_levels": setup.levels,

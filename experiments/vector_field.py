@@ -7,7 +7,7 @@ dec(enc(x~)) - x~ points to the nearest point of the manifold, and that dec(enc(
 centre of mass of the clean points that could have given x~. Here both fields are drawn side by
 side, and their distance is a number, near the data and far from them.
 
-    python -m experiments.vector_field        about 2 minutes, 2 cores
+    python -m experiments.vector_field        about 3 minutes, 2 cores
 
 Expected relative L2 error of the learned field where the noisy density is above 5 % of its
 maximum: circle 0.03, spiral 0.06, mixture 0.04; elsewhere about 0.1.
@@ -36,13 +36,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, ScalarLike
 
 import jaxae
 from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.data.densities import Density
 from experiments.common.results.claims import Claim, brief, percent, sentence, shown, verdict
+from experiments.common.results.networks_file import KeptNetwork
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run import command_line
 from experiments.common.run.experiment import ExperimentRun
@@ -51,6 +52,7 @@ from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
 
 NOISE = {"circle": 0.1, "spiral": 0.1, "mixture": 0.2}  # standard deviations
+OTHER_NOISE = (0.5, 2.0)  # times that: levels of one more network each, for the lecture's page
 HALF_WIDTH = 1.7  # of the square that is drawn and measured
 EPOCHS = {"circle": 200, "spiral": 500, "mixture": 400}
 GRID = 61  # points of the grid along each side
@@ -103,9 +105,15 @@ def wide_first_layer(key: Array, shape: tuple[int, int], dtype: DTypeLike = jnp.
 
 def make_trainer(density: Density, config: Config, epochs: int) -> fitting.AutoencoderTrainer:
     """Returns a trainer that draws its points from the density; the data only say how many."""
-    corrupt = partial(jaxae.gaussian_noise, stddev=NOISE[density.name])
 
-    def loss(key: Array, encode: Function, decode: Function, x: Array) -> Array:
+    def loss(
+        key: Array,
+        encode: Function,
+        decode: Function,
+        x: Array,
+        stddev: ScalarLike = NOISE[density.name],
+    ) -> Array:
+        corrupt = partial(jaxae.gaussian_noise, stddev=stddev)
         point_key, noise_key = jax.random.split(key)
         points = density.sample(point_key, x.shape[0])
         return jaxae.denoising_loss(noise_key, encode, decode, points, corrupt=corrupt)
@@ -214,11 +222,19 @@ def critical_points(density: Density, learned: Function, starts: Array) -> list[
 
 
 class Field(NamedTuple):
-    """The networks of one density: their trainer, and their parameters, one for each seed."""
+    """The networks of one density.
+
+    Attributes:
+      density: where its points come from.
+      trainer: of all networks.
+      params: one network for each seed, which the numbers and the figures are of.
+      others: one network for each other noise level, by its standard deviation.
+    """
 
     density: Density
     trainer: fitting.AutoencoderTrainer
     params: list[Params]
+    others: dict[float, Params]
 
     def learned(self, seed: int) -> Function:
         """Returns dec(enc(y)) - y, as the network of a seed has learned it."""
@@ -247,8 +263,28 @@ def train(config: Config, epochs: Mapping[str, int], num_seeds: int, run: Experi
         density = make()
         trainer = make_trainer(density, config, epochs[name])
         params = sweep.fit(trainer, counted, {name: ()})[name]
-        fields[name] = Field(density, trainer, params)
+        others = train_other_levels(name, trainer, counted, seed_key, run)
+        fields[name] = Field(density, trainer, params, others)
     return Trained(fields, seed_key)
+
+
+def train_other_levels(
+    name: str,
+    trainer: fitting.AutoencoderTrainer,
+    counted: Array,
+    seed_key: Callable[[int], Array],
+    run: ExperimentRun,
+) -> dict[float, Params]:
+    """Returns a network for each other noise level of a density, by its standard deviation."""
+
+    def tag(stddev: float, seed: int) -> Tag:
+        entry = {"density": name, "seed": seed, "noise_stddev": stddev}
+        called = f"{name}_noise-{stddev:g}_seed-{seed}"
+        return Tag(called, f"{name}, noise {stddev:g}, seed {seed}", entry)
+
+    sweep = Sweep(run, range(1), seed_key, tag)
+    levels = {factor * NOISE[name]: (factor * NOISE[name],) for factor in OTHER_NOISE}
+    return {stddev: params for stddev, (params,) in sweep.fit(trainer, counted, levels).items()}
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
@@ -341,6 +377,19 @@ def draw_field(run: ExperimentRun, density: Density, learned: Function) -> None:
             half_width=HALF_WIDTH,
             title=f"Points follow the learned field home ({name})",
         )
+
+
+def keep_networks(run: ExperimentRun, trained: Trained) -> None:
+    """Keeps a network for each density and noise level for the lecture's page."""
+    kept, nodes = [], {}
+    for name, field in trained.fields.items():
+        nodes[f"nodes/{name}"] = np.asarray(field.density.nodes, np.float32)
+        drawn = {NOISE[name]: field.params[-1]}  # the network of the figures
+        for stddev, params in sorted((field.others | drawn).items()):
+            about = {"density": name, "spread": field.density.spread, "noise_stddev": stddev}
+            kept.append(KeptNetwork(f"{name}_noise-{stddev:g}", params, about))
+    activations = {"activation": "tanh", "code_activation": "tanh", "output_activation": "linear"}
+    run.keep_networks(kept, {"half_width": HALF_WIDTH, **activations}, nodes)
 
 
 def claims(found: Metrics) -> list[Claim]:
@@ -488,10 +537,12 @@ def main(config: Config) -> Metrics:
         name: config.epochs or (2 if config.quick else default) for name, default in EPOCHS.items()
     }
     num_seeds = config.num_seeds or (1 if config.quick else 3)
-    with ExperimentRun("vector_field", config, None, total=sum(epochs.values()) * num_seeds) as run:
+    total = sum(epochs.values()) * (num_seeds + len(OTHER_NOISE))
+    with ExperimentRun("vector_field", config, None, total=total) as run:
         trained = train(config, epochs, num_seeds, run)
         found = measure(run, trained, {})
         draw(run, trained, found)
+        keep_networks(run, trained)
         return run.finish({"num_seeds": num_seeds, "epochs_per_density": epochs}, **found)
 
 

@@ -31,6 +31,7 @@ from experiments.contractive import (
     curves,
     jacobians,
     networks,
+    page_networks,
     probes,
     scale_collapse,
     spectrum,
@@ -123,4 +124,5 @@ def main(config: Config) -> Metrics:
         with jax.default_matmul_precision("highest"):
             found = parts.measure(PARTS, run, trained, known)
         parts.draw(PARTS, run, trained, found)
+        page_networks.keep_networks(run, trained)
         return run.finish({**sizes, "weights": weights, "weight": weight}, **found)

@@ -38,6 +38,7 @@ from experiments.overcomplete_copy import (
     linear_copying,
     networks,
     nonlinear,
+    page_networks,
     regularised,
     undercomplete,
 )
@@ -118,4 +119,5 @@ def main(config: Config) -> Metrics:
         }
         found = parts.measure(PARTS, run, trained, known)
         parts.draw(PARTS, run, trained, found)
+        page_networks.keep_networks(run, dataset, trained)
         return run.finish(sizes, **found)

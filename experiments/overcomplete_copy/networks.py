@@ -259,6 +259,7 @@ class Trained(NamedTuple):
       probes: what every seed is measured with.
       exact_gains: of the best linear autoencoders, in closed form.
       results: of the linear and of the relu code.
+      params: of every network, with the first seed.
     """
 
     images: Images
@@ -266,6 +267,7 @@ class Trained(NamedTuple):
     probes: Sequence[Probes]
     exact_gains: Gains
     results: dict[str, Results]
+    params: dict[Variant, Params]
 
 
 def train_all(
@@ -281,6 +283,7 @@ def train_all(
     probes = [make_probes(images, seed_keys, strengths["DAE"].noise) for seed_keys in keys]
     trainer = VariantTrainer(images, config, sizes)
     measured: dict[Variant, list[Metrics]] = {}
+    first: dict[Variant, Params] = {}  # parameters with the first seed
     regularised = {}
     for variant in (Variant(kind, method) for kind in SLOPES for method in strengths):
         if any(strengths[variant.method]):
@@ -289,10 +292,12 @@ def train_all(
         measured[variant] = []
         for seed, (seed_keys, seed_probes) in enumerate(zip(keys, probes, strict=True)):
             params, trace = trainer.trace(variant, seed, seed_keys.train, seed_probes.inputs, run)
+            first.setdefault(variant, params)
             numbers = trainer.measures(variant, params, seed_probes)
             measured[variant].append({**numbers, "trace": trace})
     sweep = Sweep(run, range(len(keys)), lambda seed: keys[seed].train, tag)
     for variant, trained in trainer.train(regularised, sweep).items():
+        first[variant] = trained[0]
         measured[variant] = [
             {**trainer.measures(variant, params, seed_probes), "trace": {}}
             for params, seed_probes in zip(trained, probes, strict=True)
@@ -304,7 +309,8 @@ def train_all(
         for method, row in results[kind].methods.items():
             left, error = row["noise_left"]["mean"], row["relative_error"]["white noise"]["mean"]
             run.say(f"{kind:6s} {method:6s} error on noise {error:.5f}, noise left {left:.3f}")
-    return Trained(images, keys, probes, exact_gains(images.variances, strengths), results)
+    exact = exact_gains(images.variances, strengths)
+    return Trained(images, keys, probes, exact, results, first)
 
 
 def _results(kind: str, found: dict[str, list[Metrics]]) -> Results:

@@ -34,7 +34,7 @@ from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.run.parts import LecturePart
-from experiments.sparse import features, filter_norms, kl, networks, path, shrinkage
+from experiments.sparse import features, filter_norms, kl, networks, page_networks, path, shrinkage
 
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)  # default lambdas over the images' rms distance
 MOST_IMAGES = 20_000
@@ -121,6 +121,7 @@ def main(config: Config) -> Metrics:
         known = {"code_dim": setup.code_dim, "chosen": setup.chosen}
         found = parts.measure(PARTS, run, trained, known)
         parts.draw(PARTS, run, trained, found)
+        page_networks.keep_networks(run, trained)
         resolved = {
             "code_dim": setup.code_dim,
             "sparsity_weights": setup.weights,

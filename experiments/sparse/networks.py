@@ -73,10 +73,11 @@ class Member(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """The numbers of one network, and what pictures are made of."""
+    """The numbers of one network, and what pictures and the lecture's page are made of."""
 
     row: Metrics  # over the seeds
     kept: dict[str, np.ndarray]  # the first seed's code and filters
+    params: Params  # of the first seed
 
 
 class Trained(NamedTuple):
@@ -86,11 +87,13 @@ class Trained(NamedTuple):
       setup: how they were trained.
       rows: numbers of the networks of every method.
       kept: code and filters of each L1 network, with the first seed.
+      params: parameters of each L1 network, with the first seed.
     """
 
     setup: Setup
     rows: dict[str, list[Metrics]]
     kept: list[dict[str, np.ndarray]]
+    params: list[Params]
 
 
 class Family(Trainer):
@@ -170,7 +173,7 @@ class Family(Trainer):
         mse, active = row["test_mse"]["mean"], row["active_units"]["mean"]
         at = " " * 8 if member.label is None else f"{member.label:8.3g}"
         run.say(f"{member.method:8s} {at}  test MSE {mse:.5f}, {active:6.2f} units active")
-        return Measured({"weight": member.label, **row}, kept[0])
+        return Measured({"weight": member.label, **row}, kept[0], per_seed[0])
 
 
 def tag(member: Member, seed: int) -> Tag:
@@ -286,7 +289,8 @@ def train(setup: Setup, run: ExperimentRun) -> Trained:
     for member, one in zip(members, measured, strict=True):
         method = "L1, free filters" if member.method == "free" else member.method
         rows.setdefault(method, []).append(one.row)
-    return Trained(setup, rows, [one.kept for one in measured[: len(plain)]])
+    shown = measured[: len(plain)]
+    return Trained(setup, rows, [one.kept for one in shown], [one.params for one in shown])
 
 
 def tops(methods: Mapping[str, Sequence[Metrics]]) -> Metrics:

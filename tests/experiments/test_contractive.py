@@ -124,7 +124,7 @@ def test_a_run_leaves_every_file(tiny_run):
     out, metrics = tiny_run
     figures = {"weights", "trade", "spectrum", "contraction", "tangents", "collapse", "rescaling"}
     names = {path.name for path in out.iterdir()}
-    assert {f"{name}.png" for name in figures} <= names
+    assert {f"{name}.png" for name in figures} | {"networks.safetensors"} <= names
     settings = json.loads((out / "config.json").read_text())["settings"]
     assert (settings["weights"], settings["weight"], settings["num_seeds"]) == ([0.3, 1.0], 0.3, 2)
     assert len((out / "log.jsonl").read_text().splitlines()) == 2 * (2 * 2 + 2)

@@ -58,6 +58,7 @@ def test_a_run_leaves_every_file(digits_run):
     figures |= {"rows_dim_0004", "curves_code_dim", "curves_noise_level"}
     expected = {f"{name}.png" for name in figures} | {"metrics.json", "config.json", "log.jsonl"}
     expected |= {".files.json"}  # what the next run may remove
+    expected |= {"networks.safetensors"}  # for the lecture's page
     assert {path.name for path in out.iterdir()} == expected
 
 

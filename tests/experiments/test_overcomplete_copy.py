@@ -232,7 +232,8 @@ def test_a_small_run_leaves_every_file(small_run):
     folder, metrics = small_run
     names = {path.name for path in folder.iterdir()}
     figures = {"copying", "noise", "training", "gains", "reconstructions", "pca"}
-    assert {f"{name}.png" for name in figures} | {"metrics.json", "config.json"} <= names
+    numbers = {"metrics.json", "config.json", "networks.safetensors"}
+    assert {f"{name}.png" for name in figures} | numbers <= names
     assert {claim.figure for claim in script.claims(metrics)} <= names
     assert len((folder / "log.jsonl").read_text().splitlines()) == 2 * 2 * 4
 

@@ -190,7 +190,7 @@ def test_a_run_leaves_every_file(unlabelled_run):
     names = {path.name for path in unlabelled_run.iterdir()}
     figures = {"path", "shrinkage", "filter_norms", "activations", "filters_ae", "filters_sparse"}
     figures |= {"top_inputs_ae", "top_inputs_sparse"}
-    files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
+    files = {"metrics.json", "config.json", "log.jsonl", ".files.json", "networks.safetensors"}
     assert names == {f"{name}.png" for name in figures} | files
     assert len((unlabelled_run / "log.jsonl").read_text().splitlines()) == 2 * (3 + 2 + 3 + 1)
 

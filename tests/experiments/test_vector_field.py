@@ -134,6 +134,7 @@ def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatc
     with jax.numpy_dtype_promotion("standard"):
         assert command_line.run(vector_field.main, vector_field.Config, args) == 0
     names = {path.name for path in tmp_path.iterdir()}
+    assert "networks.safetensors" in names
     for name in densities.ALL:
         assert {f"field_{name}.png", f"ring_{name}.png", f"path_{name}.png"} <= names
         assert (tmp_path / f"path_{name}.gif").read_bytes()[:4] == b"GIF8"

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
 import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results import environment, output_folder, trained
+from experiments.common.results import environment, networks_file, output_folder, trained
 from experiments.common.results.checkpoints import CheckpointStore
+from experiments.common.results.networks_file import KeptNetwork
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, devices, memory
 from experiments.common.run.command_line import CommonConfig
@@ -239,6 +240,28 @@ class ExperimentRun:
         for kind in (ending, *(self.config.formats if ending == "png" else ())):
             path = self._record.path(f"{stem}.{kind}")
             self._figures.append(partial(plot, path, *arguments, **options))
+
+    def keep_networks(
+        self,
+        networks: Sequence[KeptNetwork],
+        about: Mapping[str, Any],
+        arrays: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Lets networks be written for the lecture's page when all numbers are written.
+
+        A test image of each class is written with them.
+
+        Args:
+          networks: those wanted most first, see ``networks_file.write``.
+          about: what they have in common, values of JSON.
+          arrays: what the page needs beside them, by name.
+        """
+        images: dict[str, Any] = {}
+        described: dict[str, Any] = {}
+        if self.dataset is not None:
+            images, described = networks_file.describe_examples(self.dataset)
+        own = (networks, {**images, **arrays}, {**described, **about})
+        self.draw(networks_file.write, networks_file.NAME, *own)
 
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""

@@ -1,0 +1,239 @@
+"""The widgets of the lecture's page, with which a reader tries the networks of this very run.
+
+The way of the data, from the training to the screen:
+
+1. When an experiment has its numbers, it keeps the few networks that its widget needs in one file
+   of its result folder, ``networks.safetensors``, in half precision, with a test image of each
+   class (``ExperimentRun.keep_networks`` and ``experiments.common.results.networks_file``).
+2. :func:`sections` reads these files, and puts the arrays of each as base64 into a block of JSON
+   inside the HTML of its widget. Where a file is missing, the widget says so instead.
+3. ``play.js`` finds the blocks when the page is opened, and computes with the networks what it
+   draws: encoders, decoders, fields and noise, in double precision. It asks for nothing from
+   outside, and what it shows it also leaves as numbers in the property ``shown`` of the widget's
+   element, which the tests compare with JAX.
+
+:func:`page` makes a small page of one widget.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jinja2
+from markupsafe import Markup
+
+from experiments.common.data import noises
+from experiments.common.errors import InputError
+from experiments.common.results import networks_file
+from experiments.common.results.networks_file import NetworksFile
+
+_FOLDER = Path(__file__).parent
+_DIRECTIONS = {name: name for name in ("shift down", "shift right", "rotation", "noise")}
+_WORDS = {
+    "AE": "No regulariser",
+    "sparse": "Sparse",
+    "DAE": "Denoising",
+    "CAE": "Contractive",
+    "relu": "relu units",
+    "linear": "linear units",
+}
+
+
+class Widget(NamedTuple):
+    """One widget of the page.
+
+    Attributes:
+      name: its anchor; it stays the same.
+      title: its headline.
+      part: name of the experiment under which it stands.
+      html: what stands below the headline.
+    """
+
+    name: str
+    title: str
+    part: str
+    html: Markup
+
+
+class _Kind(NamedTuple):
+    """A kind of widget: its words, and the function of the script that makes it work.
+
+    Attributes:
+      name: its anchor.
+      title: its headline.
+      function: the function of ``play.js`` that fills it.
+      how: what can be done with it, and what is seen.
+      instead: which figure shows the same without a script.
+    """
+
+    name: str
+    title: str
+    function: str
+    how: str
+    instead: str
+
+
+_KINDS = {
+    "overcomplete_copy": _Kind(
+        "copy-or-learn",
+        "Try it: does the network copy, or has it learned?",
+        "copy",
+        "The code of every network is larger than its input. Feed them a test image, the same "
+        "image with its pixels shuffled, or a drawing of your own. A network that copies returns "
+        "everything unchanged; one that has learned about the data changes what is unlike them.",
+        "The figure of reconstructions above shows the same for fixed inputs.",
+    ),
+    "sparse": _Kind(
+        "sparse-code",
+        "Try it: which units fire for your image?",
+        "sparse",
+        "Pick a test image or draw one. Below are the units that fire for it, the strongest "
+        "first, each with its filter. Switch units off and see what the reconstruction loses.",
+        "The figures of activations and filters above show the same for fixed inputs.",
+    ),
+    "denoising": _Kind(
+        "denoise-it-yourself",
+        "Try it: denoise it yourself",
+        "denoise",
+        "Pick a test image or draw one, add noise, and choose a network by the numbers in its "
+        "code. Beside the denoised image is that of the best linear map of the same rank.",
+        "The figure of denoised digits above shows the same for fixed inputs.",
+    ),
+    "vector_field": _Kind(
+        "follow-the-field",
+        "Try it: follow the field home",
+        "field",
+        "Click into the plane, or move the cross with the arrow keys and press Enter. The point "
+        "walks home along the learned field and along the exact one. The grey circle is that of "
+        "equally probable corruptions of the point in its centre, two standard deviations away; "
+        "the short lines show where the network moves them.",
+        "The animations and the figures of arrows above show the same for fixed points.",
+    ),
+    "contractive": _Kind(
+        "contract-it",
+        "Try it: contract the code",
+        "contract",
+        "Raise lambda and see what the code keeps. The image is pushed along directions in which "
+        "images vary, shifts and a rotation, and along noise. The bars are the singular values of "
+        "the encoder's Jacobian: how far the code moves along each main direction of the input.",
+        "The figures of singular values and of tangents above show the same for all test images.",
+    ),
+}
+
+
+def sections(folders: Mapping[str, Path]) -> list[Widget]:
+    """Returns the widgets of some experiments, in the order of the slides.
+
+    Args:
+      folders: result folders by the name of the experiment; one without networks gets a widget
+        that says so.
+    """
+    return [
+        _make_widget(part, kind, folders[part]) for part, kind in _KINDS.items() if part in folders
+    ]
+
+
+def _make_widget(part: str, kind: _Kind, folder: Path) -> Widget:
+    data, words, missing = "", {}, ""
+    try:
+        found = networks_file.read(folder)
+        words = _choices(found)
+        data = encode(found)
+        if not words["names"]:
+            missing = "The networks of this run are too large for a page."
+    except InputError:
+        missing = (
+            "The results that this page was made of have no networks that a page could embed. "
+            "Run the command of this part again to get them."
+        )
+    html = _template("widget.html.jinja").render(
+        **words, kind=kind, data=Markup(data), missing=missing, directions=_DIRECTIONS
+    )
+    return Widget(kind.name, kind.title, part, Markup(html))
+
+
+def _choices(found: NetworksFile) -> dict[str, Any]:
+    """Returns what the reader can choose from, as the template needs it."""
+    networks = [network for network in found.about["networks"] if "rank" not in network]
+
+    def distinct(key: str) -> dict[str, str]:
+        values = [network[key] for network in networks if key in network]
+        return {value: _WORDS.get(value, value) for value in values}
+
+    labels = found.about.get("labels")
+    count = len(found.arrays.get("examples", ()))
+    return {
+        "names": [network["name"] for network in networks],
+        "examples": [
+            f"test image of class {labels[i]}" if labels else f"test image {i + 1}"
+            for i in range(count)
+        ],
+        "densities": distinct("density"),
+        "codes": distinct("code_activation"),
+        "methods": distinct("method"),
+        "penalties": {
+            network["name"]: f"lambda {network['weight']:g}" if network["weight"] else "no penalty"
+            for network in networks
+            if "weight" in network
+        },
+        "noises": _noises(found.about.get("corruption", "")),
+    }
+
+
+def _noises(trained_with: str) -> dict[str, str]:
+    """Returns the kinds of noise, that of the training first."""
+    kinds = sorted(get_args(noises.Name), key=lambda kind: kind != trained_with)
+    return {kind: kind for kind in kinds}
+
+
+def encode(found: NetworksFile) -> str:
+    """Returns networks as text that can stand in a block of JSON inside a page."""
+    arrays = {
+        name: {
+            "shape": array.shape,
+            "dtype": array.dtype.name,
+            "base64": base64.b64encode(array.tobytes()).decode("ascii"),
+        }
+        for name, array in found.arrays.items()
+    }
+    text = json.dumps({"about": found.about, "arrays": arrays})
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@cache
+def script() -> Markup:
+    """Returns the script of all widgets; a page has it between its tags without a change."""
+    return Markup((_FOLDER / "play.js").read_text(encoding="utf-8"))
+
+
+@cache
+def style() -> Markup:
+    """Returns the style sheet of all widgets."""
+    return Markup((_FOLDER / "play.css").read_text(encoding="utf-8"))
+
+
+def content_security_policy() -> str:
+    """Returns the policy of a page with widgets: it runs this script only, and loads nothing."""
+    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode("ascii")
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def page(widget: Widget) -> str:
+    """Returns a small page of one widget, for a learning platform."""
+    return _template("page.html.jinja").render(
+        widget=widget, script=script(), style=style(), policy=content_security_policy()
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(name)

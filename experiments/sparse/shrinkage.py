@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import jaxae
 from experiments.common import plots
-from experiments.common.results.claims import Claim, percent, sentence, shown, verdict
+from experiments.common.results.claims import Claim, Sentence, percent, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
@@ -145,14 +145,26 @@ def claims(found: Metrics) -> list[Claim]:
             "parallel to the diagonal, on the closed form. Right: residual along active filters "
             "against lambda, on the line lambda / 2.",
             anchor="sparse-shrinkage",
-            plain=sentence(
-                "Active units are shrunk by {share} of the amount that theory predicts, which is "
-                "half the weight of the penalty.",
-                share=percent(None if along["mean"] is None else along["mean"] / half),
-            ),
+            plain=_plain(along, half),
             caption="Left: the learned code against the true coefficient; the dotted diagonal is "
             "no shrinkage, the dashed line is theory. Right: how much is missing, against lambda.",
             formula=r"z = S(u^\top x,\, \lambda / 2)",
             source="Behind the slide",
         )
     ]
+
+
+def _plain(along: Metrics, half: float) -> Sentence:
+    """Returns how much active units are shrunk, as a share of half the weight of the penalty."""
+    share = None if along["mean"] is None else along["mean"] / half
+    if share is not None and share < 0:
+        return sentence(
+            "Active units are not shrunk but enlarged, by {share} of half the weight of the "
+            "penalty.",
+            share=percent(-share),
+        )
+    return sentence(
+        "Active units are shrunk by {share} of the amount that theory predicts, which is half the "
+        "weight of the penalty.",
+        share=percent(share),
+    )

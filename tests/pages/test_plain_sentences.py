@@ -160,6 +160,15 @@ def test_sentences_follow_the_verdict_where_a_comparison_is_not_always_true():
     distance["values"] = [*distance["values"][:-1], 3.6]
     assert zeros().startswith("Some maximum, saddle or minimum")
 
+    metrics = metrics_of("sparse", "digits")
+    shrinkage = lambda: str(claims_of("sparse", metrics)[4].plain)
+    assert shrinkage().startswith("Active units are shrunk by ")
+    row = metrics["methods"]["L1"][metrics["chosen"]]
+    row["residual_along_filters"]["mean"] = -0.25 * row["weight"]
+    assert shrinkage() == (
+        "Active units are not shrunk but enlarged, by 50 % of half the weight of the penalty."
+    )
+
     metrics = metrics_of("dae_vs_cae", "digits")
     race = metrics["optimisers"]["CAE"]
     second_order = lambda: str(claims_of("dae_vs_cae", metrics)[4].plain)

@@ -42,7 +42,7 @@ from experiments.common.results.claims import Sentence
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, memory
 from experiments.common.run.progress import Progress
-from experiments.lecture import languages, page
+from experiments.lecture import languages, page, play
 from jaxae._version import __version__
 
 TITLE = "Regularised autoencoders on {dataset}"
@@ -82,6 +82,8 @@ class Config(command_line.CommonConfig):
     """Passes over the training data in every experiment, instead of its own number."""
     jobs: command_line.Optional[int] = None
     """Experiments at a time; by default one per core, at most 4, and 1 with an accelerator."""
+    embed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write each statement and widget as a page of its own, for a learning platform."""
     again: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run everything anew, also what is finished."""
     title: command_line.Optional[str] = None
@@ -111,7 +113,7 @@ class Job(NamedTuple):
         return command_line.as_typed(self.name, self.config)
 
 
-_OF_THE_PAGE = ("again", "jobs", "out", "title", "language")  # no option of an experiment
+_OF_THE_PAGE = ("again", "jobs", "out", "title", "language", "embed")  # no option of an experiment
 
 
 def make_job(name: str, config: Config, out: Path) -> Job:
@@ -282,6 +284,22 @@ def run_parts(
     ]
 
 
+def small_pages(
+    parts: Sequence[page.Part],
+    widgets: Sequence[play.Widget],
+    is_quick: bool,
+    language: languages.Language,
+) -> dict[str, str]:
+    """Returns a small page of every statement and of every widget, by its anchor."""
+    options = {"is_quick": is_quick}
+    pages = {
+        one.claim.anchor: page.render_statement(one, part, language=language, **options)
+        for part in parts
+        for one in part.statements
+    }
+    return pages | {one.name: page.render_widget(one, **options) for one in widgets}
+
+
 def main(config: Config) -> Metrics:
     """Runs what is not finished, writes the page, and returns what ``metrics.json`` holds."""
     has_room = partial(memory.fits, given=config.memory)
@@ -296,14 +314,19 @@ def main(config: Config) -> Metrics:
     ):
         sections = run_parts(config, dataset, out, progress)
         parts = page.describe(sections)
+        widgets = play.sections({one.name: one.folder for one in sections if one.folder})
         html = page.render(
             parts,
             title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),
             command=command_line.as_typed("lecture", config),
             is_quick=config.quick,
             language=language,
+            widgets=widgets,
         )
         record.path("index.html").write_text(html, encoding="utf-8")
+        if config.embed:
+            for name, html in small_pages(parts, widgets, config.quick, language).items():
+                record.path(f"embed-{name}.html").write_text(html, encoding="utf-8")
         metrics = {
             "experiment": "lecture",
             "dataset": dataset.name,

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jinja2
 from latex2mathml.converter import convert
@@ -22,8 +22,10 @@ from markupsafe import Markup, escape
 from experiments.common.errors import visible
 from experiments.common.results.claims import Claim, Sentence, Verdict, shown
 from experiments.common.results.over_seeds import Metrics
+from experiments.lecture import play
 from experiments.lecture.languages import ENGLISH, Language
 from experiments.lecture.pictures import Picture, embed
+from experiments.lecture.play import Widget
 from jaxae._version import __version__
 
 SYMBOLS: dict[Verdict, str] = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
@@ -93,26 +95,6 @@ class Part(NamedTuple):
     error: str = ""
 
 
-class Widget(Protocol):
-    """A section to play with, which stands at the end of a part."""
-
-    @property
-    def name(self) -> str:
-        """Its anchor."""
-
-    @property
-    def title(self) -> str:
-        """Its headline."""
-
-    @property
-    def part(self) -> str:
-        """The name of the part that it belongs to."""
-
-    @property
-    def html(self) -> Markup:
-        """Its content."""
-
-
 def describe(sections: Sequence[Section]) -> list[Part]:
     """Returns the sections as the template needs them, read from their result folders."""
     return [_read_section(section) for section in sections]
@@ -132,8 +114,6 @@ def render(
     is_quick: bool,
     language: Language = ENGLISH,
     widgets: Sequence[Widget] = (),
-    script: str = "",
-    style: str = "",
 ) -> str:
     """Returns the page of some described parts as HTML text.
 
@@ -143,13 +123,66 @@ def render(
       command: what has written the page.
       is_quick: whether the numbers come from a trial run and mean nothing.
       language: of everything but the details.
-      widgets: sections to play with.
-      script: JavaScript of the widgets.
-      style: style sheet of the widgets.
+      widgets: sections to play with; each stands at the end of its part.
     """
     statements = [one for part in parts for one in part.statements]
     verdicts = Counter(one.claim.verdict for one in statements)
-    scripts = [_source("page.js"), *([script] if script else [])]
+    return _render(
+        "page.html.jinja",
+        scripts=[_source("page.js"), *([play.script()] if widgets else [])],
+        styles=[_source("page.css"), *([play.style()] if widgets else [])],
+        title=title,
+        command=command,
+        is_quick=is_quick,
+        version=__version__,
+        counts={verdict: verdicts[verdict] for verdict in SYMBOLS},
+        failed=sum(bool(part.error) for part in parts),
+        parts=parts,
+        cover=next((one for one in statements if one.claim.anchor == COVER), None),
+        take_home=_take_home(statements),
+        widgets=widgets,
+        language=language,
+    )
+
+
+def render_widget(widget: Widget, *, is_quick: bool = False) -> str:
+    """Returns a small page with one widget, for a learning platform."""
+    return _render(
+        "alone.html.jinja",
+        scripts=[play.script()],
+        styles=[_source("page.css"), play.style()],
+        title=widget.title,
+        is_quick=is_quick,
+        one=None,
+        widget=widget,
+        language=ENGLISH,
+    )
+
+
+def render_statement(
+    one: Statement, part: Part, *, is_quick: bool = False, language: Language = ENGLISH
+) -> str:
+    """Returns a small page with one statement of a part, for a learning platform."""
+    return _render(
+        "alone.html.jinja",
+        scripts=[],
+        styles=[_source("page.css")],
+        title=language.say(one.claim.slide),
+        is_quick=is_quick,
+        one=one,
+        part=part,
+        language=language,
+    )
+
+
+def _render(
+    template: str,
+    *,
+    scripts: Sequence[str],
+    styles: Sequence[str],
+    language: Language,
+    **names: Any,
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -158,23 +191,14 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["numbers"] = _with_superscripts
-    html = environment.get_template("page.html.jinja").render(
-        title=title,
-        command=command,
-        is_quick=is_quick,
-        version=__version__,
-        symbols=SYMBOLS,
-        counts={verdict: verdicts[verdict] for verdict in SYMBOLS},
-        failed=sum(bool(part.error) for part in parts),
-        parts=parts,
-        cover=next((one for one in statements if one.claim.anchor == COVER), None),
-        take_home=_take_home(statements),
-        widgets=widgets,
+    html = environment.get_template(template).render(
+        **names,
         language=language,
         say=language.say,
+        symbols=SYMBOLS,
         shown=shown,
         scripts=[Markup(source) for source in scripts],
-        styles=[Markup(source) for source in (_source("page.css"), style) if source],
+        styles=[Markup(source) for source in styles],
         policy=_content_security_policy(scripts),
     )
     return "\n".join(visible(line) for line in html.split("\n"))
@@ -188,6 +212,7 @@ def _content_security_policy(scripts: Sequence[str]) -> str:
     """Returns the policy under which nothing is loaded and no other script runs."""
     digests = (hashlib.sha256(source.encode()).digest() for source in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    allowed = allowed or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

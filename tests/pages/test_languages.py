@@ -45,8 +45,9 @@ def texts_of_claims():
 
 
 def labels():
-    """Returns every text of the template."""
-    source = (EXPERIMENTS / "lecture" / "page.html.jinja").read_text(encoding="utf-8")
+    """Returns every text of the templates."""
+    files = (EXPERIMENTS / "lecture").glob("*.html.jinja")
+    source = "".join(path.read_text(encoding="utf-8") for path in files)
     found = {a or b for a, b in re.findall(r"""say\((?:"([^"]*)"|'([^']*)')\)""", source)}
     assert len(found) > 20
     return found

@@ -27,7 +27,7 @@ from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.results import claims
 from experiments.common.run import command_line
-from experiments.lecture import page
+from experiments.lecture import page, play
 
 ROOT = Path(__file__).parents[2]
 
@@ -365,14 +365,13 @@ def test_every_text_is_escaped(tmp_path):
 def test_a_widget_and_its_script_stand_at_the_end_of_their_part(tmp_path):
     widget = SimpleNamespace(name="try-it", title="Try it", part="evil", html=Markup("<i>here</i>"))
     parts = page.describe([hostile_part(tmp_path)])
-    texts = {"script": "let a = 1 < 2;\n", "style": "i { color: red }\n"}
     options = {"title": "Title", "command": "", "is_quick": False}
-    html = page.render(parts, **options, widgets=[widget], **texts)
+    html = page.render(parts, **options, widgets=[widget])
     tree = parsed(html)
     (section,) = [e for e in tree.iter("section") if e.get("id") == "try-it"]
     assert section.find("i").text == "here"
     assert [a.text for a in tree.iter("a") if a.get("href") == "#try-it"] == ["Try it"]
-    assert list(tree.iter("script"))[1].text == texts["script"]
+    assert list(tree.iter("script"))[1].text == play.script()
     assert html.count("sha256-") == 2
 
 

@@ -25,7 +25,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import networks_file
 from experiments.common.run import command_line, experiment, parts
 from experiments.contractive import probes
-from experiments.lecture import play
+from experiments.lecture import page, play
 from experiments.sparse.networks import autoencoder as sparse_autoencoder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -101,7 +101,7 @@ def browser():
 def page_of(folder, part):
     """Returns the small page of a widget."""
     (widget,) = play.sections({part: folder})
-    return play.page(widget)
+    return page.render_widget(widget)
 
 
 class View:
@@ -521,7 +521,7 @@ def test_a_page_is_valid_html_and_its_script_is_the_one_of_the_policy(part, runs
     assert [script.text for script in scripts] == [play.script()]
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    assert "default-src 'none'" in play.content_security_policy()
+    assert "default-src 'none'" in html
 
 
 def test_the_script_is_short_and_writes_no_markup():

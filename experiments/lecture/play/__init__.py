@@ -11,12 +11,9 @@ The way of the data, from the training to the screen:
    draws: encoders, decoders, fields and noise, in double precision. It asks for nothing from
    outside, and what it shows it also leaves as numbers in the property ``shown`` of the widget's
    element, which the tests compare with JAX.
-
-:func:`page` makes a small page of one widget.
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -214,22 +211,6 @@ def script() -> Markup:
 def style() -> Markup:
     """Returns the style sheet of all widgets."""
     return Markup((_FOLDER / "play.css").read_text(encoding="utf-8"))
-
-
-def content_security_policy() -> str:
-    """Returns the policy of a page with widgets: it runs this script only, and loads nothing."""
-    digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode("ascii")
-    return (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    )
-
-
-def page(widget: Widget) -> str:
-    """Returns a small page of one widget, for a learning platform."""
-    return _template("page.html.jinja").render(
-        widget=widget, script=script(), style=style(), policy=content_security_policy()
-    )
 
 
 def _template(name: str) -> jinja2.Template:

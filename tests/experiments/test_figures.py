@@ -34,7 +34,7 @@ BEGINNINGS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 @pytest.mark.parametrize("kind", BEGINNINGS)
 @pytest.mark.parametrize("figure", FIGURES)
-def test_a_figure_is_the_same_file_every_time(tmp_path, figure, kind):
+def test_a_figure_is_the_same_file_every_time(tmp_path, coarse_figures, figure, kind):
     files = [tmp_path / f"{turn}.{kind}" for turn in ("first", "second")]
     for file in files:
         FIGURES[figure](file)

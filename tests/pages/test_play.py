@@ -7,7 +7,8 @@ browser, and are worked by mouse, keys and touch.
 import json
 import re
 import shutil
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -50,40 +51,47 @@ def as_users_run_it():
 class Run(NamedTuple):
     """A short run: its folder, and the networks that it has kept, before they were rounded."""
 
-    folder: object
+    folder: Path
     networks: dict
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """One short run of every experiment that has a widget, without its figures."""
-    found = {}
+def run_shortly(part, out):
+    """Runs an experiment on few epochs, without its figures."""
+    kept = {}
     draw = experiment.ExperimentRun.draw
 
     def draw_nothing_else(self, plot, name, *arguments, **options):
         if name == networks_file.NAME:
-            networks, *_ = arguments
-            found[self.experiment] = Run(self.folder, {one.name: one.params for one in networks})
+            kept.update({network.name: network.params for network in arguments[0]})
             draw(self, plot, name, *arguments)
 
+    args = ["--num-seeds", "1", "--out", str(out)]
+    args += [] if part == "vector_field" else ["--dataset", "digits"]
+    args += ["--epochs", "1" if part == "overcomplete_copy" else "3"]
+    args += ["--code-dims", "8", "16"] if part == "denoising" else []
+    args += ["--weights", "0.1", "1", "--weight", "1"] if part == "contractive" else []
+    args += ["--code-dim", "32"] if part in ("contractive", "sparse") else []
     curve_and_spots = {name: densities.ALL[name] for name in ("circle", "mixture")}
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
-        patch.setattr(densities, "ALL", curve_and_spots)
-        patch.setattr(denoising, "draw", lambda run, trained, found: None)
         patch.setattr(experiment.ExperimentRun, "draw", draw_nothing_else)
         patch.setattr(parts, "measure", lambda parts, run, trained, known: known)
         patch.setattr(parts, "draw", lambda parts, run, trained, found: None)
+        patch.setattr(denoising, "draw", lambda run, trained, found: None)
         patch.setattr(vector_field, "measure", lambda run, trained, found: {})
-        for name, module in PARTS.items():
-            out = tmp_path_factory.mktemp(name)
-            args = ["--num-seeds", "1", "--out", str(out)]
-            args += [] if name == "vector_field" else ["--dataset", "digits"]
-            args += ["--epochs", "1" if name == "overcomplete_copy" else "3"]
-            args += ["--code-dims", "8", "16"] if name == "denoising" else []
-            args += ["--weights", "0.1", "1", "--weight", "1"] if name == "contractive" else []
-            args += ["--code-dim", "32"] if name in ("contractive", "sparse") else []
-            assert command_line.run(module.main, module.Config, args) == 0
-    return found
+        patch.setattr(densities, "ALL", curve_and_spots)
+        assert command_line.run(PARTS[part].main, PARTS[part].Config, args) == 0
+    return Run(out, kept)
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """Gives a short run of an experiment; each is made once."""
+    return cache(lambda part: run_shortly(part, tmp_path_factory.mktemp(part)))
+
+
+@pytest.fixture(scope="module")
+def sparse_run(run_of):
+    return run_of("sparse")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +153,10 @@ class View:
         return as_array(found)
 
     def set(self, name, value):
-        """Sets a slider or a choice, as its reader does."""
+        """Sets a slider, a choice or a box, as its reader does."""
+        if isinstance(value, bool):
+            self.part(name).set_checked(value)
+            return
         change = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }"
         self.part(name).evaluate(change, str(value))
 
@@ -351,7 +362,11 @@ def settings_of(part, about, arrays):
             for name in networks
             for kept in (32, 3)
         ]
-    return [({"kind": kind}, (arrays, about["scale"])) for kind in ("relu", "linear")]
+    return [
+        ({"kind": kind, "shuffled": is_shuffled}, (arrays, about["scale"]))
+        for kind in ("relu", "linear")
+        for is_shuffled in (False, True)
+    ]
 
 
 CHECKS = {
@@ -369,9 +384,9 @@ def part(request):
 
 
 @needs_chromium
-def test_the_script_computes_what_jax_computes(part, runs, open_view, capsys):
+def test_the_script_computes_what_jax_computes(part, run_of, open_view, capsys):
     """On a test image, and on a drawing; for every network."""
-    run = runs[part]
+    run = run_of(part)
     about, arrays = networks_file.read(run.folder)
     view = open_view(page_of(run.folder, part))
     seen, times = set(), []
@@ -391,9 +406,10 @@ def test_the_script_computes_what_jax_computes(part, runs, open_view, capsys):
 
 
 @needs_chromium
+@pytest.mark.thorough(by_default=["denoising-finger", "vector_field-keys"])
 @pytest.mark.parametrize("by", ["mouse", "finger", "keys"])
-def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, runs, open_view):
-    view = open_view(page_of(runs[part].folder, part))
+def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, run_of, open_view):
+    view = open_view(page_of(run_of(part).folder, part))
     surface = "plane" if part == "vector_field" else "pad"
     before = view.shown()
     getattr(view, f"draw_with_{by}")(surface)
@@ -414,8 +430,8 @@ def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, runs, o
 
 
 @needs_chromium
-def test_a_drawing_is_where_the_pointer_was(runs, open_view):
-    view = open_view(page_of(runs["sparse"].folder, "sparse"))
+def test_a_drawing_is_where_the_pointer_was(sparse_run, open_view):
+    view = open_view(page_of(sparse_run.folder, "sparse"))
     view.part("clear").click()
     assert not view.shown()["clean"].any()
     view.draw_with_mouse("pad")
@@ -426,13 +442,13 @@ def test_a_drawing_is_where_the_pointer_was(runs, open_view):
     view.part("pad").press("Delete")
     assert not view.shown()["clean"].any()
     view.part("examples").locator("button").nth(3).click()
-    _, arrays = networks_file.read(runs["sparse"].folder)
+    _, arrays = networks_file.read(sparse_run.folder)
     np.testing.assert_array_equal(view.shown()["clean"], arrays["examples"][3])
 
 
 @needs_chromium
-def test_units_are_switched_off_one_by_one(runs, open_view):
-    view = open_view(page_of(runs["sparse"].folder, "sparse"))
+def test_units_are_switched_off_one_by_one(sparse_run, open_view):
+    view = open_view(page_of(sparse_run.folder, "sparse"))
     before = view.shown()
     unit = view.part("units").locator("button").first
     unit.focus()
@@ -445,8 +461,9 @@ def test_units_are_switched_off_one_by_one(runs, open_view):
 
 
 @needs_chromium
-def test_shuffled_pixels_are_those_of_the_image(runs, open_view):
-    run = runs["overcomplete_copy"]
+@pytest.mark.thorough
+def test_shuffled_pixels_are_those_of_the_image(run_of, open_view):
+    run = run_of("overcomplete_copy")
     about, arrays = networks_file.read(run.folder)
     view = open_view(page_of(run.folder, "overcomplete_copy"))
     before = view.shown()["pixels"]
@@ -458,9 +475,10 @@ def test_shuffled_pixels_are_those_of_the_image(runs, open_view):
 
 
 @needs_chromium
-def test_a_changed_weight_changes_the_page(part, runs, open_view, tmp_path):
-    about, arrays = networks_file.read(runs[part].folder)
-    before = open_view(page_of(runs[part].folder, part)).shown()
+@pytest.mark.thorough(by_default=["denoising"])
+def test_a_changed_weight_changes_the_page(part, run_of, open_view, tmp_path):
+    about, arrays = networks_file.read(run_of(part).folder)
+    before = open_view(page_of(run_of(part).folder, part)).shown()
     changed = {name: array.copy() for name, array in arrays.items()}
     for name in changed:
         if name.endswith("decoder_bias_0") and part != "vector_field":
@@ -483,8 +501,9 @@ def write_again(path, arrays, about):
 
 
 @needs_chromium
-def test_nothing_is_wider_than_the_screen(part, runs, open_view):
-    view = open_view(page_of(runs[part].folder, part))
+@pytest.mark.thorough(by_default=["contractive"])
+def test_nothing_is_wider_than_the_screen(part, run_of, open_view):
+    view = open_view(page_of(run_of(part).folder, part))
     for width in (1280, 390):
         view.page.set_viewport_size({"width": width, "height": 800})
         assert view.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -494,8 +513,9 @@ def test_nothing_is_wider_than_the_screen(part, runs, open_view):
 
 
 @needs_chromium
-def test_a_plot_is_drawn_again_when_the_page_turns_dark(runs, open_view):
-    view = open_view(page_of(runs["vector_field"].folder, "vector_field"), color_scheme="light")
+@pytest.mark.thorough
+def test_a_plot_is_drawn_again_when_the_page_turns_dark(run_of, open_view):
+    view = open_view(page_of(run_of("vector_field").folder, "vector_field"), color_scheme="light")
     drawn = lambda: view.part("plane").evaluate("canvas => canvas.toDataURL()")
     before = drawn()
     view.page.emulate_media(color_scheme="dark")
@@ -505,8 +525,9 @@ def test_a_plot_is_drawn_again_when_the_page_turns_dark(runs, open_view):
 
 
 @needs_chromium
-def test_without_a_script_the_page_points_to_the_figures(part, runs, open_view):
-    view = open_view(page_of(runs[part].folder, part), java_script_enabled=False)
+@pytest.mark.thorough(by_default=["denoising"])
+def test_without_a_script_the_page_points_to_the_figures(part, run_of, open_view):
+    view = open_view(page_of(run_of(part).folder, part), java_script_enabled=False)
     assert "JavaScript, which is off" in view.page.locator("noscript").inner_text()
     assert not view.page.locator(".play-stage").is_visible()
 
@@ -514,8 +535,9 @@ def test_without_a_script_the_page_points_to_the_figures(part, runs, open_view):
 # The file and the page
 
 
-def test_a_page_is_valid_html_and_its_script_is_the_one_of_the_policy(part, runs):
-    html = page_of(runs[part].folder, part)
+@pytest.mark.thorough(by_default=["contractive"])
+def test_a_page_is_valid_html_and_its_script_is_the_one_of_the_policy(part, run_of):
+    html = page_of(run_of(part).folder, part)
     tree = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
     scripts = [script for script in tree.iter("script") if not script.get("type")]
     assert [script.text for script in scripts] == [play.script()]
@@ -533,17 +555,16 @@ def test_the_script_is_short_and_writes_no_markup():
     assert not re.search(r"https?:|fetch\(|XMLHttp|import\(", text)
 
 
-def test_networks_are_read_as_they_were_written(runs):
-    for run in runs.values():
-        about, arrays = networks_file.read(run.folder)
-        assert [network["name"] for network in about["networks"]] == list(
-            dict.fromkeys(name for name in run.networks if f"{name}/encoder_bias_0" in arrays)
-        )
-        for name, params in run.networks.items():
-            for parameter, array in params.items():
-                stored = arrays[f"{name}/{parameter}"]
-                assert stored.dtype == (np.float32 if stored.size <= 1024 else np.float16)
-                np.testing.assert_array_equal(stored, np.asarray(array, stored.dtype))
+@pytest.mark.thorough(by_default=["sparse"])
+def test_networks_are_read_as_they_were_written(part, run_of):
+    run = run_of(part)
+    about, arrays = networks_file.read(run.folder)
+    assert [network["name"] for network in about["networks"]] == [*run.networks]
+    for name, params in run.networks.items():
+        for parameter, array in params.items():
+            stored = arrays[f"{name}/{parameter}"]
+            assert stored.dtype == (np.float32 if stored.size <= 1024 else np.float16)
+            np.testing.assert_array_equal(stored, np.asarray(array, stored.dtype))
 
 
 def test_networks_that_are_too_large_are_left_out(tmp_path, monkeypatch):
@@ -566,7 +587,7 @@ def test_networks_that_are_too_large_are_left_out(tmp_path, monkeypatch):
     assert "too large for a page" in widget.html
 
 
-def test_results_without_networks_have_a_page_that_says_so(tmp_path, runs):
+def test_results_without_networks_have_a_page_that_says_so(tmp_path):
     (widget,) = play.sections({"sparse": tmp_path})
     assert "have no networks" in widget.html
     assert "data-play" not in widget.html
@@ -577,13 +598,16 @@ def test_results_without_networks_have_a_page_that_says_so(tmp_path, runs):
         networks_file.read(tmp_path)
     (widget,) = play.sections({"sparse": tmp_path})
     assert "have no networks" in widget.html
-    assert [widget.part for widget in play.sections({n: r.folder for n, r in runs.items()})] == [
-        *PARTS
-    ]
 
 
-def test_words_of_a_file_are_escaped(tmp_path, runs):
-    about, arrays = networks_file.read(runs["sparse"].folder)
+def test_widgets_are_in_the_order_of_the_slides(tmp_path):
+    widgets = play.sections(dict.fromkeys(reversed(PARTS), tmp_path))
+    assert [widget.part for widget in widgets] == [*PARTS]
+    assert len({widget.name for widget in widgets}) == len(PARTS)
+
+
+def test_words_of_a_file_are_escaped(tmp_path, sparse_run):
+    about, arrays = networks_file.read(sparse_run.folder)
     evil = "</script><b>&"
     labels = [evil] * len(arrays["examples"])
     write_again(tmp_path / networks_file.NAME, arrays, {**about, "labels": labels})

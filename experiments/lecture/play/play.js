@@ -400,7 +400,7 @@
     const { networks } = widget;
     const input = listenToPad(widget);
     const which = widget.slider("network", (i) => (networks[i].about.weight || "0 (plain autoencoder)"));
-    which.set(networks.length - 1);
+    which.set(networks.length >> 1);
     const length = widget.slider("length", (share) => `${Math.round(100 * share)} % of the image's length`);
     const [direction, bars] = [widget.part("direction"), widget.part("bars")];
     const [clean, returned, pushed, after] = widget.pictures("clean", "returned", "pushed", "after");

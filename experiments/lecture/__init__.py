@@ -113,6 +113,8 @@ class Job(NamedTuple):
         return command_line.as_typed(self.name, self.config)
 
 
+# The versions whose numbers are those of this one, to the last bit.
+_SAME_NUMBERS = ("0.2.0", __version__)
 _OF_THE_PAGE = ("again", "jobs", "out", "title", "language", "embed")  # no option of an experiment
 
 
@@ -149,7 +151,7 @@ def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -
             is_same = (
                 found["command"] == job.command
                 and found["source_sha256"] == source
-                and found["environment"]["jaxae"] == __version__
+                and found["environment"]["jaxae"] in _SAME_NUMBERS
                 and all((folder / name).is_file() for name in figures(job, metrics, formats))
             )
         except (OSError, ValueError, KeyError, TypeError):

@@ -94,7 +94,8 @@ class ExperimentRun:
         self._networks = networks
         self.experiment, self.config, self.dataset = experiment, config, dataset
         self.name = "synthetic" if dataset is None else dataset.name
-        self.folder = config.out or output_folder.default_folder(experiment, self.name)
+        name = f"{self.name}-quick" if config.quick else self.name  # beside the real numbers
+        self.folder = config.out or output_folder.default_folder(experiment, name)
         self._aside: tempfile.TemporaryDirectory[str] | None = None
         if not processes.is_first():  # what it writes is the same, and nobody's
             self._aside = tempfile.TemporaryDirectory()

@@ -375,6 +375,20 @@ def test_a_widget_and_its_script_stand_at_the_end_of_their_part(tmp_path):
     assert html.count("sha256-") == 2
 
 
+def test_each_statement_and_widget_is_a_small_page(finished_parts):
+    assert run(finished_parts, "--embed") == 0
+    tree = parsed(text_of(finished_parts))
+    articles = [article.get("id") for article in tree.iter("article")]
+    widgets = [e.get("id") for e in tree.iter("section") if e.get("class") == "widget"]
+    names = {path.name for path in finished_parts.glob("embed-*.html")}
+    assert names == {f"embed-{name}.html" for name in articles + widgets}
+    small = parsed((finished_parts / "embed-denoising-more-noise.html").read_text(encoding="utf-8"))
+    assert [article.get("id") for article in small.iter("article")] == ["denoising-more-noise"]
+    assert not list(small.iter("script"))
+    links = [a.get("href") for a in small.iter("a")]
+    assert {link[1:] for link in links} <= {e.get("id") for e in small.iter() if e.get("id")}
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN,

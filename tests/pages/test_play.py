@@ -543,7 +543,9 @@ def test_a_page_is_valid_html_and_its_script_is_the_one_of_the_policy(part, run_
     assert [script.text for script in scripts] == [play.script()]
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
-    assert "default-src 'none'" in html
+    policies = [one.get("content") for one in tree.iter("meta") if one.get("http-equiv")]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; script-src 'sha256-")
 
 
 def test_the_script_is_short_and_writes_no_markup():

@@ -77,7 +77,7 @@ class CommonConfig:
     compilation_cache: Optional[Path] = None
     """Folder of your own in which compiled programs are kept for the next run; by default none."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A trial within a minute: few examples, 2 epochs and 1 seed unless told; no good numbers."""
+    """A short trial: few examples, 2 epochs and 1 seed unless told; no good numbers."""
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -384,6 +384,7 @@ def part(request):
 
 
 @needs_chromium
+@pytest.mark.thorough(by_default=["denoising", "vector_field", "contractive", "sparse"])
 def test_the_script_computes_what_jax_computes(part, run_of, open_view, capsys):
     """On a test image, and on a drawing; for every network."""
     run = run_of(part)

@@ -10,10 +10,9 @@ from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import one_example
-from jaxae._derivatives import choose_method, failure
 from jaxae.contraction._chain import NotAChain
 from jaxae.contraction._evaluate import FactoredJacobian, factored_jacobian
-from jaxae.contraction._full import FullJacobian, full_jacobians
+from jaxae.contraction._full import FullJacobian, cheapest_full_jacobian
 from jaxae.contraction._trace import read_chain
 
 # Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
@@ -31,18 +30,6 @@ def check_inputs(
     example = one_example(x, len(batch))
     code = _checks.code_shape(encode, example, x.shape, is_differentiated=True)
     return x, batch, example, code
-
-
-def available_jacobians(
-    encode: Callable[[Array], Array],
-    example: jax.ShapeDtypeStruct,
-    code: jax.ShapeDtypeStruct,
-    size: int,
-    chunk_size: int | None,
-) -> list[FullJacobian]:
-    """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
-    full = full_jacobians(encode, example, code, size, chunk_size)
-    return [f for f in full if not failure(f.method, encode, example)]
 
 
 def choose(
@@ -67,6 +54,4 @@ def choose(
         if not jacobian.is_reverse:
             return jacobian, ""
         reason = "a map without a matrix is applied to rows, as reverse derivatives do"
-    # The cheaper one first: the second is taken if the encoder lacks the derivatives of the first.
-    full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
-    return full[choose_method(encode, example, list(full))], reason
+    return cheapest_full_jacobian(encode, example, code, size, chunk_size), reason

@@ -20,7 +20,7 @@ from jaxae._batching import one_example, placed_as
 from jaxae._checks import AnyArray
 from jaxae._derivatives import check_method
 from jaxae.contraction._choice import Jacobian, check_inputs, choose
-from jaxae.contraction._full import FullJacobian, probed_norm
+from jaxae.contraction._full import full_jacobian, probed_norm
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
 METHODS = ("auto", "jacfwd", "jacrev", "hutchinson")
@@ -165,7 +165,7 @@ def code_and_contractive_penalty(
         else:
             # Before the Jacobian is traced: JAX's own error would come from inside of it.
             check_method(method, encode, example)
-            jacobian = FullJacobian(encode, method, chunk_size)
+            jacobian = full_jacobian(encode, method, example, code, chunk_size)
         codes, penalties = jacobian.codes_and_norms(flat)
     # Summed in float32 at least; only the result has the dtype of half-precision inputs.
     return codes.reshape(*batch, *code.shape), penalties.reshape(batch).astype(x.dtype)

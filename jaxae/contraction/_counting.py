@@ -9,7 +9,7 @@ and what does not depend on the example is computed once for the whole batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jax.extend import core as jex
@@ -82,11 +82,25 @@ def _count_equation(
     return count_operation(eqn), outputs
 
 
-def count_operation(eqn: Equation, *, is_reverse: bool = False) -> Counts:
-    """Returns the counts of one operation on a direction, or of its transposition."""
+def sum_counts(counts: Iterable[Counts]) -> Counts:
+    """Returns the counts of several operations together."""
+    total = Counts()
+    for one in counts:
+        total = total.plus(one)
+    return total
+
+
+def count_operation(eqn: Equation, transposed_in: Sequence[int] = ()) -> Counts:
+    """Returns the counts of one operation on a direction.
+
+    Args:
+      eqn: the equation of the operation.
+      transposed_in: for the counts of its transposition, which operands are the direction.
+    """
     name = eqn.primitive.name
     inputs, outputs = ([getattr(v.aval, "size", 0) for v in vs] for vs in (eqn.invars, eqn.outvars))
-    counts = Counts(numbers=float(max(inputs) if is_reverse else sum(outputs)))
+    written = [inputs[place] for place in transposed_in] or outputs
+    counts = Counts(numbers=float(sum(written)))
     if name.startswith(_CHOOSING) and name != "reduce_window_sum":
         window = math.prod(eqn.params["window_dimensions"])
         # The transposed operation has the windows of its result, which is the larger one.

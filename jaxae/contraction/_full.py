@@ -21,11 +21,7 @@ from jaxae._convolutions import has_convolutions, with_ordered_convolutions
 from jaxae._derivatives import choose_method, times_jacobian
 from jaxae.contraction._costs import Counts
 from jaxae.contraction._counting import count_derivative
-from jaxae.contraction._evaluate import MAX_KEPT_BYTES
-
-# Nothing is known of such an encoder, and parts cost time: a part may hold several times as much as
-# the products of a chain.
-MAX_PART_BYTES = 4 * MAX_KEPT_BYTES
+from jaxae.contraction._evaluate import MAX_PART_BYTES
 
 
 class FullJacobian(NamedTuple):

@@ -47,8 +47,9 @@ def contractive_penalty(
     where this is large. ``"auto"`` reads the structure of ``encode``. For affine layers and
     elementwise functions the Jacobian is :math:`D_L W_L \cdots D_1 W_1`: one layer costs the
     row norms of W, O(d k) once per batch, and O(k) per example; more layers the cheapest
-    order of matrix products. Anything else costs d forward derivatives (``"jacfwd"``) or k
-    reverse derivatives (``"jacrev"``). :func:`explain_contraction` says what was chosen.
+    order of matrix products. A stretch that is neither (a skip connection, a normalisation, a
+    gate) is one factor more, where that is cheaper. Anything else costs d forward derivatives
+    (``"jacfwd"``) or k reverse derivatives (``"jacrev"``). :func:`explain_contraction` says what was chosen.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.

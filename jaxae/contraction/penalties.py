@@ -49,7 +49,7 @@ def contractive_penalty(
     row norms of W, O(d k) once per batch, and O(k) per example; more layers the cheapest
     order of matrix products. A stretch that is neither (a skip connection, a normalisation, a
     gate) is one factor more, where that is cheaper. Anything else costs d forward derivatives
-    (``"jacfwd"``) or k reverse derivatives (``"jacrev"``). :func:`explain_contraction` says what was chosen.
+    (``"jacfwd"``) or k reverse ones (``"jacrev"``). :func:`explain_contraction` says which.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.

@@ -124,6 +124,7 @@ from jaxae.contraction.penalties import (
 from jaxae.contraction.penalties import (
     reconstruction_contractive_penalty as reconstruction_contractive_penalty,
 )
+from jaxae.contraction.spectrum import jacobian_singular_values as jacobian_singular_values
 from jaxae.corruption import compose as compose
 from jaxae.corruption import corrupt_batch as corrupt_batch
 from jaxae.corruption import gaussian_noise as gaussian_noise
@@ -142,7 +143,6 @@ from jaxae.metrics import best_cosines as best_cosines
 from jaxae.metrics import contraction_curve as contraction_curve
 from jaxae.metrics import dead_units as dead_units
 from jaxae.metrics import explained_variance as explained_variance
-from jaxae.metrics import jacobian_singular_values as jacobian_singular_values
 from jaxae.metrics import mean_squared_error as mean_squared_error
 from jaxae.metrics import psnr as psnr
 from jaxae.metrics import saturated_share as saturated_share

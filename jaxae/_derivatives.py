@@ -18,9 +18,6 @@ from jaxtyping import Array
 from jaxae._batching import varying_as
 from jaxae._checks.remedies import Example
 
-# Both ways to the full Jacobian.
-_JACOBIANS = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
-
 
 def _one_column(encode: Callable[[Array], Array], x_i: Array) -> Array:
     """Returns one column of the Jacobian as ``jax.jacfwd`` computes it; any direction will do."""
@@ -68,11 +65,6 @@ def check_method(method: str, encode: Callable[[Array], Array], example: Example
             f"method must be one that works for this encode, such as 'auto', but {method!r} "
             f"does not ({reason})"
         )
-
-
-def jacobian(encode: Callable[[Array], Array], x_i: Array) -> Array:
-    """Returns the Jacobian ``(k, *example)``, by forward derivatives if there are any."""
-    return _JACOBIANS[choose_method(encode, x_i)](encode)(x_i)
 
 
 def times_jacobian(encode: Callable[[Array], Array], x_i: Array, v: Array) -> Array:

@@ -70,7 +70,8 @@ def fit_linear_denoiser(
     :math:`U_k U_k^T G` with the leading eigenvectors U of :math:`G S_{yx}`. For noise
     N(0, s^2 I) that is a gain l / (l + s^2) on the k leading principal axes; without noise,
     PCA. The covariances are estimated from the pairs, so noise that is clipped or depends
-    on the data is covered too. Cost: O(n d^2 + d^3).
+    on the data is covered too. Cost: O(n d^2 + d^3), and
+    O(n d^2) if there are at least twice as many features as pairs.
 
     Args:
       x_noisy: corrupted rows ``(n, d)``, floating.
@@ -93,7 +94,43 @@ def fit_linear_denoiser(
       Reduced-rank regression: Izenman 1975, https://doi.org/10.1016/0047-259X(75)90042-1.
       Baldi and Hornik 1989 for the noise-free case. Deviation: none.
     """
-    return _moments(x_noisy, x, least=2).denoiser()
+    x_noisy, x = _pairs(x_noisy, x, least=2)
+    pairs, features = x.shape
+    if _MORE_FEATURES * pairs <= features:
+        return _denoiser_of_few_pairs(x_noisy, x)
+    return _moments(x_noisy, x).denoiser()
+
+
+# From so many features for each pair on, the problem in the space of the pairs is the smaller one:
+# its decompositions, of n x n and d x n numbers, then cost less than the two of d x d.
+_MORE_FEATURES = 2
+
+
+def _denoiser_of_few_pairs(x_noisy: Array, x: Array) -> LinearDenoiser:
+    r"""Returns the best linear map of every rank from an n x n problem, for n below d.
+
+    With the centred rows X and Y and the Gram matrix :math:`K = Y Y^T` the full-rank map
+    :math:`G = S_{xy} S_{yy}^{+}` is :math:`X^T K^{+} Y`, since Y has the same non-zero singular
+    values as :math:`S_{yy}` up to the factor n. :math:`G S_{yx}` is :math:`M M^T / n` with
+    :math:`M = X^T P`, where P projects on the range of K: the basis has the left singular
+    vectors of M, and behind them any directions that complete it, which no code uses.
+    """
+    pairs, features = x.shape
+    x_mean, noisy_mean = jnp.mean(x, axis=0), jnp.mean(x_noisy, axis=0)
+    xc, yc = _centred(x, x_mean), _centred(x_noisy, noisy_mean)
+    values, vectors = jnp.linalg.eigh(_product(yc, yc.T))
+    inverse = _inverse_eigenvalues(values, features)
+    into = _product(xc.T, vectors * jnp.sign(inverse)[None, :])
+    gain = _product(_product(into, (vectors * inverse[None, :]).T), yc)
+    leading = jnp.linalg.svd(into, full_matrices=False)[0]
+    rest = jnp.linalg.qr(leading, mode="complete")[0][:, pairs:]
+    return LinearDenoiser(x_mean, noisy_mean, gain, jnp.concatenate([leading, rest], axis=1))
+
+
+def _inverse_eigenvalues(values: Array, features: int) -> Array:
+    """Returns the inverse of each eigenvalue, 0 where it is only a rounding error."""
+    floor = values[-1] * features * jnp.finfo(values.dtype).eps
+    return jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
 
 
 class PairMoments(NamedTuple):
@@ -131,8 +168,7 @@ class PairMoments(NamedTuple):
         """Returns the best linear map of every rank, as :func:`fit_linear_denoiser` does."""
         s_xy, s_yy = self.cross / self.pairs, self.noisy / self.pairs
         values, vectors = jnp.linalg.eigh(s_yy)
-        floor = values[-1] * s_yy.shape[0] * jnp.finfo(s_yy.dtype).eps
-        inverse = jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
+        inverse = _inverse_eigenvalues(values, len(values))
         gain = _product(_product(s_xy, vectors * inverse[None, :]), vectors.T)
         basis = jnp.linalg.eigh(_product(gain, s_xy.T))[1][:, ::-1]
         return LinearDenoiser(self.x_mean, self.noisy_mean, gain, basis)
@@ -165,19 +201,24 @@ def pair_moments(x_noisy: Float[AnyArray, "n d"], x: Float[AnyArray, "n d"]) -> 
     References:
       Chan, Golub, LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115, for merging.
     """
-    return _moments(x_noisy, x, least=1)
+    return _moments(*_pairs(x_noisy, x, least=1))
 
 
-def _moments(x_noisy: AnyArray, x: AnyArray, *, least: int) -> PairMoments:
+def _pairs(x_noisy: AnyArray, x: AnyArray, *, least: int) -> tuple[Array, Array]:
+    """Returns the checked rows, in float32 or wider."""
     x_noisy, x = _checks.floating("x_noisy", x_noisy), _checks.floating("x", x)
     _checks.same_shape("x_noisy", x_noisy, "x", x)
     if x.ndim != 2 or x.shape[0] < least:
         raise ValueError(f"x must be rows (n, d) with n >= {least}, but its shape is {x.shape}")
     dtype = _checks.wide(x.dtype)  # there are no eigenvalues in half precision
-    x_noisy, x = x_noisy.astype(dtype), x.astype(dtype)
+    return x_noisy.astype(dtype), x.astype(dtype)
+
+
+def _moments(x_noisy: Array, x: Array) -> PairMoments:
+    """Returns the moments of checked rows."""
     x_mean, noisy_mean = jnp.mean(x, axis=0), jnp.mean(x_noisy, axis=0)
     xc, yc = _centred(x, x_mean), _centred(x_noisy, noisy_mean)
-    pairs = jnp.asarray(x.shape[0], dtype)
+    pairs = jnp.asarray(x.shape[0], x.dtype)
     return PairMoments(pairs, x_mean, noisy_mean, _product(xc.T, yc), _product(yc.T, yc))
 
 

@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 from jaxae import _checks
 from jaxae._batching import normal_like, one_example, over_batch, split_keys
 from jaxae._checks import AnyArray
-from jaxae._derivatives import jacobian
 
 
 def mean_squared_error(
@@ -211,47 +210,6 @@ def saturated_share(
     is_saturated = (code < low) | (code > high)
     counted = jnp.where(jnp.isnan(code), jnp.nan, is_saturated.astype(_checks.wide(code.dtype)))
     return jnp.mean(counted, axis=-1).astype(code.dtype)
-
-
-def jacobian_singular_values(
-    encode: Callable[[Array], Array], x: Float[AnyArray, " *shape"], *, example_ndim: int = 1
-) -> Float[Array, "*batch rank"]:
-    r"""Returns the singular values of the encoder's Jacobian, largest first.
-
-    Their squares sum to :func:`jaxae.contractive_penalty`. A value below 1 is a direction
-    in which the encoder contracts. Needs the k x d Jacobian of every example in memory: d forward
-    derivatives, or k reverse ones where there are no forward ones (``jax.custom_vjp``).
-
-    Args:
-      encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
-      x: inputs ``(*batch, *example)``, floating.
-      example_ndim: how many trailing axes one example has.
-
-    Returns:
-      Code units per input unit, at least 0, shape ``(*batch, min(k, d))``.
-
-    Raises:
-      TypeError: if ``x`` is not floating point, or ``encode`` no function or not differentiable.
-      ValueError: if the code is not ``(k,)`` or ``x`` is not finite.
-
-    Example:
-      >>> jacobian_singular_values(lambda x_i: 3.0 * x_i, jnp.zeros(2)).tolist()
-      [3.0, 3.0]
-
-    References:
-      Goodfellow, Bengio, Courville 2016, sec. 14.7. Deviation: none.
-    """
-    x = _checks.floating("x", x)
-    batch_ndim = len(_checks.batch_shape("x", x, example_ndim))
-    example = one_example(x, batch_ndim)
-    (k,) = _checks.code_shape(encode, example, x.shape, is_differentiated=True).shape
-
-    def spectrum(x_i: Array) -> Array:
-        whole = jacobian(encode, x_i).reshape(k, example.size)
-        wide = whole.astype(_checks.wide(whole.dtype))  # there is no SVD in half precision
-        return jnp.linalg.svd(wide, compute_uv=False).astype(whole.dtype)
-
-    return over_batch(spectrum, batch_ndim)(x)
 
 
 def contraction_curve(

@@ -26,7 +26,7 @@ ESTIMATORS = "sklearn"
 KNOWS = {
     "_checks": set(),
     "models": {"_checks"},
-    "training": {"_checks", "_batching", "_optax", "shuffle"},  # no loss
+    "training": {"_checks", "_batching", "_convolutions", "_optax", "shuffle"},  # no loss
     "optimizers": {"_checks", "_optax", "training"},
 }
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jaxtyping import Array
 
+from jaxae.contraction._costs import Counts
 from jaxae.contraction._products import Linear, identity
 
 
@@ -39,13 +40,39 @@ Value: TypeAlias = Known | Varying
 Equation: TypeAlias = Any
 
 
+class Segment(NamedTuple):
+    """A stretch of an encoder between two values, the derivative of which is no such product.
+
+    All that depends on the input passes through the first value and through the last one. The
+    derivative is a linear map that depends on the example.
+    """
+
+    run: Callable[..., Array]
+    """From a direction of the first value, and the arrays of ``operands``, to one of the last."""
+    operands: tuple[Value, ...]
+    """What the derivative depends on."""
+    forward: Counts
+    """What one forward derivative costs."""
+    reverse: Counts
+    """What one reverse derivative costs."""
+
+    def bind(self, linear: Linear, *arrays: Array) -> Linear:
+        """Returns the map of one example."""
+        return linear._replace(apply=lambda v: self.run(v, *arrays))
+
+    def transpose(self) -> Segment:
+        """Returns the costs of the transposed map."""
+        return self._replace(forward=self.reverse, reverse=self.forward)
+
+
 class Factor(NamedTuple):
-    """One factor D W of the Jacobian: a diagonal times a constant matrix."""
+    """One factor of the Jacobian: a diagonal times a constant matrix, D W, or a segment."""
 
     linear: Linear
-    """The constant matrix W, as a linear map."""
+    """The constant matrix W as a linear map; of a segment only its shapes."""
     rows: Value | None
     """The diagonal D; None where it is the identity."""
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +115,8 @@ class Chain(NamedTuple):
     code: Value
     factors: tuple[Factor, ...]
     """D_1 W_1 first, which acts on the input; their product is the Jacobian."""
+    reason: str = ""
+    """Why some of the factors are segments; empty if none is."""
 
 
 class Step(NamedTuple):

@@ -10,14 +10,16 @@ from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import one_example
-from jaxae._derivatives import choose_method, failure
 from jaxae.contraction._chain import NotAChain
 from jaxae.contraction._evaluate import FactoredJacobian, factored_jacobian
-from jaxae.contraction._full import FullJacobian, full_jacobians
+from jaxae.contraction._full import FullJacobian, cheapest_full_jacobian, for_loops
 from jaxae.contraction._trace import read_chain
 
 # Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
 Jacobian: TypeAlias = FactoredJacobian | FullJacobian
+
+# An encoder is cut into segments if that is estimated to take at most this share of the work.
+_WORTH_CUTTING = 0.75
 
 
 def check_inputs(
@@ -31,18 +33,6 @@ def check_inputs(
     example = one_example(x, len(batch))
     code = _checks.code_shape(encode, example, x.shape, is_differentiated=True)
     return x, batch, example, code
-
-
-def available_jacobians(
-    encode: Callable[[Array], Array],
-    example: jax.ShapeDtypeStruct,
-    code: jax.ShapeDtypeStruct,
-    size: int,
-    chunk_size: int | None,
-) -> list[FullJacobian]:
-    """Returns the full Jacobians for which ``encode`` has the derivatives, the cheaper first."""
-    full = full_jacobians(encode, example, code, size, chunk_size)
-    return [f for f in full if not failure(f.method, encode, example)]
 
 
 def choose(
@@ -60,13 +50,17 @@ def choose(
     # ``chunk_size`` rows of every example are the memory of this many whole Jacobians.
     group = chunk_size and max(1, size * chunk_size // max(1, code.size))
     try:
-        jacobian = factored_jacobian(read_chain(encode, example), size, dtype, group)
+        chain = read_chain(encode, example)
     except NotAChain as error:
-        reason = str(error)
-    else:
-        if not jacobian.is_reverse:
-            return jacobian, ""
-        reason = "a map without a matrix is applied to rows, as reverse derivatives do"
-    # The cheaper one first: the second is taken if the encoder lacks the derivatives of the first.
-    full = {f.method: f for f in full_jacobians(encode, example, code, size, chunk_size)}
-    return full[choose_method(encode, example, list(full))], reason
+        return cheapest_full_jacobian(encode, example, code, size, chunk_size), str(error)
+    jacobian = factored_jacobian(chain, size, dtype, group)
+    if not jacobian.is_reverse and not chain.reason:
+        return jacobian, ""
+    full = cheapest_full_jacobian(encode, example, code, size, chunk_size)
+    if jacobian.is_reverse:
+        return full, "a map without a matrix is applied to rows, as reverse derivatives do"
+    # Groups are taken in a loop, which is slow for convolutions.
+    is_slow = jacobian.group < size and for_loops(encode, example) is not encode
+    if not is_slow and jacobian.orders[0].cost.work <= _WORTH_CUTTING * full.work:
+        return jacobian, ""
+    return full, chain.reason

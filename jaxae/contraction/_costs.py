@@ -40,6 +40,16 @@ PRODUCTS_OF_A_NORM_BY_GRAMS = 3.0
 # is half of the work of a number: two operations at a quarter each.
 SQUARE_COST = NUMBER_COST / 4
 
+# The same for the operations of a derivative along one direction. The numbers that it writes take
+# longer than those of a product, because each passes through several operations one by one.
+DERIVATIVE_NUMBER_COST = 80
+# Work of one comparison in a window, where a pooling looks for the entry that it has chosen.
+WINDOW_COST = 700
+# How many numbers are held for the gradient, for each that a derivative writes (the compiler fuses
+# some operations) and for each comparison.
+HELD_PER_NUMBER = 0.7
+HELD_PER_COMPARISON = 6
+
 
 class Cost(NamedTuple):
     """What a matrix costs per example; a constant one is shared among the batch."""
@@ -53,6 +63,43 @@ class Cost(NamedTuple):
 
     def plus(self, *others: Cost) -> Cost:
         return Cost(*(sum(column) for column in zip(self, *others, strict=True)))
+
+
+class Counts(NamedTuple):
+    """What a derivative along one direction does, as counted from its trace."""
+
+    product_flops: float = 0.0
+    """Floating point operations of matrix products."""
+    applied_flops: float = 0.0
+    """Floating point operations of convolutions, sums and other maps."""
+    comparisons: float = 0.0
+    """In the windows of a pooling that chooses entries."""
+    numbers: float = 0.0
+    """Numbers that are written."""
+
+    def plus(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, factor: float) -> Counts:
+        return Counts(*(factor * a for a in self))
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations of the value."""
+        return sum(self)
+
+    @property
+    def held(self) -> float:
+        """Numbers that are held for the gradient."""
+        return HELD_PER_NUMBER * self.numbers + HELD_PER_COMPARISON * self.comparisons
+
+    @property
+    def work(self) -> float:
+        """Of value and gradient, in the unit of the search."""
+        operations = self.product_flops + APPLIED_COST * self.applied_flops
+        operations += WINDOW_COST * self.comparisons
+        numbers = WRITES_WITH_GRADIENT * DERIVATIVE_NUMBER_COST * self.numbers
+        return PRODUCTS_OF_A_PRODUCT * operations + numbers
 
 
 def exact_cost(dtype: DTypeLike) -> float:

@@ -27,10 +27,21 @@ _GROUP_BYTES_ELSEWHERE = 2**28
 _MIN_GROUPS = 4
 # Bytes of products that are kept for the gradient; where they are more, they are computed again.
 MAX_KEPT_BYTES = 2**29
+# Nothing is known of an encoder that is no chain, and parts cost time: a part of a full Jacobian
+# may hold several times as much as the products of a chain.
+MAX_PART_BYTES = 4 * MAX_KEPT_BYTES
 
 
-# A pytree of the diagonals, by the index of the value; and the cores that are computed already.
-_Diagonals: TypeAlias = dict[int, Array]
+class _ExampleValues(NamedTuple):
+    """What the factors of one example, or of a batch, depend on, by the index of the value."""
+
+    diagonals: dict[int, Array]
+    """Flat, in the dtype of the products."""
+    arrays: dict[int, Array]
+    """As segments need them: in their own shapes and dtypes."""
+
+
+# The cores that are computed already.
 _Cores: TypeAlias = dict[Node, Array | Linear]
 # ``jax.vmap``, or what leaves a function as it is.
 _Transform: TypeAlias = Callable[[Callable[..., PyTree]], Callable[..., PyTree]]
@@ -51,32 +62,34 @@ class FactoredJacobian(NamedTuple):
     @property
     def is_reverse(self) -> bool:
         """Whether it is what ``jax.jacrev`` does, with maps that are applied row by row."""
-        applied = any(leaf.linear and leaf.linear.is_applied for leaf in self.search.leaves)
+        linears = [leaf.linear for leaf in self.search.leaves if not leaf.segment]
+        applied = any(linear and linear.is_applied for linear in linears)
         return applied and len(self.search.leaves) > 1 and len(self.orders[0].parts) == 1
 
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
-        codes, diagonals = _codes_and_diagonals(self, x)
-        return codes, _norms(self, self.orders, self._matrix_values, diagonals, len(x))
+        codes, values = _codes_and_values(self, x)
+        return codes, _norms(self, self.orders, self._matrix_values, values, len(x))
 
-    def _matrix_values(self, diagonals: _Diagonals, cores: _Cores) -> _MatrixValues:
-        return _MatrixValues(self.search.dtype, diagonals, cores)
+    def _matrix_values(self, values: _ExampleValues, cores: _Cores) -> _MatrixValues:
+        return _MatrixValues(self.search.dtype, values, cores)
 
     def difference_norms(self, x: Array, other: Array) -> Array:
         """Returns the squared norms ``(n,)`` of J(x) - J(other)."""
         search, dtype = self.search, self.search.dtype
         first, count = search.leaves[0], len(search.leaves)
-        pair = tuple(_codes_and_diagonals(self, v)[1] for v in (x, other))
-        if not pair[0]:
+        pair = tuple(_codes_and_values(self, v)[1] for v in (x, other))
+        if not jax.tree.leaves(pair[0]):
             return jnp.zeros(len(x), dtype)
-        if count == 1 and not any_varies(first.cols):  # J is linear in its only diagonal
+        is_first_constant = not (first.segment or any_varies(first.cols))
+        if count == 1 and is_first_constant:  # J is linear in its only diagonal
             change = jax.tree.map(jnp.subtract, *pair)
             return _norms(self, self.orders, self._matrix_values, change, len(x))
 
         # J = X W with W constant, as far as there is one: the norm of (X(x) - X(other)) W. So no
         # rounding error of W enters a difference of nearly equal numbers.
         whole = search.products[0, count]
-        left = whole if any_varies(first.cols) else search.products[1, count]
+        left = search.products[1, count] if is_first_constant else whole
         change = Node("X(x) - X(other)", left.shape, left.core, is_constant=False)
         orders = [search.product_order(change)]
         if left is not whole:
@@ -84,15 +97,17 @@ class FactoredJacobian(NamedTuple):
             orders = [search.product_order(search.product(change, right))]
             orders.append(search.gram_order(change, search.gram(right)))
 
-        def change_values(pair: tuple[_Diagonals, _Diagonals], cores: _Cores) -> _MatrixValues:
+        def change_values(
+            pair: tuple[_ExampleValues, _ExampleValues], cores: _Cores
+        ) -> _MatrixValues:
             arrays = []
-            for diagonals in pair:
-                values = _MatrixValues(dtype, diagonals, cores)
+            for of_point in pair:
+                values = _MatrixValues(dtype, of_point, cores)
                 # The diagonal of the first factor belongs to X, it differs between the two.
                 scale = None if left is whole else values.diagonal(first.rows)
                 arrays.append(values.matrix(left).to_array(dtype, scale))
             # ``change`` is no product of its parts: its core is given, and found in the table.
-            return _MatrixValues(dtype, {}, {**cores, change: arrays[0] - arrays[1]})
+            return _MatrixValues(dtype, None, {**cores, change: arrays[0] - arrays[1]})
 
         orders.sort(key=lambda order: order.cost.work)
         return _norms(self, orders, change_values, pair, len(x), more_nodes=(left,))
@@ -106,6 +121,10 @@ def factored_jacobian(
     orders = search.orders()
     each = max(1.0, orders[0].cost.numbers * jnp.dtype(dtype).itemsize)
     bound = _GROUP_BYTES.get(jax.default_backend(), _GROUP_BYTES_ELSEWHERE)
+    if any(leaf.segment for leaf in search.leaves):
+        # Of a segment more is held than its matrix, and one large product for all examples is
+        # faster than one for each: what a full Jacobian may hold.
+        bound = MAX_PART_BYTES // _MIN_GROUPS
     if orders[0].cost.numbers == 0:  # no matrix per example, nothing to bound
         group = batch
     elif group is None:
@@ -114,26 +133,33 @@ def factored_jacobian(
 
 
 class _MatrixValues:
-    """Computes the matrices of nodes for one example, from its diagonals and the constant cores.
+    """Computes the matrices of nodes for one example, from its values and the constant cores.
 
-    Without an example (no diagonals) it computes what is constant, for the whole batch.
+    Without an example (no values) it computes what is constant, for the whole batch.
     """
 
-    def __init__(self, dtype: DTypeLike, diagonals: _Diagonals, cores: _Cores) -> None:
-        self.dtype, self.diagonals, self.cores = dtype, diagonals, cores
+    def __init__(self, dtype: DTypeLike, values: _ExampleValues | None, cores: _Cores) -> None:
+        self.dtype, self.values, self.cores = dtype, values, cores
 
     def diagonal(self, value: Value | None) -> Array | None:
         """Returns a diagonal as a vector; None is a diagonal of ones."""
         if isinstance(value, Varying):
             # What is constant is computed without an example, and looks at no diagonal of it.
-            return self.diagonals[value.index] if self.diagonals else None
+            return self.values.diagonals[value.index] if self.values else None
         return None if value is None else value.array.astype(self.dtype).reshape(-1)
+
+    def array(self, value: Value) -> Array:
+        """Returns an operand of a segment."""
+        if isinstance(value, Known):
+            return value.array
+        assert self.values is not None  # a segment is no constant
+        return self.values.arrays[value.index]
 
     def matrix(self, node: Node) -> ScaledMatrix:
         """Returns the matrix of a node; a core that was computed before is taken from there."""
         core = self.cores.get(node)
         if core is None:
-            core = node.core(*map(self.matrix, node.parts))
+            core = node.core(*map(self.matrix, node.parts), *map(self.array, node.operands))
         return ScaledMatrix(core, self.diagonal(node.rows), self.diagonal(node.cols))
 
     def store_constant_cores(self, node: Node) -> None:
@@ -149,21 +175,24 @@ class _MatrixValues:
                 self.store_constant_cores(part)
 
 
-def _codes_and_diagonals(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _Diagonals]:
-    """Returns the codes ``(n, k)`` and the diagonals that depend on the example ``(n, size)``."""
-    chain = jacobian.chain
-    needed = {v.index for factor in chain.factors if isinstance(v := factor.rows, Varying)}
+def _codes_and_values(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _ExampleValues]:
+    """Returns the codes ``(n, k)``, and what the factors depend on, for all examples."""
+    chain, dtype = jacobian.chain, jacobian.search.dtype
+    diagonals = {v.index for factor in chain.factors if isinstance(v := factor.rows, Varying)}
+    segments = [factor.segment for factor in chain.factors if factor.segment]
+    operands = [v for segment in segments for v in segment.operands]
+    arrays = {v.index for v in operands if isinstance(v, Varying)}
 
     def array(value: Value, values: dict[int, Array]) -> Array:
         return value.array if isinstance(value, Known) else values[value.index]
 
-    def run_steps(x_i: Array) -> tuple[Array, _Diagonals]:
+    def run_steps(x_i: Array) -> tuple[Array, _ExampleValues]:
         values = {0: x_i}  # the reader gave the example the first index
         for step in chain.steps:
             outputs = step.run(*(array(value, values) for value in step.operands))
             values.update(zip(step.outputs, outputs, strict=True))
-        flat = {index: values[index].astype(jacobian.search.dtype).reshape(-1) for index in needed}
-        return array(chain.code, values), flat
+        flat = {index: values[index].astype(dtype).reshape(-1) for index in diagonals}
+        return array(chain.code, values), _ExampleValues(flat, {i: values[i] for i in arrays})
 
     return jax.vmap(run_steps)(x)
 
@@ -172,7 +201,7 @@ def _norms(
     jacobian: FactoredJacobian,
     orders: Sequence[Order],
     values_of: Callable[[PyTree, _Cores], _MatrixValues],
-    diagonals: PyTree,
+    example_values: PyTree,
     size: int,
     more_nodes: Sequence[Node] = (),
 ) -> Array:
@@ -181,33 +210,33 @@ def _norms(
     Args:
       jacobian: says how many examples are taken at a time.
       orders: the order to use, and others; of those only the sum of squares may be needed.
-      values_of: from the diagonals of an example and the constant cores to its matrices.
-      diagonals: a pytree of the diagonals of all examples.
+      values_of: from the values of an example and the constant cores to its matrices.
+      example_values: a pytree of the values of all examples.
       size: number of examples.
       more_nodes: nodes that ``values_of`` needs besides, whose constant cores are computed once.
     """
     best, *_ = orders
-    constants = _MatrixValues(jacobian.search.dtype, {}, {})
+    constants = _MatrixValues(jacobian.search.dtype, None, {})
     for part in (*best.parts, *more_nodes):
         # The norm of a single factor needs the norms of its rows, and no matrix.
         if len(best.parts) > 1 or part.linear is None:
             constants.store_constant_cores(part)
 
-    def value(order: Order, diagonals: PyTree) -> tuple[Array, Array | None]:
-        values = values_of(diagonals, constants.cores)
+    def value(order: Order, example_values: PyTree) -> tuple[Array, Array | None]:
+        values = values_of(example_values, constants.cores)
         return order.value(*map(values.matrix, order.parts))
 
-    def group_norms(diagonals: PyTree) -> Array:
-        leaves = jax.tree.leaves(diagonals)
+    def group_norms(example_values: PyTree) -> Array:
+        leaves = jax.tree.leaves(example_values)
         if leaves and len(leaves[0]) == 1:  # XLA does better without an axis of one example
-            return checked_norms(jax.tree.map(lambda a: a[0], diagonals), _unchanged)[None]
-        return checked_norms(diagonals, jax.vmap if leaves else _unchanged)
+            return checked_norms(jax.tree.map(lambda a: a[0], example_values), _unchanged)[None]
+        return checked_norms(example_values, jax.vmap if leaves else _unchanged)
 
-    def checked_norms(diagonals: PyTree, batched: _Transform) -> Array:
+    def checked_norms(example_values: PyTree, batched: _Transform) -> Array:
         """Returns the norms of a group, as sums of squares where rounding errors would show."""
-        values, bounds = batched(partial(value, best))(diagonals)
+        values, bounds = batched(partial(value, best))(example_values)
         if best.finish is not None:
-            constant = _MatrixValues(jacobian.search.dtype, {}, constants.cores)
+            constant = _MatrixValues(jacobian.search.dtype, None, constants.cores)
             return best.finish(values, *map(constant.matrix, best.parts[1:]))
         if bounds is None:
             return values
@@ -216,14 +245,14 @@ def _norms(
         squares_order = next(order for order in orders if len(order.parts) == 1)
 
         @jax.checkpoint  # which keeps nothing of a branch that is hardly ever taken
-        def sums_of_squares(diagonals: PyTree) -> Array:
-            return batched(partial(value, squares_order))(diagonals)[0]
+        def sums_of_squares(example_values: PyTree) -> Array:
+            return batched(partial(value, squares_order))(example_values)[0]
 
-        return jax.lax.cond(is_safe, lambda: values, lambda: sums_of_squares(diagonals))
+        return jax.lax.cond(is_safe, lambda: values, lambda: sums_of_squares(example_values))
 
-    if not jax.tree.leaves(diagonals):  # a constant Jacobian, one norm for all
-        return jnp.broadcast_to(group_norms(diagonals), size)
-    return _in_groups(group_norms, diagonals, jacobian)
+    if not jax.tree.leaves(example_values):  # a constant Jacobian, one norm for all
+        return jnp.broadcast_to(group_norms(example_values), size)
+    return _in_groups(group_norms, example_values, jacobian)
 
 
 def _unchanged(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -232,29 +261,38 @@ def _unchanged(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def _in_groups(
-    function: Callable[[PyTree], Array], diagonals: PyTree, jacobian: FactoredJacobian
+    function: Callable[[PyTree], Array], example_values: PyTree, jacobian: FactoredJacobian
 ) -> Array:
     """Returns ``function`` of groups of examples; a remainder is filled with zeros."""
-    leaves, tree = jax.tree.flatten(diagonals)
+    leaves, tree = jax.tree.flatten(example_values)
     size = len(leaves[0])
     if jacobian.group >= size:
-        return function(diagonals)
+        return function(example_values)
     group = max(g for g in range(1, jacobian.group + 1) if size % g == 0)
     # A divisor needs no padding; but not one so small that the loop gets twice as long.
     if group <= jacobian.group // 2:
         group = jacobian.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.
-    packed = replicated(jnp.concatenate(leaves, axis=1))
-    packed = jnp.pad(packed, ((0, -size % group), (0, 0)))
-    ends = np.cumsum([leaf.shape[1] for leaf in leaves])[:-1]
+    is_row = [leaf.ndim == 2 and leaf.dtype == jacobian.search.dtype for leaf in leaves]
+    rows = [leaf for leaf, is_one in zip(leaves, is_row, strict=True) if is_one]
+    others = [leaf for leaf, is_one in zip(leaves, is_row, strict=True) if not is_one]
+    ends = np.cumsum([leaf.shape[1] for leaf in rows])[:-1]
     # It takes long to compute products again, and little memory to keep them; for elementwise
     # results it is the other way round.
     kept_names = [PRODUCT] if jacobian.keeps_products else []
     policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
 
     @partial(jax.checkpoint, policy=policy)
-    def packed_group_norms(packed: Array) -> Array:
-        return function(jax.tree.unflatten(tree, jnp.split(packed, ends, axis=1)))
+    def group_norms(packed: list[Array]) -> Array:
+        in_rows = iter(jnp.split(packed[0], ends, axis=1) if rows else [])
+        in_others = iter(packed[1:] if rows else packed)
+        found = [next(in_rows if is_one else in_others) for is_one in is_row]
+        return function(jax.tree.unflatten(tree, found))
 
-    groups = packed.reshape(-1, group, packed.shape[1])
-    return jax.lax.map(packed_group_norms, groups).reshape(-1)[:size]
+    def groups(array: Array) -> Array:
+        array = replicated(array)
+        array = jnp.pad(array, ((0, -size % group), *(((0, 0),) * (array.ndim - 1))))
+        return array.reshape(-1, group, *array.shape[1:])
+
+    packed = [*([jnp.concatenate(rows, axis=1)] if rows else []), *others]
+    return jax.lax.map(group_norms, [groups(a) for a in packed]).reshape(-1)[:size]

@@ -1,4 +1,8 @@
-"""Full Jacobians, for encoders that are no chain: which of the two ways, and the norm in chunks."""
+"""Full Jacobians, for encoders that are no chain: which of the two ways, and the norm in chunks.
+
+A full Jacobian of a whole batch may need too much memory. Then some columns or rows of all examples
+are computed at a time, in a loop.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +13,32 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core as jex
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxae import _checks
 from jaxae._batching import varying_as
-from jaxae._derivatives import times_jacobian
-from jaxae.contraction._evaluate import MAX_KEPT_BYTES
-from jaxae.contraction._rules import MAPS, flops_of
-
-# Numbers that a derivative holds for each number of the encoder's trace: the number, its derivative
-# along the direction, and the derivative of the loss in that.
-_HELD_PER_NUMBER = 3
-# Nothing is known of such an encoder, and chunks cost time: they may hold several times as much as
-# the products of a chain before they are divided.
-_MAX_CHUNK_BYTES = 4 * MAX_KEPT_BYTES
-
-# One reverse derivative costs about as much as this many forward ones. Measured on a CPU with
-# value and gradient, 784 or 64 inputs, batches of 8 to 128: 2 to 5 with two sigmoid layers, 3 to
-# 15 with one; where a single layer is misjudged, both cost nearly the same.
-_REVERSE_COST = 5
+from jaxae._convolutions import has_convolutions, with_ordered_convolutions
+from jaxae._derivatives import choose_method, times_jacobian
+from jaxae.contraction._costs import Counts
+from jaxae.contraction._counting import count_derivative
+from jaxae.contraction._evaluate import MAX_PART_BYTES
 
 
 class FullJacobian(NamedTuple):
-    """A full Jacobian by ``jax.jacfwd`` or ``jax.jacrev``, so many columns or rows at a time."""
+    """A full Jacobian by ``jax.jacfwd`` or ``jax.jacrev``, all of it or a part at a time."""
 
     encode: Callable[[Array], Array]
     method: str
+    directions: int
+    """Columns for ``jax.jacfwd``, rows for ``jax.jacrev``."""
     chunk_size: int | None
+    """Columns or rows at a time; None is all."""
     flops: float = math.nan
     """Of the value, per example."""
     numbers: float = math.nan
-    """Held per example."""
+    """Held at a time, per example of the batch."""
+    work: float = math.nan
+    """Of value and gradient, per example, in the unit of ``_costs``."""
 
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
@@ -54,6 +52,50 @@ class FullJacobian(NamedTuple):
         norm = norm_by_columns if self.method == "jacfwd" else norm_by_rows
         return jax.vmap(partial(norm, self.encode, self.chunk_size))(*points)
 
+    def matrix(self, x_i: Array) -> Array:
+        """Returns the Jacobian of one example, ``(k, d)``."""
+        is_forward = self.method == "jacfwd"
+        if self.chunk_size is None or self.chunk_size >= self.directions:
+            whole = (jax.jacfwd if is_forward else jax.jacrev)(self.encode)(x_i)
+            return whole.reshape(len(whole), x_i.size)
+        if is_forward:
+            code, along = jax.linearize(self.encode, x_i)
+            direction = x_i
+        else:
+            code, pullback = jax.vjp(self.encode, x_i)
+            along, direction = (lambda u: pullback(u)[0]), code
+
+        def column_or_row(index: Array) -> Array:
+            one = jax.nn.one_hot(index, direction.size, dtype=direction.dtype)
+            return along(varying_as(one.reshape(direction.shape), direction)).reshape(-1)
+
+        parts = jax.lax.map(column_or_row, jnp.arange(direction.size), batch_size=self.chunk_size)
+        return parts.T if is_forward else parts
+
+
+def full_jacobian(
+    encode: Callable[[Array], Array],
+    method: str,
+    example: jax.ShapeDtypeStruct,
+    code: jax.ShapeDtypeStruct,
+    chunk_size: int | None,
+) -> FullJacobian:
+    """Returns the full Jacobian by ``method``, so many columns or rows at a time."""
+    directions = math.prod(example.shape if method == "jacfwd" else code.shape)
+    if chunk_size is not None and chunk_size < directions:
+        encode = for_loops(encode, example)
+    return FullJacobian(encode, method, directions, chunk_size)
+
+
+def for_loops(
+    encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct
+) -> Callable[[Array], Array]:
+    """Returns an encoder of which the derivatives are as fast inside a loop as outside."""
+    is_slow = jax.default_backend() == "cpu" and has_convolutions(
+        jax.make_jaxpr(encode)(example).jaxpr
+    )
+    return with_ordered_convolutions(encode) if is_slow else encode
+
 
 def full_jacobians(
     encode: Callable[[Array], Array],
@@ -62,35 +104,47 @@ def full_jacobians(
     batch: int,
     chunk_size: int | None,
 ) -> list[FullJacobian]:
-    """Returns ``jax.jacfwd`` and ``jax.jacrev``, the cheaper first; one of them may not work."""
-    numbers, flops = _contents(jax.make_jaxpr(encode)(example).jaxpr)
-    directions = {"jacfwd": math.prod(example.shape), "jacrev": math.prod(code.shape)}
-    cost = {"jacfwd": directions["jacfwd"], "jacrev": _REVERSE_COST * directions["jacrev"]}
-    each = _HELD_PER_NUMBER * numbers * batch * jnp.dtype(code.dtype).itemsize
+    """Returns those of ``jax.jacfwd`` and ``jax.jacrev`` that work, the cheaper first."""
+
+    # Under ``jax.vmap``, as they are used: some rules that are missing are missed only there.
+    def column(x_i: Array, t: Array) -> Array:
+        return jax.vmap(lambda t: jax.jvp(encode, (x_i,), (t,))[1])(t[None])
+
+    def row(x_i: Array, u: Array) -> Array:
+        code, pullback = jax.vjp(encode, x_i)
+        return jax.vmap(pullback)(varying_as(u[None], code))[0]
+
     found = []
-    for method in sorted(cost, key=cost.__getitem__):
-        size = max(1, directions[method])
+    for method, derivative, direction in (("jacfwd", column, example), ("jacrev", row, code)):
+        try:
+            trace = jax.make_jaxpr(derivative)(example, direction)
+        except Exception:  # of any class: a rule that is missing, or the user's own
+            continue
+        # The directions themselves are written too.
+        counts = count_derivative(trace.jaxpr)
+        counts = counts.plus(Counts(numbers=float(math.prod(direction.shape))))
+        size = max(1, math.prod(direction.shape))
+        each = max(1.0, counts.held * batch * jnp.dtype(code.dtype).itemsize)
         # ``chunk_size`` is the user's word; without it, as many as memory allows.
-        chunk = min(size, chunk_size or max(1, _MAX_CHUNK_BYTES // max(1, each)))
-        found.append(FullJacobian(encode, method, chunk, size * flops, chunk * numbers))
-    return found
+        chunk = min(size, chunk_size or max(1, int(MAX_PART_BYTES // each)))
+        jacobian = full_jacobian(encode, method, example, code, chunk)
+        costs = size * counts.flops, chunk * counts.held, size * counts.work
+        found.append(FullJacobian(*jacobian[:4], *costs))
+    return sorted(found, key=lambda jacobian: jacobian.work)
 
 
-def _contents(jaxpr: jex.Jaxpr) -> tuple[int, float]:
-    """Returns how many numbers a trace computes, and with how many operations.
-
-    Of several inner traces (the branches of ``jax.lax.cond``) the largest counts, of a loop of
-    unknown length one round.
-    """
-    numbers, flops = 0, 0.0
-    for eqn in jaxpr.eqns:
-        inner = [_contents(sub) for sub in jex.jaxprs_in_params(eqn.params)]
-        sizes = [getattr(v.aval, "size", 0) for v in (*eqn.invars[:1], *eqn.outvars)]
-        repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-        numbers += repeats * max((count for count, _ in inner), default=sum(sizes[1:]))
-        own = flops_of(eqn, *sizes[:2]) if eqn.primitive.name in MAPS else sum(sizes[1:])
-        flops += repeats * max((count for _, count in inner), default=float(own))
-    return numbers, flops
+def cheapest_full_jacobian(
+    encode: Callable[[Array], Array],
+    example: jax.ShapeDtypeStruct,
+    code: jax.ShapeDtypeStruct,
+    batch: int,
+    chunk_size: int | None,
+) -> FullJacobian:
+    """Returns the cheaper of the full Jacobians that work; raises ``TypeError`` if none does."""
+    found = full_jacobians(encode, example, code, batch, chunk_size)
+    if not found:
+        choose_method(encode, example)  # raises the error that says why
+    return found[0]
 
 
 def norm_by_columns(

@@ -62,12 +62,15 @@ class Linear(NamedTuple):
     """Whether, besides, no input is used twice."""
     reshapes: bool = False
     """Whether, besides, nothing changes but the shape."""
+    varies: bool = False
+    """Whether the map depends on the example, so that it is no constant one."""
 
     @property
     def is_applied(self) -> bool:
         """Whether the map is applied to rows and columns, because its matrix would be large."""
         size = math.prod(self.inputs) * math.prod(self.outputs)
-        return self.matrix is None and not self.reshapes and size > _MAX_DENSE_ENTRIES
+        is_large = self.matrix is None and not self.reshapes and size > _MAX_DENSE_ENTRIES
+        return is_large or self.varies
 
     def apply_transpose(self, cotangent: Array) -> Array:
         """Returns the transposed map of an array of shape ``outputs``."""
@@ -90,6 +93,7 @@ class Linear(NamedTuple):
             self.flops,
             None if matrix is None else transposed_matrix,
             reshapes=self.reshapes,
+            varies=self.varies,
         )
 
     def then(self, other: Linear) -> Linear:
@@ -174,6 +178,13 @@ def dense_matrix(core: Array | Linear, dtype: DTypeLike) -> Array:
     size = math.prod(core.inputs)
     columns = jax.vmap(core.apply)(jnp.eye(size, dtype=dtype).reshape(size, *core.inputs))
     return columns.reshape(size, math.prod(core.outputs)).T
+
+
+def jacobian_matrix(linear: Linear, dtype: DTypeLike, *, is_reverse: bool) -> Array:
+    """Returns the matrix of a map, by columns, or in reverse by rows."""
+    if not is_reverse:
+        return checkpoint_name(dense_matrix(linear, dtype), PRODUCT)
+    return checkpoint_name(dense_matrix(linear.transpose(), dtype).T, PRODUCT)
 
 
 def multiply(

@@ -4,8 +4,8 @@ Each takes an equation with a direction among its operands to a direction, or ra
 :class:`NotAChain` with the reason. There are three kinds: an operation scales a direction by a
 diagonal, selects entries of it, or multiplies it by a constant matrix, which starts a new factor.
 The table ``RULES`` also says for which parameters of an operation its rule is right; another
-operation, another parameter or another value of one makes the encoder no chain, and the full
-Jacobian is taken.
+operation, another parameter or another value of one makes this stretch of the encoder no chain. It
+may still be a segment, if all that happens in it is linear in the direction: ``is_linear``.
 """
 
 from __future__ import annotations
@@ -471,3 +471,43 @@ def check_rule(eqn: Equation, rule: Rule) -> None:
     is_complex = any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes)
     if is_complex or not jnp.issubdtype(dtypes[-1], jnp.floating):
         raise NotAChain(f"{eqn.primitive.name} of numbers that are not real{source_line(eqn)}")
+
+
+# Operations that are linear in their first operand, or in whatever operand is the direction.
+_LINEAR_IN_THE_FIRST = (
+    *("convert_element_type", "copy", "neg", "reshape", "squeeze", "broadcast_in_dim", "transpose"),
+    *("slice", "rev", "tile", "split", "reduce_sum", "cumsum", "reduce_window_sum", "div"),
+    *("gather", "dynamic_slice", "select_and_gather_add"),
+)
+_LINEAR_IN_EACH = ("mul", "dot_general", "conv_general_dilated")
+_LINEAR_IN_ALL = ("add", "add_any", "sub", "concatenate", "pad")
+
+
+def is_linear(eqn: Equation, operands: Sequence[Value | None]) -> bool:
+    """Returns whether an operation is known to be linear in the direction.
+
+    A derivative rule of a user may do anything with it. The operation need not be understood any
+    further: in a segment it is run as it stands in the trace.
+
+    Args:
+      eqn: an equation on the way of the direction.
+      operands: its operands, None where they depend on the direction.
+    """
+    name = eqn.primitive.name
+    places = [i for i, value in enumerate(operands) if value is None]
+    dtypes = [atom.aval.dtype for atom in (*eqn.outvars, *(eqn.invars[i] for i in places))]
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        return False
+    if name == "gather" and not _is_linear_gather_mode(eqn.params["mode"], eqn.params):
+        return False
+    return (
+        (name in _LINEAR_IN_THE_FIRST and places == [0])
+        or (name in _LINEAR_IN_EACH and len(places) == 1)
+        or (name in _LINEAR_IN_ALL and _all_zero(operands))
+        or (name == "select_n" and operands[0] is not None and _all_zero(operands[1:]))
+    )
+
+
+def _all_zero(operands: Sequence[Value | None]) -> bool:
+    """Returns whether all operands that do not depend on the direction are zero."""
+    return all(value is None or value.is_zero for value in operands)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from jaxae.contraction._chain import Factor, Value, Varying
+from jaxae.contraction._chain import Factor, Segment, Value, Varying
 from jaxae.contraction._costs import (
     APPLIED_COST,
     NUMBER_COST,
@@ -23,6 +24,7 @@ from jaxae.contraction._costs import (
     SQUARE_COST,
     WRITES_WITH_GRADIENT,
     Cost,
+    Counts,
     exact_cost,
 )
 from jaxae.contraction._products import (
@@ -30,6 +32,7 @@ from jaxae.contraction._products import (
     ScaledMatrix,
     dense_matrix,
     gram,
+    jacobian_matrix,
     multiply,
     norm_by_gram,
     norm_by_grams,
@@ -45,14 +48,17 @@ class Node:
     name: str
     shape: tuple[int, int]
     core: Callable[..., Array | Linear]
-    """From the matrices of the parts to an array or a :class:`Linear`."""
+    """From the matrices of the parts and the arrays of ``operands`` to an array or a map."""
     parts: tuple[Node, ...] = ()
+    operands: tuple[Value, ...] = ()
     rows: Value | None = None
     cols: Value | None = None
     is_constant: bool = True
     """Whether the core is one matrix for the whole batch."""
     cost: Cost = field(default_factory=lambda: Cost())
     linear: Linear | None = None
+    segment: Segment | None = None
+    """What it costs to apply the map, if it is no constant one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +87,12 @@ class Search:
     cut between them: the dynamic programme for chains of matrix products (Cormen et al.,
     "Introduction to Algorithms", section 15.2), here with the costs of this module. A square matrix
     in the middle of the chain is not considered, nor a common factor of several products.
+
+    A segment is a map that depends on the example. It is applied to the columns of what stands on
+    its right, as forward derivatives are, or its transpose to the rows of what stands on its left,
+    as reverse ones are; or its own matrix is formed and then multiplied. With all factors applied
+    one after the other this is the full Jacobian (Griewank and Naumann 2003, "Accumulating
+    Jacobians as chained sparse matrix products", Mathematical Programming 95).
     """
 
     def __init__(self, factors: Sequence[Factor], batch: int, dtype: DTypeLike) -> None:
@@ -95,6 +107,10 @@ class Search:
             self._leaf(i, factor, cols if i == 0 else None) for i, factor in enumerate(factors)
         ]
         self.products: dict[tuple[int, int], Node] = {}
+        # The ways in which a leaf may be a factor of a product.
+        self.forms = [
+            [leaf, self._formed(leaf)] if leaf.segment else [leaf] for leaf in self.leaves
+        ]
         for length in range(1, len(self.leaves) + 1):
             for start in range(len(self.leaves) - length + 1):
                 self.products[start, start + length] = self._cheapest_product(start, start + length)
@@ -113,20 +129,62 @@ class Search:
 
     def _leaf(self, index: int, factor: Factor, cols: Value | None) -> Node:
         """Returns the node of one factor, named as people write it: D1 W1."""
-        linear, rows = factor
+        linear, rows, segment = factor
         number = index + 1
+        shape = math.prod(linear.outputs), math.prod(linear.inputs)
+        if segment:
+            name, bind = f"G{number}{' D0' if cols else ''}", partial(segment.bind, linear)
+            return Node(
+                name,
+                shape,
+                bind,
+                operands=segment.operands,
+                cols=cols,
+                is_constant=False,
+                linear=linear,
+                segment=segment,
+            )
         name = f"W{number}" if not linear.reshapes else "" if rows or cols else "I"
         name = f"{f'D{number} ' if rows else ''}{name}{' D0' if cols else ''}".strip()
-        shape = math.prod(linear.outputs), math.prod(linear.inputs)
         return Node(name, shape, lambda: linear, rows=rows, cols=cols, linear=linear)
+
+    def _formed(self, leaf: Node) -> Node:
+        """Returns the matrix of a segment, by forward or by reverse derivatives."""
+        (p, q), segment = leaf.shape, leaf.segment
+        assert segment is not None
+        is_reverse = p * segment.reverse.work < q * segment.forward.work
+        count, counts = (p, segment.reverse) if is_reverse else (q, segment.forward)
+
+        def core(matrix: ScaledMatrix) -> Array:
+            assert isinstance(matrix.core, Linear)
+            return jacobian_matrix(matrix.core, self.dtype, is_reverse=is_reverse)
+
+        cost = self._applied_cost(count, counts)
+        return replace(
+            leaf, core=core, parts=(leaf,), operands=(), linear=None, segment=None, cost=cost
+        )
+
+    def _applied_cost(self, count: int, counts: Counts) -> Cost:
+        """Returns the cost of applying a segment to so many directions."""
+        return Cost(count * counts.work, count * counts.flops, count * counts.held)
 
     def _cheapest_product(self, start: int, stop: int) -> Node:
         """Returns the cheapest product of the factors start ... stop - 1."""
         if stop == start + 1:
-            return self.leaves[start]
-        cuts = range(start + 1, stop)
-        ways = (self.product(self.products[c, stop], self.products[start, c]) for c in cuts)
+            return self.forms[start][-1]
+        ways = [
+            self.product(left, right)
+            for cut in range(start + 1, stop)
+            for left in self._factors(cut, stop)
+            for right in self._factors(start, cut)
+            # One of the two must be a matrix, to the rows or columns of which the other is applied.
+            if not (left.segment and (right.segment or (right.linear and right.linear.is_applied)))
+        ]
         return min(ways, key=lambda node: node.cost.work)
+
+    def _factors(self, start: int, stop: int) -> list[Node]:
+        """Returns the forms in which the product of some factors may be part of a larger one."""
+        return self.forms[start] if stop == start + 1 else [self.products[start, stop]]
 
     def product(self, left: Node, right: Node, *, is_exact: bool = False) -> Node:
         """Returns the product of two matrices, with all digits or those of the device's default."""
@@ -142,22 +200,29 @@ class Search:
         operation_cost *= self.exact_cost if is_exact else 1.0
         products = PRODUCTS_OF_A_PRODUCT * operation_cost
         own = self._cost(flops, p * q, is_constant, products=products)
+        if right.segment:
+            own = self._applied_cost(p, right.segment.reverse)
+        elif left.segment:
+            own = self._applied_cost(q, left.segment.forward)
+        is_product = right.linear is None and " " in right.name
         return Node(
-            f"{left.name} {right.name if right.linear else f'({right.name})'}",
+            f"{left.name} {f'({right.name})' if is_product else right.name}",
             (p, q),
             lambda a, b: multiply(a, b, self.dtype, is_exact=is_exact).core,
             (left, right),
-            left.rows,
-            right.cols,
-            is_constant,
-            own.plus(left.cost, right.cost),
+            rows=left.rows,
+            cols=right.cols,
+            is_constant=is_constant,
+            cost=own.plus(left.cost, right.cost),
         )
 
     def _transpose(self, node: Node) -> Node:
         """Returns the transposed matrix."""
-        linear = node.linear and node.linear.transpose()
+        linear, segment = node.linear and node.linear.transpose(), node.segment
 
         def core(matrix: ScaledMatrix) -> Array | Linear:
+            if segment and isinstance(matrix.core, Linear):
+                return matrix.core.transpose()
             return linear or dense_matrix(matrix.core, self.dtype).T
 
         return replace(
@@ -166,9 +231,11 @@ class Search:
             shape=node.shape[::-1],
             core=core,
             parts=(node,),
+            operands=(),
             rows=node.cols,
             cols=node.rows,
             linear=linear,
+            segment=segment and segment.transpose(),
         )
 
     def gram(self, node: Node) -> Node:
@@ -183,10 +250,10 @@ class Search:
             (size, size),
             lambda a: gram(a, self.dtype),
             (node,),
-            node.rows,
-            node.rows,
-            is_constant,
-            own.plus(node.cost),
+            rows=node.rows,
+            cols=node.rows,
+            is_constant=is_constant,
+            cost=own.plus(node.cost),
         )
 
     def _congruence(self, node: Node, symmetric: Node) -> Node:
@@ -203,9 +270,18 @@ class Search:
             ways = [self.gram(self.products[0, cut])]
             # A constant one costs next to nothing per example, and no other way is cheaper.
             if cut > 1 and not ways[0].is_constant and self._can_be_exact(self.leaves[cut - 1]):
-                ways.append(self._congruence(self.leaves[cut - 1], best[cut - 1]))
+                ways += [self._congruence(form, best[cut - 1]) for form in self.forms[cut - 1]]
+                ways += [
+                    self._congruence(self.products[start, cut], best[start])
+                    for start in range(1, cut - 1)
+                    if self._has_segment(start, cut)
+                ]
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
+
+    def _has_segment(self, start: int, stop: int) -> bool:
+        """Returns whether one of the factors start ... stop - 1 is a segment."""
+        return any(leaf.segment for leaf in self.leaves[start:stop])
 
     def _can_be_exact(self, node: Node) -> bool:
         """Returns whether products with a matrix keep all digits: a map applied does as it says."""
@@ -217,9 +293,14 @@ class Search:
         count = len(self.leaves)
         for cut in range(count - 1, 0, -1):
             ways = [self.gram(self._transpose(self.products[cut, count]))]
-            leaf = self.leaves[cut]
-            if cut < count - 1 and not ways[0].is_constant and self._can_be_exact(leaf):
-                ways.append(self._congruence(self._transpose(self.leaves[cut]), best[cut + 1]))
+            if cut < count - 1 and not ways[0].is_constant and self._can_be_exact(self.leaves[cut]):
+                forms = map(self._transpose, self.forms[cut])
+                ways += [self._congruence(form, best[cut + 1]) for form in forms]
+                ways += [
+                    self._congruence(self._transpose(self.products[cut, stop]), best[stop])
+                    for stop in range(cut + 2, count)
+                    if self._has_segment(cut, stop)
+                ]
             best[cut] = min(ways, key=lambda node: node.cost.work)
         return best
 

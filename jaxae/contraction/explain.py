@@ -9,8 +9,9 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 from jaxae._checks import AnyArray
-from jaxae.contraction._choice import available_jacobians, check_inputs, choose
+from jaxae.contraction._choice import check_inputs, choose
 from jaxae.contraction._evaluate import FactoredJacobian
+from jaxae.contraction._full import full_jacobians
 
 
 class ContractionPlan(NamedTuple):
@@ -75,7 +76,7 @@ def explain_contraction(
     x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
     # Full Jacobians are listed in either case, so that a reader sees what the structure saves.
-    full = available_jacobians(encode, example, code, size, chunk_size)
+    full = full_jacobians(encode, example, code, size, chunk_size)
     whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
     jacobian, reason = choose(encode, example, code, size, chunk_size)
     if not isinstance(jacobian, FactoredJacobian):  # the cheaper full one comes first

@@ -20,7 +20,7 @@ from jaxae._batching import one_example, placed_as
 from jaxae._checks import AnyArray
 from jaxae._derivatives import check_method
 from jaxae.contraction._choice import Jacobian, check_inputs, choose
-from jaxae.contraction._full import FullJacobian, probed_norm
+from jaxae.contraction._full import full_jacobian, probed_norm
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
 METHODS = ("auto", "jacfwd", "jacrev", "hutchinson")
@@ -47,8 +47,9 @@ def contractive_penalty(
     where this is large. ``"auto"`` reads the structure of ``encode``. For affine layers and
     elementwise functions the Jacobian is :math:`D_L W_L \cdots D_1 W_1`: one layer costs the
     row norms of W, O(d k) once per batch, and O(k) per example; more layers the cheapest
-    order of matrix products. Anything else costs d forward derivatives (``"jacfwd"``) or k
-    reverse derivatives (``"jacrev"``). :func:`explain_contraction` says what was chosen.
+    order of matrix products. A stretch that is neither (a skip connection, a normalisation, a
+    gate) is one factor more, where that is cheaper. Anything else costs d forward derivatives
+    (``"jacfwd"``) or k reverse ones (``"jacrev"``). :func:`explain_contraction` says which.
 
     Args:
       encode: pure function of one example ``(*example,)`` to one code ``(k,)``.
@@ -165,7 +166,7 @@ def code_and_contractive_penalty(
         else:
             # Before the Jacobian is traced: JAX's own error would come from inside of it.
             check_method(method, encode, example)
-            jacobian = FullJacobian(encode, method, chunk_size)
+            jacobian = full_jacobian(encode, method, example, code, chunk_size)
         codes, penalties = jacobian.codes_and_norms(flat)
     # Summed in float32 at least; only the result has the dtype of half-precision inputs.
     return codes.reshape(*batch, *code.shape), penalties.reshape(batch).astype(x.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree, ScalarLike
 
-from jaxae.training._convolutions import reorder_convolutions
+from jaxae._convolutions import reorder_convolutions
 from jaxae.training._data import Data, drop_leading_axis
 from jaxae.training.epoch import Epoch, Window
 from jaxae.training.sharding import replicated_sharding

@@ -25,6 +25,7 @@ from experiments.benchmarks import (
     common,
     contraction,
     cost_model,
+    encoders,
     epoch,
     growth,
     in_jaxae,
@@ -586,6 +587,20 @@ def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path
         large.require_limits()
 
 
+def test_encoders_of_many_kinds_are_compared_with_full_jacobians(tmp_path, monkeypatch):
+    config = encoders.Config(quick=True, rounds=1, out=tmp_path / "out")
+    with jax.numpy_dtype_promotion("standard"):  # the poolings of Flax need it
+        case = encoders.main(config)["cases"]["quick"]
+    assert list(case["contenders"]) == ["jaxae", "jax jacfwd", "jax jacrev"]
+    seconds = {name: found["seconds"]["median"] for name, found in case["contenders"].items()}
+    better = min(seconds["jax jacfwd"], seconds["jax jacrev"])
+    assert case["times_as_fast_as_the_better"] == pytest.approx(better / seconds["jaxae"])
+    # What is too large is not run.
+    monkeypatch.setattr(encoders, "MAX_BYTES", 0)
+    with jax.numpy_dtype_promotion("standard"):
+        assert list(encoders.contenders_of(encoders.QUICK)) == ["jaxae"]
+
+
 def test_the_cost_model_is_measured(tmp_path):
     found = cost_model.main(cost_model.Config(quick=True, rounds=1, out=tmp_path / "out"))
     (path,) = (tmp_path / "out").glob("cost-model-*.json")
@@ -594,7 +609,10 @@ def test_the_cost_model_is_measured(tmp_path):
     assert list(found["blocks_over_whole_by_columns"]) == [8]
 
 
-BENCHMARKS = (agreement, contraction, cost_model, epoch, growth, large, start, streaming, training)
+BENCHMARKS = (
+    *(agreement, contraction, cost_model, encoders, epoch, growth, large, start, streaming),
+    training,
+)
 
 
 @pytest.mark.parametrize("module", BENCHMARKS, ids=lambda module: module.__name__.split(".")[-1])

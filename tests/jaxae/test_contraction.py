@@ -1,5 +1,6 @@
 """The contractive penalty: exact methods agree with a Jacobian built by hand."""
 
+import re
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 import jaxae
+from jaxae.contraction import _full, spectrum
 
 RNG = np.random.default_rng(3)
 EXACT = ["auto", "jacfwd", "jacrev"]
@@ -194,7 +196,7 @@ def test_what_needs_one_kind_of_derivative_takes_the_other(encode, same, x, key)
         return walk(key, x[0]), estimate(encode, x), higher, values
 
     found, expected = jax.jit(lambda: [numbers(encode), numbers(same)])()
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8), found, expected)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-12), found, expected)
 
 
 def test_the_estimate_by_reverse_derivatives_has_the_same_gradient(x, key):
@@ -328,3 +330,81 @@ def test_singular_values_square_to_the_penalty(x):
     np.testing.assert_allclose(
         jnp.square(values).sum(-1), jaxae.contractive_penalty(deep, x), rtol=1e-10
     )
+
+
+# ------------------------------------------------------------- full Jacobians that are divided
+
+KERNEL, DENSE = RNG.normal(size=(3, 3, 2, 4)) / 3, RNG.normal(size=(4 * 3 * 3, 8)) / 6
+
+
+def pooled(pool, image, kernel=KERNEL):
+    """A convolution, a pooling and a dense code: 6 x 6 x 2 -> 8."""
+    kernel = jnp.asarray(kernel, image.dtype)
+    layout = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+    h = jax.lax.conv_general_dilated(image[None], kernel, (1, 1), "SAME", dimension_numbers=layout)
+    return jnp.tanh(pool(h[0]).reshape(-1) @ jnp.asarray(DENSE, image.dtype))
+
+
+def maximum(h):
+    return jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, (2, 2, 1), (2, 2, 1), "VALID")
+
+
+@pytest.mark.parametrize("method", ["jacfwd", "jacrev"])
+def test_an_encoder_with_convolutions_in_chunks(method, float64):
+    encode, x = partial(pooled, maximum), jnp.asarray(RNG.normal(size=(3, 6, 6, 2)))
+    of = partial(jaxae.contractive_penalty, encode, method=method, example_ndim=3)
+    found = jax.jit(lambda x: [of(x, chunk_size=size) for size in (3, 100)])(x)
+    expected = jax.vmap(lambda v: jnp.sum(jnp.square(jax.jacrev(encode)(v))))(x)
+    for value in found:
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the order is for CPUs")
+def test_convolutions_in_the_loop_over_chunks_have_the_order_that_is_fast():
+    x, kernel = jnp.ones((4, 6, 6, 2)), jnp.asarray(KERNEL, jnp.float32)
+
+    def compiled(chunk_size):
+        def loss(kernel):
+            encode = partial(pooled, maximum, kernel=kernel)
+            penalty = jaxae.contractive_penalty(
+                encode, x, method="jacrev", chunk_size=chunk_size, example_ndim=3
+            )
+            return penalty.mean()
+
+        return jax.jit(jax.grad(loss)).lower(kernel).compile()
+
+    whole, chunks = compiled(8), compiled(2)
+    labels = re.findall(r"dim_labels=(\S+?),?[ \n]", chunks.as_text())
+    assert len(labels) >= 4  # forwards, J^T u, and the derivatives of both in the kernel
+    assert set(labels) == {"b01f_01io->b01f"}
+    sizes = [program.memory_analysis().temp_size_in_bytes for program in (whole, chunks)]
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_the_cheaper_full_jacobian_is_known_from_the_operations():
+    """Forward derivatives of a max pooling look for the largest entry once for each direction."""
+    x = jnp.ones((4, 28, 28, 1))
+    weights = jnp.ones((14 * 14, 600)) / 14
+    encode = lambda image: jnp.tanh(maximum(jnp.sin(image)).reshape(-1) @ weights)
+    assert jaxae.explain_contraction(encode, x, example_ndim=3).method == "jacrev"
+
+
+def test_singular_values_come_from_the_cheaper_derivatives_in_bounded_memory():
+    weights = jnp.ones((20_000, 64)) / 100
+    encode = lambda x_i: jnp.tanh(x_i @ weights) + jnp.sum(x_i)
+    x = jnp.ones((32, 20_000))
+    compiled = jax.jit(partial(jaxae.jacobian_singular_values, encode)).lower(x).compile()
+    jacobians = 32 * 64 * 20_000 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * jacobians
+
+
+@pytest.mark.parametrize("part", [1, 500, 10_000, 2**31])
+@pytest.mark.parametrize(("encode", "shape"), [(deep, (5,)), (partial(pooled, maximum), (6, 6, 2))])
+def test_singular_values_in_parts(encode, shape, part, float64, monkeypatch):
+    monkeypatch.setattr(spectrum, "MAX_PART_BYTES", part)
+    monkeypatch.setattr(_full, "MAX_PART_BYTES", part)
+    x = jnp.asarray(RNG.normal(size=(7, *shape)))
+    found = jax.jit(partial(jaxae.jacobian_singular_values, encode, example_ndim=len(shape)))(x)
+    jacobians = jax.vmap(jax.jacrev(encode))(x)
+    jacobians = jacobians.reshape(*jacobians.shape[:2], -1)
+    np.testing.assert_allclose(found, np.linalg.svd(jacobians, compute_uv=False), atol=1e-12)

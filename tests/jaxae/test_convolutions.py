@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend import core as jex
 
 import jaxae
-from jaxae.training._convolutions import reorder_convolutions
+from jaxae._convolutions import reorder_convolutions, with_ordered_convolutions
 
 RNG = np.random.default_rng(5)
 
@@ -104,6 +104,39 @@ def test_every_kind_of_convolution_stays_what_it_is(name, float64):
     got, expected = jax.jit(reordered(both, x, w))(x, w), jax.jit(both)(x, w)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_derivatives_and_batches_of_ordered_convolutions_stay_what_they_are(name, float64):
+    shape, kernel, options = OPTIONS[name]
+    x, w = jnp.asarray(RNG.normal(size=(2, *shape))), jnp.asarray(RNG.normal(size=(2, *kernel)))
+    plain = partial(convolve, **options)
+
+    def everything(function):
+        def squares_of_derivatives(x, w):
+            (along,) = jax.vjp(lambda x: function(x, w), x)[1](jnp.cos(function(x, w)))
+            changed = jax.jvp(function, (x, w), (jnp.sin(x), jnp.cos(w)))[1]
+            return jnp.sum(jnp.square(along)) + jnp.sum(jnp.square(changed))
+
+        gradient = jax.value_and_grad(squares_of_derivatives, (0, 1))
+        return (
+            jax.vmap(gradient)(x, w),
+            jax.vmap(gradient, (0, None))(x, w[0]),
+            jax.vmap(gradient, (None, 0))(x[0], w),
+        )
+
+    got, expected = jax.jit(
+        lambda: (everything(with_ordered_convolutions(plain)), everything(plain))
+    )()
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_an_ordered_convolution_runs_without_a_compiler():
+    x, w = jnp.ones((2, 3, 6, 5)), jnp.ones((4, 3, 3, 2))
+    plain = partial(convolve, dimension_numbers=("NCHW", "OIHW", "NCHW"))
+    with jax.disable_jit():
+        np.testing.assert_allclose(with_ordered_convolutions(plain)(x, w), plain(x, w), rtol=1e-6)
 
 
 def test_a_rule_of_a_function_is_kept(float64):

@@ -80,3 +80,27 @@ def test_pieces_add_up_exactly(float64):
     merged = merged.merged(jaxae.pair_moments(noisy[3:], clean[3:]))
     for found, expected in zip(merged, jaxae.pair_moments(noisy, clean), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("pairs", [2, 7, 20])
+def test_few_pairs_of_many_features_give_the_same_map(pairs, float64):
+    """The n x n problem against the d x d one, which ``pair_moments`` always solves."""
+    clean = jnp.asarray(RNG.normal(size=(pairs, 40)))
+    noisy = clean + 0.3 * jnp.asarray(RNG.normal(size=clean.shape))
+    best = jaxae.fit_linear_denoiser(noisy, clean)
+    expected = jaxae.pair_moments(noisy, clean).denoiser()
+    np.testing.assert_allclose(best.gain, expected.gain, atol=1e-10)
+    np.testing.assert_allclose(best.basis.T @ best.basis, np.eye(40), atol=1e-12)
+    unseen = jnp.asarray(RNG.normal(size=(5, 40)))
+    for rank in (1, pairs - 1, pairs, 40):
+        np.testing.assert_allclose(
+            best(unseen, rank=rank), expected(unseen, rank=rank), atol=1e-9, err_msg=str(rank)
+        )
+
+
+def test_few_pairs_with_constant_and_repeated_rows_do_no_harm():
+    clean = np.concatenate([np.ones((4, 30)), RNG.normal(size=(1, 30))]).astype(np.float32)
+    best = jaxae.fit_linear_denoiser(jnp.asarray(clean), jnp.asarray(clean))
+    np.testing.assert_allclose(best(jnp.asarray(clean), rank=1), clean, atol=1e-4)
+    constant = jnp.ones((3, 30))
+    np.testing.assert_allclose(jaxae.fit_linear_denoiser(constant, constant)(constant, rank=2), 1)

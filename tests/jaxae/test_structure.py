@@ -260,19 +260,22 @@ CHAINS = {
     "nothing": lambda p, x: jax.lax.stop_gradient(x) @ p["w"],
     "half stopped": lambda p, x: jnp.tanh(jax.lax.stop_gradient(x @ p["w"]) * (x @ p["w"])),
 }
+# With a stretch that is no chain, where it pays to cut it out (more are in test_segments.py).
+CUT = {
+    "softmax": lambda p, x: jax.nn.softmax(x @ p["w"]),
+    "sorted": lambda p, x: jnp.sort(x @ p["w"]),
+    "index by value": lambda p, x: jnp.tanh(x)[jnp.argsort(x)],
+}
 OTHERS = {
     "skip": lambda p, x: jnp.tanh(x @ p["w"] @ p["v"] + x[:4]),
     "skip from the input": lambda p, x: x + jnp.tanh(jnp.pad(x, (0, 1)) @ p["w"].T),
     "gate": lambda p, x: jax.nn.sigmoid(x @ p["w"]) * jnp.tanh(x @ p["w"][:, ::-1]),
     "glu": lambda p, x: jax.nn.glu(x @ p["w"]),
     "normalised": lambda p, x: norm(x @ p["w"]),
-    "softmax": lambda p, x: jax.nn.softmax(x @ p["w"]),
     "attention": lambda p, x: (jnp.outer(x, x) @ p["w"]).sum(0),
     "bilinear": lambda p, x: (x @ p["w"]) * jnp.sum(x),
-    "sorted": lambda p, x: jnp.sort(x @ p["w"]),
     "scan": lambda p, x: jax.lax.scan(lambda h, _: (jnp.tanh(h @ p["u"]), 0), x[:4], length=3)[0],
     "cond": lambda p, x: jax.lax.cond(x[0] > 0, jnp.tanh, jnp.sin, x @ p["w"]),
-    "index by value": lambda p, x: jnp.tanh(x)[jnp.argsort(x)],
     "weights from x": lambda p, x: x @ (p["w"] * x[:, None]),
     "two paths side by side": lambda p, x: jnp.concatenate([x @ p["w"], jnp.tanh(x)]),
     "mixing rule": lambda p, x: mixing(x @ p["w"]),
@@ -296,12 +299,12 @@ OTHERS = {
         "scan",
     ]
 )
-@pytest.mark.parametrize("name", [*CHAINS, *OTHERS])
+@pytest.mark.parametrize("name", [*CHAINS, *CUT, *OTHERS])
 def test_chains_and_what_is_none(name, float64):
-    encode = (CHAINS | OTHERS)[name]
+    encode = (CHAINS | CUT | OTHERS)[name]
     params, x = jax.tree.map(jnp.asarray, (W, RNG.normal(size=(3, 5))))
     found = plan(partial(encode, params), x)
-    assert (found.method == "structure") == (name in CHAINS), str(found)
+    assert (found.method == "structure") == (name not in OTHERS), str(found)
     assert bool(found.reason) == (name in OTHERS)
     check(encode, params, x)
 
@@ -471,7 +474,7 @@ def test_square_matrices_have_all_digits():
     params = [jnp.ones(shape) / 9 for shape in ((9, 7), (7, 6), (6, 4))]
     chain = _trace.read_chain(partial(three_layers, params), jax.ShapeDtypeStruct((9,), "float32"))
     search = _search.Search(chain.factors, 5, jnp.float32)
-    values = _evaluate._MatrixValues(jnp.float32, {}, {})
+    values = _evaluate._MatrixValues(jnp.float32, None, {})
     for start in range(2):
         first, second = search.leaves[start : start + 2]
         node = search._congruence(
@@ -647,7 +650,7 @@ def test_higher_order_penalty_of_squares_is_known(key, float64):
 @pytest.mark.thorough(by_default=["jacfwd"])
 @pytest.mark.parametrize("method", ["jacfwd", "jacrev"])
 def test_higher_order_penalty_without_structure_in_chunks(method, key, float64):
-    shape = (4, 3) if method == "jacfwd" else (40, 2)
+    shape = (4, 30) if method == "jacfwd" else (40, 2)
     w = jnp.asarray(RNG.normal(size=shape))
     encode = lambda x_i: jnp.tanh(x_i @ w) + jnp.sum(jnp.square(x_i))
     x = jnp.asarray(RNG.normal(size=(2, shape[0])))
@@ -670,7 +673,7 @@ def test_explanation_is_a_table():
     chosen, *rejected = str(plan(lambda x_i: jnp.tanh(x_i @ w), jnp.ones((16, 8)))).split("\n")[1:]
     assert chosen.startswith("chosen")
     assert chosen.endswith("‖D1 W1‖²")
-    assert [line.split()[-1] for line in rejected] == ["jacfwd", "jacrev"]
+    assert [line.split()[-1] for line in rejected] == ["jacrev", "jacfwd"]
     skip = str(plan(lambda x_i: x_i + x_i[::-1], jnp.ones((16, 8))))
     assert skip.split("\n")[1].endswith("jacfwd")
     assert "because add" in skip

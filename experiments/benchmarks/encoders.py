@@ -1,0 +1,260 @@
+"""The contractive penalty of encoders of many kinds, value and gradient, beside full Jacobians.
+
+    python -m experiments.benchmarks.encoders
+
+For each encoder: ``jaxae.contractive_penalty``, and the full Jacobian of the whole batch by
+``jax.vmap`` of ``jax.jacfwd`` and of ``jax.jacrev``, as far as it fits into memory. All must give
+the same value and gradient first, then run in turn. About 20 minutes on two cores, with a result
+file ``encoders-<device>.json``. Expected: nowhere less than 0.9 times as fast as the better one.
+"""
+
+import sys
+
+if not __package__:  # started as a file, where Python does not find the other parts
+    print(
+        "error: run python -m experiments.benchmarks.encoders in the repository root",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import jaxae
+from experiments.benchmarks import common, contraction
+from experiments.benchmarks.side_by_side import Contender, compiled, race
+from experiments.common.run import command_line
+from experiments.common.training.arrays import Params
+
+# A full Jacobian that needs more temporary memory than this does not run.
+MAX_BYTES = 6 * 2**30
+
+
+class Convolutional(nn.Module):
+    """Two convolutions, each followed by a pooling or with strides, and a dense code."""
+
+    code: int
+    channels: tuple[int, int] = (16, 32)
+    pooling: str = "average"
+    is_depthwise: bool = False
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        h, strides = image, (2, 2) if self.pooling == "strides" else (1, 1)
+        for layer, channels in enumerate(self.channels):
+            groups = h.shape[-1] if self.is_depthwise and layer > 0 else 1
+            h = nn.relu(nn.Conv(channels, (3, 3), strides, feature_group_count=groups)(h))
+            if self.pooling != "strides":
+                pool = nn.avg_pool if self.pooling == "average" else nn.max_pool
+                h = pool(h, (2, 2), (2, 2))
+        return nn.sigmoid(nn.Dense(self.code)(h.reshape(-1)))
+
+
+class Residual(nn.Module):
+    """A dense layer, pre-norm residual blocks, and a dense code."""
+
+    width: int
+    blocks: int
+    code: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        h = nn.Dense(self.width)(x)
+        for _ in range(self.blocks):
+            branch = nn.gelu(nn.Dense(self.width)(nn.LayerNorm()(h)))
+            h = h + nn.Dense(self.width)(branch)
+        return nn.Dense(self.code)(h)
+
+
+class Normalised(nn.Module):
+    """Dense layers, each followed by a layer normalisation."""
+
+    widths: tuple[int, ...]
+    code: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.widths:
+            x = nn.relu(nn.LayerNorm()(nn.Dense(width)(x)))
+        return nn.Dense(self.code)(x)
+
+
+class Gated(nn.Module):
+    """Two gated linear units and a dense code."""
+
+    width: int
+    code: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for _ in range(2):
+            x = nn.glu(nn.Dense(2 * self.width)(x))
+        return nn.Dense(self.code)(x)
+
+
+class ResidualConvolutional(nn.Module):
+    """A convolution, pre-norm residual blocks of two convolutions each, and a dense code."""
+
+    channels: int
+    blocks: int
+    code: int
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        h = nn.Conv(self.channels, (3, 3))(image)
+        for _ in range(self.blocks):
+            branch = nn.Conv(self.channels, (3, 3))(nn.relu(nn.LayerNorm()(h)))
+            h = h + nn.Conv(self.channels, (3, 3))(nn.relu(branch))
+        return nn.Dense(self.code)(h.reshape(-1))
+
+
+class Transformer(nn.Module):
+    """Patches of 4 x 4 pixels, transformer blocks, and a dense code."""
+
+    width: int
+    blocks: int
+    code: int
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        tokens = nn.Conv(self.width, (4, 4), (4, 4))(image).reshape(-1, self.width)
+        for _ in range(self.blocks):
+            tokens = tokens + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(tokens))
+            hidden = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(tokens)))
+            tokens = tokens + nn.Dense(self.width)(hidden)
+        return nn.Dense(self.code)(tokens.reshape(-1))
+
+
+class StridedAutoencoder(nn.Module):
+    """The encoder of ``jaxae.ConvAutoencoder``."""
+
+    shape: tuple[int, ...]
+    code: int
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        return jaxae.ConvAutoencoder(self.shape, self.code).encode(image)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An encoder and a batch."""
+
+    encoder: nn.Module
+    shape: tuple[int, ...]
+    """Of one example."""
+    batch: int
+    chunk_size: int | None = None
+
+
+IMAGE, COLOUR = (28, 28, 1), (32, 32, 3)
+CASES = {
+    "average pooling, code 64": Case(Convolutional(64), IMAGE, 64),
+    "average pooling, code 32, in chunks of 25": Case(Convolutional(32), IMAGE, 64, 25),
+    "average pooling, code 32, batch 8": Case(Convolutional(32), IMAGE, 8),
+    "max pooling, code 64": Case(Convolutional(64, pooling="max"), IMAGE, 64),
+    "max pooling, code 256": Case(Convolutional(256, pooling="max"), IMAGE, 64),
+    "depthwise, code 64": Case(Convolutional(64, (16, 16), is_depthwise=True), IMAGE, 32),
+    "strides, code 128": Case(Convolutional(128, pooling="strides"), COLOUR, 32),
+    "ConvAutoencoder, code 128": Case(StridedAutoencoder(COLOUR, 128), COLOUR, 128),
+    "residual convolutions, code 64": Case(ResidualConvolutional(16, 3, 64), (14, 14, 1), 8),
+    "784-256, 4 residual blocks, code 784": Case(Residual(256, 4, 784), (784,), 64),
+    "3072-512, 2 residual blocks, code 128": Case(Residual(512, 2, 128), (3072,), 64),
+    "784-256, 4 residual blocks, code 32": Case(Residual(256, 4, 32), (784,), 64),
+    "64-64, 2 residual blocks, code 256": Case(Residual(64, 2, 256), (64,), 128),
+    "784-512-256, normalised, code 64": Case(Normalised((512, 256), 64), (784,), 128),
+    "256-256-256, normalised, code 512": Case(Normalised((256, 256), 512), (256,), 64),
+    "784-256-256, gated, code 64": Case(Gated(256, 64), (784,), 128),
+    "256-256-256, gated, code 784": Case(Gated(256, 784), (256,), 64),
+    "transformer, code 64": Case(Transformer(64, 2, 64), IMAGE, 8),
+}
+QUICK = Case(Convolutional(5, (2, 3)), (8, 8, 1), 4, 2)
+
+
+@dataclass(frozen=True)
+class Config(common.Options):
+    """Options of the benchmark."""
+
+    cases: tuple[str, ...] = ()
+    """Names of the cases to run, by default all."""
+
+    def check(self) -> None:
+        """Raises InputError if an option has a value that cannot work."""
+        super().check()
+        common.require_known(self.cases, CASES)
+
+
+def contenders_of(case: Case) -> dict[str, Contender]:
+    """Returns the penalty, value and gradient, in every way that fits into memory."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(case.batch, *case.shape)), jnp.float32)
+    params = case.encoder.init(jax.random.key(0), x[0])
+
+    def encode(params: Params, x_i: Array) -> Array:
+        return jnp.asarray(case.encoder.apply(params, x_i))
+
+    def ours(params: Params, x: Array) -> Array:
+        return jaxae.contractive_penalty(
+            partial(encode, params), x, chunk_size=case.chunk_size, example_ndim=x.ndim - 1
+        )
+
+    functions: dict[str, Callable[..., Array]] = {"jaxae": ours}
+    for name in contraction.IN_JAX:
+        jacobian = getattr(jax, name.split()[1])
+        functions[name] = partial(contraction.full_jacobian, encode, jacobian)
+    contenders = {
+        name: compiled(partial(contraction.mean_and_gradient, f), params, x)
+        for name, f in functions.items()
+    }
+    return {
+        name: contender
+        for name, contender in contenders.items()
+        if name == "jaxae" or (contender.temporary_bytes or 0) <= MAX_BYTES
+    }
+
+
+def measure(name: str, case: Case, rounds: int) -> common.Results:
+    """Returns times and memory of all contenders of a case, which must agree."""
+    contenders = contenders_of(case)
+    found = {rival: contender.call() for rival, contender in contenders.items()}
+    for rival, (value, gradient) in found.items():
+        contraction.require_same(f"{name}: the value of {rival}", value, found["jaxae"][0])
+        for mine, other in zip(
+            jax.tree.leaves(found["jaxae"][1]), jax.tree.leaves(gradient), strict=True
+        ):
+            contraction.require_same(f"{name}: the gradient of {rival}", other, mine)
+    raced = race(contenders, rounds)
+    rivals = [
+        measured["seconds"]["median"] for rival, measured in raced.items() if rival != "jaxae"
+    ]
+    best = min(rivals, default=float("nan"))
+    return {
+        "batch": case.batch,
+        "contenders": raced,
+        "times_as_fast_as_the_better": best / raced["jaxae"]["seconds"]["median"],
+    }
+
+
+def main(config: Config) -> common.Results:
+    """Runs the benchmark and returns what the result file holds."""
+    chosen = {name: case for name, case in CASES.items() if name in (config.cases or CASES)}
+    if config.quick:
+        chosen = {"quick": QUICK}
+    found = {}
+    with common.record("encoders", config.out) as record:
+        for name, case in chosen.items():
+            found[name] = measure(name, case, config.rounds)
+            record.log(case=name)
+            speed = found[name]["times_as_fast_as_the_better"]
+            print(f"{name}: {contraction.summary(found[name])}, {speed:.2f} times as fast")
+        return common.write_results(record, "encoders", rounds=config.rounds, cases=found)
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, Config))

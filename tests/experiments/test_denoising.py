@@ -24,8 +24,7 @@ from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results import output_folder
-from experiments.common.run import command_line
-from experiments.common.training import fitting
+from experiments.common.run import command_line, devices
 
 ROOT = Path(__file__).parents[2]
 TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
@@ -428,7 +427,7 @@ def test_control_c_in_the_middle_of_training_is_heard_within_seconds(tmp_path):
 
 def test_a_batch_that_all_processes_cannot_share_is_one_line(tmp_path, monkeypatch, capsys):
     mesh = types.SimpleNamespace(size=6)
-    monkeypatch.setattr(fitting, "mesh_of", lambda devices: mesh)
+    monkeypatch.setattr(devices, "mesh_of", lambda devices: mesh)
     args = ["--dataset", "digits", "--quick", "--out", str(tmp_path)]
     assert command_line.run(denoising.main, denoising.Config, args) == 2
     error = capsys.readouterr().err

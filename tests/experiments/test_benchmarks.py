@@ -587,6 +587,7 @@ def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path
         large.require_limits()
 
 
+@pytest.mark.thorough
 def test_encoders_of_many_kinds_are_compared_with_full_jacobians(tmp_path, monkeypatch):
     config = encoders.Config(quick=True, rounds=1, out=tmp_path / "out")
     with jax.numpy_dtype_promotion("standard"):  # the poolings of Flax need it

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,14 +49,16 @@ def _is_drawing(path: Path) -> bool:
 
 def _data_uri(path: Path) -> str:
     kind = "svg+xml" if path.suffix == ".svg" else path.suffix[1:]
-    content = _with_palette(path) if kind == "png" else path.read_bytes()
+    content = path.read_bytes()
+    content = _with_palette(content) if kind == "png" else content
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _with_palette(path: Path) -> bytes:
+@lru_cache
+def _with_palette(png: bytes) -> bytes:
     """Returns a PNG with 256 colours, which look the same in a figure and take a third."""
     small = io.BytesIO()
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(png)) as image:
         palette = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         palette.save(small, "png", optimize=True)
-    return min(path.read_bytes(), small.getvalue(), key=len)
+    return min(png, small.getvalue(), key=len)

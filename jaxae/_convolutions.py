@@ -64,11 +64,11 @@ def _replace_convolutions(
 
     def in_parameter(value: object) -> object:
         """Returns a parameter with other traces; the branches of a choice are a tuple."""
+        if isinstance(value, jex.Jaxpr):  # since JAX 0.12 a closed one is of this class too
+            return _replace_convolutions(value, replace)
         if isinstance(value, jex.ClosedJaxpr):
             inner = in_parameter(value.jaxpr)
             return value if inner is value.jaxpr else value.replace(jaxpr=inner)
-        if isinstance(value, jex.Jaxpr):
-            return _replace_convolutions(value, replace)
         if type(value) is tuple:
             parts = tuple(map(in_parameter, value))
             return value if all(map(operator.is_, parts, value)) else parts

@@ -50,11 +50,11 @@ class Segment(NamedTuple):
     run: Callable[..., Array]
     """From a direction of the first value, and the arrays of ``operands``, to one of the last."""
     operands: tuple[Value, ...]
-    """What the derivative depends on."""
+    """The values of the trace on which the derivative depends."""
     forward: Counts
-    """What one forward derivative costs."""
+    """The cost of one forward derivative."""
     reverse: Counts
-    """What one reverse derivative costs."""
+    """The cost of one reverse derivative."""
 
     def bind(self, linear: Linear, *arrays: Array) -> Linear:
         """Returns the map of one example."""

@@ -1,4 +1,4 @@
-"""What decides the numbers of a run beside its settings: versions, device, settings of JAX."""
+"""The versions, the device and the settings of JAX with which the numbers of a run are made."""
 
 import os
 import platform

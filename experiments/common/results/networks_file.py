@@ -42,7 +42,7 @@ class KeptNetwork(NamedTuple):
 
 
 class NetworksFile(NamedTuple):
-    """What a file of networks holds.
+    """The content of a file of networks.
 
     Attributes:
       about: what the run says of them; ``networks`` is a list with the name of each.

@@ -154,7 +154,7 @@ def _make_widget(part: str, kind: _Kind, folder: Path) -> Widget:
 
 
 def _choices(found: NetworksFile) -> dict[str, Any]:
-    """Returns what the reader can choose from, as the template needs it."""
+    """Returns the choices of the reader, by their names in the template."""
     networks = [network for network in found.about["networks"] if "rank" not in network]
 
     def distinct(key: str) -> dict[str, str]:

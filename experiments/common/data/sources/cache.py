@@ -39,7 +39,7 @@ def folder() -> Path:
 
 
 def entry(name: str, *, write: Callable[[Path], None], read: Callable[[Path], Found]) -> Found:
-    """Returns what is read from a folder in the cache, which is written where it is not there.
+    """Reads a folder of the cache; if it is missing or damaged, writes it first.
 
     Where the cache cannot be written, the folder is a temporary one, removed with this process:
     the data are in files all the same, because memory may not have the room.

@@ -250,7 +250,8 @@ class ExperimentRun:
     ) -> None:
         """Lets networks be written for the lecture's page when all numbers are written.
 
-        A test image of each class is written with them.
+        A test image of each class is written with them. A result folder without them is complete,
+        so a disk without room for them costs the widget of the page, and not the run.
 
         Args:
           networks: those wanted most first, see ``networks_file.write``.
@@ -262,7 +263,16 @@ class ExperimentRun:
         if self.dataset is not None:
             images, described = networks_file.describe_examples(self.dataset)
         own = (networks, {**images, **arrays}, {**described, **about})
-        self.draw(networks_file.write, networks_file.NAME, *own)
+        self.draw(self._write_networks, networks_file.NAME, *own)
+
+    def _write_networks(self, path: Path, *content: Any) -> None:
+        try:
+            networks_file.write(path, *content)
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half of it may be there
+            self.say(
+                f"{path.name}, which only the lecture's page reads, cannot be written: {error}"
+            )
 
     def log(self, doing: str, **entry: Any) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""

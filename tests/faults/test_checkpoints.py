@@ -407,8 +407,8 @@ def test_the_clock_is_not_asked_which_checkpoint_is_the_newest(out, finished, mo
 
 @pytest.mark.thorough
 def test_a_quota_that_is_used_up_costs_the_checkpoint_and_not_the_run(tmp_path):
-    # No file may grow beyond 300 KiB: the figures fit; one array of a wide network does not, neither
-    # in a checkpoint nor, in half precision, among the networks for the page.
+    # No file may grow beyond 300 KiB: the figures fit; one array of a wide network does not,
+    # neither in a checkpoint nor, in half precision, among the networks for the page.
     options = ["--dataset", "digits", "--quick", "--code-dims", "2000", "--noise-levels", "0.4"]
     words = [sys.executable, "-m", "experiments.denoising", *options, *EVERY]
     command = f"ulimit -f 300; exec {shlex.join([*words, '--out', str(tmp_path)])}"

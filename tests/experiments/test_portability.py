@@ -330,6 +330,7 @@ def test_memory_is_known_where_there_are_no_limits(monkeypatch):
     assert 5 * memory.GIB < memory.free_on_machine() < 50 * memory.GIB
 
 
+@pytest.mark.thorough
 def test_an_experiment_and_the_lecture_run_without_posix(tmp_path):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, "tests/without_posix.py", tmp_path / "out", tmp_path / "results"]

@@ -69,6 +69,7 @@ def check(autoencoder, model, seed=1):
     np.testing.assert_allclose(jax.vmap(autoencoder.decode)(codes), x_hat, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough(by_default=["dense"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_checkpoint_is_loaded_for_use(name, run):
     autoencoder = trained.load(run / "checkpoints" / name)

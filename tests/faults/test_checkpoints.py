@@ -153,6 +153,7 @@ def start():
     return jaxae.create_train_state(params, optax.adam(1e-3))
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_from_before_the_damage(out, finished, capsys):
     truncate(newest(out) / "arrays.safetensors")
     (out / "metrics.json").unlink()
@@ -163,6 +164,7 @@ def test_a_run_goes_on_from_before_the_damage(out, finished, capsys):
     same(arrays(out), arrays(finished))
 
 
+@pytest.mark.thorough
 def test_all_checkpoints_damaged_means_from_the_beginning(out, finished, capsys):
     for place in places(out):
         truncate(newest(out).with_name(place) / "manifest.json")
@@ -272,6 +274,7 @@ def test_a_checkpoint_of_another_random_generator_is_refused(out, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_checkpoint_of_an_earlier_format_is_gone_on_from(number, out, finished, capsys):
     """There Orbax wrote the arrays; in the first one --epochs was one of the settings."""
@@ -311,6 +314,7 @@ def test_another_version_of_jax_is_said_and_gone_on_from(out, capsys):
     assert 'digits may change from here on: jax was "0.0.1"' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_without_resume_older_checkpoints_make_way_for_the_first_new_one_and_are_kept(out, capsys):
     before = arrays(out)
     assert run(out, options=[*OPTIONS, "--epochs", "1", "--checkpoint-every", "1"]) == 0
@@ -372,6 +376,7 @@ def test_checkpoints_of_the_run_before_are_removed_on_demand_once_it_goes_on(out
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoints(
     tmp_path, finished, monkeypatch, capsys
 ):

@@ -168,7 +168,7 @@ class FullDisk:
         return self._file.write(text)
 
 
-@pytest.mark.thorough(by_default=["for a time"])
+@pytest.mark.thorough
 @pytest.mark.parametrize("writes", [range(2, 3), range(2, 1000)], ids=["for a time", "for good"])
 def test_a_disk_that_is_full_when_the_log_is_written(
     writes, untouched, tmp_path, monkeypatch, capsys
@@ -192,6 +192,7 @@ def test_a_disk_that_is_full_when_the_log_is_written(
         resumes_to(untouched, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_file_of_somebody_that_has_come_in_the_meantime(untouched, tmp_path, monkeypatch, capsys):
     baselines = denoising.Runner.baselines
 

@@ -106,6 +106,7 @@ def test_every_kind_of_convolution_stays_what_it_is(name, float64):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.thorough(by_default=["three orders", "strides"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_derivatives_and_batches_of_ordered_convolutions_stay_what_they_are(name, float64):
     shape, kernel, options = OPTIONS[name]
@@ -165,6 +166,7 @@ def test_a_trace_with_nothing_to_order_is_left_alone():
     assert reorder_convolutions(jax.make_jaxpr(jax.grad(loss))(x, w)) is not None
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the order is for CPUs")
 @pytest.mark.parametrize("models", [1, 2])
 def test_a_run_on_images_has_ordered_convolutions(models):

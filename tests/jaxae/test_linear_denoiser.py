@@ -23,6 +23,7 @@ def test_full_rank_is_least_squares(float64):
     np.testing.assert_allclose(best(jnp.asarray(NOISY), rank=5), fitted, atol=1e-9)
 
 
+@pytest.mark.thorough(by_default=["2"])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_no_other_map_of_that_rank_is_better(rank, float64):
     best = jaxae.fit_linear_denoiser(jnp.asarray(NOISY), jnp.asarray(CLEAN))
@@ -82,6 +83,7 @@ def test_pieces_add_up_exactly(float64):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.thorough(by_default=["20"])
 @pytest.mark.parametrize("pairs", [2, 7, 20])
 def test_few_pairs_of_many_features_give_the_same_map(pairs, float64):
     """The n x n problem against the d x d one, which ``pair_moments`` always solves."""

@@ -36,6 +36,7 @@ def test_half_precision_does_not_overflow_and_an_empty_batch_is_empty():
     assert jaxae.psnr(x_hat[:0], x[:0]).shape == (0,)
 
 
+@pytest.mark.thorough(by_default=["bfloat16"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_singular_values_in_half_precision(dtype):
     values = jaxae.jacobian_singular_values(lambda v: 3 * v, jnp.zeros((2, 4), dtype))

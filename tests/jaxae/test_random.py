@@ -148,7 +148,7 @@ def p_values(words):
     return np.array([p for test in BATTERY for p in test(words)])
 
 
-@pytest.mark.thorough(by_default=["steps", "split keys"])
+@pytest.mark.thorough(by_default=["split keys"])
 @pytest.mark.parametrize("order", STREAMS)
 def test_battery(order):
     words = np.asarray(jax.jit(STREAMS[order])(jaxae.hash_key(jax.random.key(2026))))
@@ -158,7 +158,7 @@ def test_battery(order):
     assert stats.kstest(found, "uniform").pvalue > 1e-4
 
 
-@pytest.mark.thorough(by_default=["LCG", "repeated"])
+@pytest.mark.thorough(by_default=["repeated"])
 @pytest.mark.parametrize("weak", ["counter", "LCG", "16 bits", "xorshift", "repeated"])
 def test_the_battery_finds_weak_generators(weak):
     i = np.arange(N, dtype=np.uint32)
@@ -304,12 +304,13 @@ def test_shuffles_are_uniform(make):
     assert abs(np.mean(together)) < 5 / math.sqrt(200 * n)
 
 
+@pytest.mark.thorough(by_default=["10"])
 @pytest.mark.parametrize("n", [10, 300])
 def test_an_order_is_of_32_bit_integers_in_float64_too(n, float64):
     assert jaxae.shuffled_order(jax.random.key(0), n).dtype == jnp.int32
 
 
-@pytest.mark.thorough(by_default=["uint8", "int16"])
+@pytest.mark.thorough(by_default=["int16"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "uint64"])
 def test_positions_may_be_of_any_integer_dtype(dtype, key, no_type_hook):
     order = np.asarray(jaxae.shuffled_order(key, 60_000))

@@ -90,6 +90,7 @@ def test_features_are_summed_and_the_batch_is_kept(loss, batch):
     np.testing.assert_allclose(jax.jit(loss)(output, x), got, rtol=1e-6)
 
 
+@pytest.mark.thorough(by_default=["squared_error"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_images_need_example_ndim(loss):
     output, x = jnp.full((5, 4, 4, 2), 0.3), jnp.full((5, 4, 4, 2), 0.6)
@@ -98,6 +99,7 @@ def test_images_need_example_ndim(loss):
     np.testing.assert_allclose(got, loss(output.reshape(5, -1), x.reshape(5, -1)), rtol=1e-5)
 
 
+@pytest.mark.thorough(by_default=["bernoulli_nll"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_in_both_arguments(loss, float64):
     output, x = jnp.asarray(RNG.normal(size=(3, 4))), jnp.asarray(RNG.uniform(0.1, 0.9, (3, 4)))

@@ -272,6 +272,7 @@ def pixel_loss(params, key, x, weight):
     return loss + 0 * weight
 
 
+@pytest.mark.thorough(by_default=["pixels"])
 @pytest.mark.parametrize(
     ("loss", "weight", "x", "message"),
     [
@@ -279,6 +280,7 @@ def pixel_loss(params, key, x, weight):
         (sparse_loss, -1.0, X, "weight must be a finite number of at least 0, but it is -1"),
         (pixel_loss, 1.0, X.at[36, 5].set(255.0), r"x must be at most 1, but 1 .*\(in example 1\)"),
     ],
+    ids=["code", "weight", "pixels"],
 )
 def test_a_run_with_values_outside_their_range_names_the_argument(loss, weight, x, message, key):
     """Of the whole data, although the first batch is right, and of the model that has them."""

@@ -88,6 +88,7 @@ def test_every_step_of_every_chain_has_its_own_draw(batch, key):
     assert not (states == other).any()
 
 
+@pytest.mark.thorough(by_default=["True"])
 @pytest.mark.parametrize("of_all", [False, True])
 def test_fixed_entries_stay_and_the_others_move(of_all, key):
     x = jnp.asarray(RNG.normal(size=(6, 2, 2)), jnp.float32)

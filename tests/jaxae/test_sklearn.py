@@ -85,6 +85,7 @@ def test_the_library_does_not_import_scikit_learn():
     assert ended.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.thorough(by_default=["SparseAutoencoder"])
 @each_estimator
 def test_the_docstring_describes_every_parameter_and_no_other(estimator, table):
     doc = inspect.getdoc(estimator)
@@ -136,6 +137,7 @@ def test_the_contractive_loss_is_that_of_the_library(table):
     assert "decoder_kernel_0" not in model.params_  # tied
 
 
+@pytest.mark.thorough(by_default=["masking-1.0"])
 @pytest.mark.parametrize(("noise", "level"), [("gaussian", 0.0), ("masking", 1.0)])
 def test_the_denoising_loss_is_that_of_the_library(noise, level, table):
     model = make(DenoisingAutoencoder, noise=noise, noise_level=level, **STILL).fit(table)

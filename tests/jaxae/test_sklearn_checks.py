@@ -14,12 +14,7 @@ ESTIMATORS = [
 pytestmark = pytest.mark.usefixtures("no_type_hook")
 
 
-@parametrize_with_checks(ESTIMATORS[:1])
-def test_scikit_learn_accepts_the_first_estimator(estimator, check):
-    check(estimator)
-
-
-@pytest.mark.thorough
-@parametrize_with_checks(ESTIMATORS[1:])
-def test_scikit_learn_accepts_the_others(estimator, check):
+@pytest.mark.thorough  # each check trains on data of its own shapes; test_sklearn.py always runs
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_accepts_the_estimator(estimator, check):
     check(estimator)

@@ -351,9 +351,7 @@ def linear_ends(params, x_i):
     return jnp.tanh(x_i @ params[0]) @ params[1] @ params[2]
 
 
-@pytest.mark.thorough(
-    by_default=["2-which0-linear_ends", "1-which1-linear_ends", "5-which2-three_layers"]
-)
+@pytest.mark.thorough(by_default=["1-which1-linear_ends", "5-which2-three_layers"])
 @pytest.mark.parametrize("encode", [three_layers, linear_ends])
 @pytest.mark.parametrize(("group", "which"), [(2, range(7)), (1, [0, 1]), (5, [1])])
 def test_every_order_gives_the_same(encode, group, which, float64):
@@ -386,7 +384,7 @@ def cancelling(scale):
     return [jnp.asarray(weight, jnp.float32) for weight in weights]
 
 
-@pytest.mark.thorough(by_default=["<lambda>-<T, S>-0.0", "sin-<X, X S>-0.001"])
+@pytest.mark.thorough(by_default=["sin-<X, X S>-0.001"])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
 @pytest.mark.parametrize(("last", "formula"), [(lambda v: v, "<T, S>"), (jnp.sin, "<X, X S>")])
 def test_what_cancels_is_no_worse_than_the_product(last, formula, scale):
@@ -621,7 +619,7 @@ HIGHER = {
 }
 
 
-@pytest.mark.thorough(by_default=["elementwise", "two layers"])
+@pytest.mark.thorough(by_default=["elementwise"])
 @pytest.mark.parametrize("name", HIGHER)
 def test_higher_order_penalty_is_that_of_the_full_jacobian(name, key, float64):
     params, x = jax.tree.map(jnp.asarray, (W, RNG.normal(size=(4, 5))))

@@ -29,8 +29,10 @@ NOT_RUN = r"<!-- not run here: [^\n]* -->\n"
 # These run as they stand; the blocks of other pages have tests of their own.
 RUN_FROM_TOP_TO_BOTTOM = [page for page in PAGES if page.startswith("docs/guides/")]
 RUN_FROM_TOP_TO_BOTTOM += ["docs/data.md"]
+TRAIN_LONGER = {f"docs/guides/{name}.md" for name in ("sklearn", "strength", "table_to_codes")}
 
 
+@pytest.mark.thorough(by_default=set(RUN_FROM_TOP_TO_BOTTOM) - TRAIN_LONGER)
 @pytest.mark.usefixtures("no_type_hook")  # as users run it; NumPy arrays are welcome
 @pytest.mark.parametrize("page", RUN_FROM_TOP_TO_BOTTOM)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page):

@@ -111,6 +111,7 @@ def lab(solution, no_type_hook):
         yield dict(solution)
 
 
+@pytest.mark.thorough(by_default=["penalty"])
 @pytest.mark.parametrize("gap", GAPS)
 def test_the_solution_of_the_laboratory_sheet_is_right(lab, gap, capsys):
     exec(CHECKS[gap], lab)

@@ -38,6 +38,13 @@ Dictionaries of activations:
 * ``gated_relu``: one path decides which units are active, another one how strongly
 * ``gated_auxiliary_loss``: the loss that teaches the gates
 * ``matryoshka_loss``: the error of every prefix of the code
+* ``dense_units``: which units are active too often
+* ``shrinkage``: the norm of a reconstruction over that of its target
+* ``mean_correlation``: of filters and known atoms, matched one to one
+* ``nearest_atoms``: which known atom each unit stands for
+* ``uniqueness``: how many different ones, over the number of units
+* ``unit_counts``: precision, recall and F1 of each unit
+* ``UnitCounts``: what unit_counts returns
 
 Contractive penalties:
 
@@ -152,6 +159,13 @@ from jaxae.dictionary.jump_relu import jump_relu as jump_relu
 from jaxae.dictionary.jump_relu import step_l0_penalty as step_l0_penalty
 from jaxae.dictionary.jump_relu import tanh_l0_penalty as tanh_l0_penalty
 from jaxae.dictionary.matryoshka import matryoshka_loss as matryoshka_loss
+from jaxae.dictionary.measures import UnitCounts as UnitCounts
+from jaxae.dictionary.measures import dense_units as dense_units
+from jaxae.dictionary.measures import mean_correlation as mean_correlation
+from jaxae.dictionary.measures import nearest_atoms as nearest_atoms
+from jaxae.dictionary.measures import shrinkage as shrinkage
+from jaxae.dictionary.measures import uniqueness as uniqueness
+from jaxae.dictionary.measures import unit_counts as unit_counts
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian

@@ -149,6 +149,15 @@ matryoshka_loss(X, X[:3], X, prefixes=(1, 2))                    | ValueError | 
 matryoshka_loss(X, X[:3], X, prefixes=(2, 1, 3))                 | ValueError | prefixes must rise
 matryoshka_loss(X, X[:3], X, prefixes=(1, 4))                    | ValueError | prefixes\[1\] must be an integer of at least 1 and at most 3, but it is 4
 matryoshka_loss(X, X[:3], X, prefixes=())                        | ValueError | prefixes must rise
+dense_units(X, share=1.5)                                        | ValueError | share must be a finite number of at least 0 and at most 1, but it is 1.5
+dense_units(X, threshold=-1)                                     | ValueError | threshold must be
+mean_correlation(X, W.T)                                         | ValueError | filters and atoms must be
+mean_correlation(X[0], X[0])                                     | ValueError | filters and atoms must be
+nearest_atoms(X, NAN)                                            | ValueError | atoms must be finite
+uniqueness(INT, X)                                               | TypeError  | filters must be floating
+unit_counts(X, X, X[0])                                          | TypeError  | nearest must be integers, but its dtype is float32
+unit_counts(X, X, INT[0, :2])                                    | ValueError | nearest must have one entry for each of 3 units
+unit_counts(X, X[:2], INT[0])                                    | ValueError | truth must have the batch axes \(4,\)
 target_l0(target=0.0, rate=0.1)                                  | ValueError | target must be a finite number above 0
 target_l0(target=5.0, rate=-0.1)                                 | ValueError | rate must be a finite number of at least 0
 target_l0(target=5.0, rate=0.1, damping=nan)                     | ValueError | damping must be a finite number
@@ -404,6 +413,7 @@ ERRORS = {
     "mean_squared_error": "x_hat",
     "psnr": "x_hat",
     "explained_variance": "x_hat",
+    "shrinkage": "x_hat",
 }
 
 EACH_OBJECTIVE = r"""
@@ -473,7 +483,7 @@ def test_every_public_function_is_in_the_table():
     covered = {name for name in jaxae.__all__ if any(re.search(rf"\b{name}\(", c) for c in calls)}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum", "PairMoments"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
-    exempt |= {"TargetL0State"}
+    exempt |= {"TargetL0State", "UnitCounts"}
     exempt |= {"BestState", "Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)
 

@@ -179,6 +179,12 @@ for penalty in (jaxae.jump_relu, jaxae.step_l0_penalty):
 entry("tanh_l0_penalty", jaxae.tanh_l0_penalty, code=X, decoder=X[:3])
 entry("batch_top_k", partial(jaxae.batch_top_k, k=2), pre=X)
 entry("batch_top_k_threshold", jaxae.batch_top_k_threshold, code=X)
+entry("dense_units", jaxae.dense_units, code=X)
+entry("shrinkage", jaxae.shrinkage, x_hat=X, x=X)
+for measure in (jaxae.mean_correlation, jaxae.nearest_atoms, jaxae.uniqueness):
+    entry(measure.__name__, measure, filters=X, atoms=X)
+counts = lambda code, truth: jaxae.unit_counts(code, truth, jnp.arange(3))
+entry("unit_counts", counts, code=X, truth=X)
 entry("gated_relu", jaxae.gated_relu, gate=X, magnitude=X)
 gated = lambda gate, x: jaxae.gated_auxiliary_loss(gate, lambda z: z, x)
 entry("gated_auxiliary_loss", gated, gate=X, x=X)
@@ -237,6 +243,7 @@ NO_DATA = {
     *("Minimum", "NonFiniteLossError", "PairMoments", "Snapshot", "StoppedError", "TrainState"),
     *("conjugate_gradient", "create_train_state", "data_mesh", "hash_key", "keep_best", "lbfgs"),
     *("minimize", "shuffled_order", "sweep_method", "target_l0", "TargetL0State", "unit_norm"),
+    "UnitCounts",
 }
 RUNS = {"fit", "fit_many"}  # of which one is compiled below
 

@@ -83,6 +83,7 @@ CASES = {
     "decoder_weighted_l1_penalty": lambda c: [
         jaxae.decoder_weighted_l1_penalty(c(UNIT), c(RNG_ROWS[:6] * s)) for s in (1e-4, 1, 3e3)
     ],
+    "dense_units": lambda c: jaxae.dense_units(c(ROWS), threshold=0.05),
     "denoising_loss": lambda c: [
         jaxae.denoising_loss(KEY, IDENTITY, IDENTITY, c(ROWS), corrupt=DENOISE, emphasis=emphasis)
         for emphasis in (None, (2.0, 1.0), (1e-6, 1.0))
@@ -119,6 +120,8 @@ CASES = {
     "matryoshka_loss": lambda c: jaxae.matryoshka_loss(
         c(UNIT), c(RNG_ROWS[:6]), c(ROWS), prefixes=(2, 6)
     ),
+    "mean_correlation": lambda c: jaxae.mean_correlation(c(RNG_ROWS), c(ROWS)),
+    "nearest_atoms": lambda c: jaxae.nearest_atoms(c(RNG_ROWS), c(RNG_ROWS * 0.1)),
     "mean_squared_error": lambda c: jaxae.mean_squared_error(c(ROWS), moved(c(ROWS))),
     "noise_conditional_loss": lambda c: [
         jaxae.noise_conditional_loss(
@@ -145,6 +148,7 @@ CASES = {
     "score_estimate": lambda c: [
         jaxae.score_estimate(HALVE, IDENTITY, c(ROWS), stddev=stddev) for stddev in STDDEVS
     ],
+    "shrinkage": lambda c: jaxae.shrinkage(moved(c(ROWS)), c(ROWS)),
     "sparse_loss": lambda c: [
         jaxae.sparse_loss(HALVE, IDENTITY, c(ROWS), weight=weight) for weight in (1e-8, 1.0, 1e5)
     ],
@@ -156,6 +160,8 @@ CASES = {
     "target_l0": lambda c: jaxae.target_l0(target=9.0, rate=0.1).update(
         c(SCALES[:, 0]), jaxae.target_l0(target=9.0, rate=0.1).init(c(SCALES[:, 0])), c(UNIT[:, 0])
     )[0],
+    "uniqueness": lambda c: jaxae.uniqueness(c(RNG_ROWS), c(RNG_ROWS * 0.1)),
+    "unit_counts": lambda c: jaxae.unit_counts(c(ROWS), c(ROWS[:, ::-1]), jnp.arange(6)).f1,
     "uniform_noise": lambda c: jaxae.uniform_noise(KEY, c(ROWS), scale=1e-4, low=-1e4, high=1e4),
     "unit_norm": lambda c: norms_after_two_updates(c(ROWS)),
     "walkback_loss": lambda c: jaxae.walkback_loss(
@@ -197,7 +203,7 @@ DRAWN_IN_FLOAT32 = {"gaussian_noise", "uniform_noise", "langevin_transition",
 WITHOUT_ARRAYS = {
     "a class of results, or what is raised": """AutoencoderFunctions BestState Checkpoints
         ContractionPlan LinearDenoiser LostProcessError Minimum NonFiniteLossError PairMoments Run
-        Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState""",
+        Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState UnitCounts""",
     "a module: its arithmetic is that of Flax": "ConvAutoencoder DenseAutoencoder as_functions",
     "keys, integers or devices": "data_mesh hash_key shuffled_order sweep_method",
     "a plan, no numbers": "explain_contraction",

@@ -28,6 +28,24 @@ Penalties on the code:
 * ``decoder_weighted_l1_penalty``: the L1 norm, units weighted by the norms of their filters
 * ``dead_unit_loss``: the auxiliary loss that revives units which are never active
 
+Dictionaries of activations:
+
+* ``jump_relu``: a threshold for each unit, trained by straight-through gradients
+* ``step_l0_penalty``: the number of units above their threshold
+* ``tanh_l0_penalty``: a smooth number of active units
+* ``batch_top_k``: keeps the largest entries of a whole batch
+* ``batch_top_k_threshold``: the threshold that takes its place at inference
+* ``gated_relu``: one path decides which units are active, another one how strongly
+* ``gated_auxiliary_loss``: the loss that teaches the gates
+* ``matryoshka_loss``: the error of every prefix of the code
+* ``dense_units``: which units are active too often
+* ``shrinkage``: the norm of a reconstruction over that of its target
+* ``mean_correlation``: of filters and known atoms, matched one to one
+* ``nearest_atoms``: which known atom each unit stands for
+* ``uniqueness``: how many different ones, over the number of units
+* ``unit_counts``: precision, recall and F1 of each unit
+* ``UnitCounts``: what unit_counts returns
+
 Contractive penalties:
 
 * ``contractive_penalty``: the squared Frobenius norm of the encoder's Jacobian
@@ -111,6 +129,8 @@ Optimisers, for use with optax:
 * ``keep_best``: remembers the best parameters
 * ``BestState``: what keep_best remembers
 * ``unit_norm``: keeps filters at norm 1
+* ``target_l0``: finds the weight of a penalty for a number of active units
+* ``TargetL0State``: what target_l0 remembers
 """
 
 from jaxae._version import __version__ as __version__
@@ -131,6 +151,21 @@ from jaxae.corruption import gaussian_noise as gaussian_noise
 from jaxae.corruption import masking_noise as masking_noise
 from jaxae.corruption import salt_and_pepper_noise as salt_and_pepper_noise
 from jaxae.corruption import uniform_noise as uniform_noise
+from jaxae.dictionary.batch_top_k import batch_top_k as batch_top_k
+from jaxae.dictionary.batch_top_k import batch_top_k_threshold as batch_top_k_threshold
+from jaxae.dictionary.gated import gated_auxiliary_loss as gated_auxiliary_loss
+from jaxae.dictionary.gated import gated_relu as gated_relu
+from jaxae.dictionary.jump_relu import jump_relu as jump_relu
+from jaxae.dictionary.jump_relu import step_l0_penalty as step_l0_penalty
+from jaxae.dictionary.jump_relu import tanh_l0_penalty as tanh_l0_penalty
+from jaxae.dictionary.matryoshka import matryoshka_loss as matryoshka_loss
+from jaxae.dictionary.measures import UnitCounts as UnitCounts
+from jaxae.dictionary.measures import dense_units as dense_units
+from jaxae.dictionary.measures import mean_correlation as mean_correlation
+from jaxae.dictionary.measures import nearest_atoms as nearest_atoms
+from jaxae.dictionary.measures import shrinkage as shrinkage
+from jaxae.dictionary.measures import uniqueness as uniqueness
+from jaxae.dictionary.measures import unit_counts as unit_counts
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian
@@ -163,6 +198,8 @@ from jaxae.optimizers.full_batch import lbfgs as lbfgs
 from jaxae.optimizers.full_batch import minimize as minimize
 from jaxae.optimizers.keep_best import BestState as BestState
 from jaxae.optimizers.keep_best import keep_best as keep_best
+from jaxae.optimizers.target_l0 import TargetL0State as TargetL0State
+from jaxae.optimizers.target_l0 import target_l0 as target_l0
 from jaxae.optimizers.unit_norm import unit_norm as unit_norm
 from jaxae.random import hash_key as hash_key
 from jaxae.reconstruction import bernoulli_nll as bernoulli_nll

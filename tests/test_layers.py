@@ -22,6 +22,8 @@ STANDARD = {
 }
 # The estimators: they may use scikit-learn, write a file, and print what they are told to print.
 ESTIMATORS = "sklearn"
+# Dictionaries in the files of other projects: read and written here, and imported by nobody.
+FILES = "dictionary_files"
 # Which units each of these may import; what is not here is free, as long as there is no circle.
 KNOWS = {
     "_checks": set(),
@@ -86,6 +88,7 @@ def test_no_other_unit_imports_the_estimators():
     """Scikit-learn is an extra, so ``import jaxae`` must do without it."""
     users = {module_of(path) for path in LIBRARY if ESTIMATORS in map(unit_of, modules_used(path))}
     assert {unit_of(module) for module in users} == {ESTIMATORS}
+    assert not any(FILES in map(unit_of, modules_used(path)) for path in LIBRARY)
 
 
 @pytest.mark.parametrize("package", ["jaxae", "experiments"])
@@ -144,6 +147,8 @@ def test_the_library_imports_only_its_hard_dependencies():
     for path in LIBRARY:
         packages = {name.split(".")[0] for name in imported(path)}
         own = {
+            "dictionary": {"scipy"},  # which JAX needs itself
+            FILES: {"safetensors", "json", "os", "pathlib", "zipfile"},
             "training": {"concurrent", "os", "threading", "time"},
             ESTIMATORS: {"sklearn", "safetensors", "json", "os", "pathlib"},
         }.get(unit_of(module_of(path)), set())

@@ -30,7 +30,14 @@ CONTRACT = {
 }
 # Functions whose formula or algorithm comes from no publication: tools, and plain averages.
 WITHOUT_REFERENCES = {
-    *("active_units", "dead_units", "mean_squared_error", "evaluate", "explain_contraction"),
+    *(
+        "active_units",
+        "dead_units",
+        "dense_units",
+        "mean_squared_error",
+        "evaluate",
+        "explain_contraction",
+    ),
     *("compose", "create_train_state", "data_mesh", "make_epoch", "make_run", "fit", "fit_many"),
     *("sweep_method", "minimize"),
 }

@@ -121,6 +121,49 @@ dead_unit_loss(X, IDENTITY, X, is_dead=DEAD[:2], k=1)            | ValueError | 
 dead_unit_loss(X, IDENTITY, X[:2], is_dead=DEAD, k=1)            | ValueError | residual must have the batch axes \(4,\)
 dead_unit_loss(X, lambda z: z[:2], X, is_dead=DEAD, k=1)         | ValueError | decode must return an example of shape \(3,\)
 
+# dictionary
+jump_relu(X, X[0], bandwidth=0.0)                                | ValueError | bandwidth must be a finite number above 0, but it is 0.0
+jump_relu(X, X[0], bandwidth=nan)                                | ValueError | bandwidth must be a finite number above 0, but it is nan
+jump_relu(X, X[0], bandwidth="1")                                | TypeError  | bandwidth must be a finite number
+jump_relu(X, X[0, :2], bandwidth=0.1)                            | ValueError | threshold must have one entry for each of 3 units, but its shape is \(2,\)
+jump_relu(X[0, 0], X[0], bandwidth=0.1)                          | ValueError | pre must have a last axis of units
+jump_relu(X, X[0].astype("bfloat16"), bandwidth=0.1)             | TypeError  | threshold must be float32 or float64, but its dtype is bfloat16
+step_l0_penalty(X, X, bandwidth=0.1)                             | ValueError | threshold must have one entry for each of 3 units, but its shape is \(4, 3\)
+step_l0_penalty(X, X[0].astype("float16"), bandwidth=0.1)        | TypeError  | threshold must be float32 or float64, but its dtype is float16
+tanh_l0_penalty(X, W)                                            | ValueError | with k = 3.*\(2, 3\)
+tanh_l0_penalty(X, X[:3], scale=0.0)                             | ValueError | scale must be a finite number above 0
+batch_top_k(X, k=0)                                              | ValueError | k must be an integer of at least 1 and at most 3, but it is 0
+batch_top_k(X, k=4)                                              | ValueError | k must be an integer of at least 1 and at most 3, but it is 4
+batch_top_k(X, k=1.5)                                            | TypeError  | k must be an integer
+batch_top_k(X[0], k=1)                                           | ValueError | pre must be a batch \(\*batch, units\).*\(3,\)
+jax.vmap(lambda z: batch_top_k(z, k=1))(X)                       | ValueError | pre must be a batch
+batch_top_k_threshold(X[0])                                      | ValueError | code must be a batch
+gated_relu(X, X[:2])                                             | ValueError | gate and magnitude must have the same shape
+gated_relu(X[0, 0], X[0, 0])                                     | ValueError | gate must have a last axis of units
+gated_auxiliary_loss(X, IDENTITY, X[:2])                         | ValueError | x must have the batch axes \(4,\) of gate
+gated_auxiliary_loss(X, lambda z: z[:2], X)                      | ValueError | decode must return an example of shape \(3,\)
+gated_auxiliary_loss(X, 3, X)                                    | TypeError  | decode must be a function
+matryoshka_loss(X, W, X, prefixes=(3,))                          | ValueError | with k = 3.*\(2, 3\)
+matryoshka_loss(X, X[:3], X[:2], prefixes=(3,))                  | ValueError | x must have shape \(4, 3\)
+matryoshka_loss(X, X[:3], X, prefixes=(1, 2))                    | ValueError | prefixes must rise to the number of units, 3, but they are \[1, 2\]
+matryoshka_loss(X, X[:3], X, prefixes=(2, 1, 3))                 | ValueError | prefixes must rise
+matryoshka_loss(X, X[:3], X, prefixes=(1, 4))                    | ValueError | prefixes\[1\] must be an integer of at least 1 and at most 3, but it is 4
+matryoshka_loss(X, X[:3], X, prefixes=())                        | ValueError | prefixes must rise
+dense_units(X, share=1.5)                                        | ValueError | share must be a finite number of at least 0 and at most 1, but it is 1.5
+dense_units(X, threshold=-1)                                     | ValueError | threshold must be
+mean_correlation(X, W.T)                                         | ValueError | filters and atoms must be
+mean_correlation(X[0], X[0])                                     | ValueError | filters and atoms must be
+nearest_atoms(X, NAN)                                            | ValueError | atoms must be finite
+uniqueness(INT, X)                                               | TypeError  | filters must be floating
+unit_counts(X, X, X[0])                                          | TypeError  | nearest must be integers, but its dtype is float32
+unit_counts(X, X, INT[0, :2])                                    | ValueError | nearest must have one entry for each of 3 units
+unit_counts(X, X[:2], INT[0])                                    | ValueError | truth must have the batch axes \(4,\)
+target_l0(target=0.0, rate=0.1)                                  | ValueError | target must be a finite number above 0
+target_l0(target=5.0, rate=-0.1)                                 | ValueError | rate must be a finite number of at least 0
+target_l0(target=5.0, rate=0.1, damping=nan)                     | ValueError | damping must be a finite number
+target_l0(target=5.0, rate=0.1).init(jnp.zeros(()))              | ValueError | params must be above 0
+target_l0(target=5.0, rate=0.1).update(X[0, 0], None)            | ValueError | params must be passed to update
+
 # metrics
 psnr(X, X, peak=0.0)                                             | ValueError | peak must be a finite number
 psnr(X, X, peak=-1.0)                                            | ValueError | peak must be a finite number
@@ -370,6 +413,7 @@ ERRORS = {
     "mean_squared_error": "x_hat",
     "psnr": "x_hat",
     "explained_variance": "x_hat",
+    "shrinkage": "x_hat",
 }
 
 EACH_OBJECTIVE = r"""
@@ -439,6 +483,7 @@ def test_every_public_function_is_in_the_table():
     covered = {name for name in jaxae.__all__ if any(re.search(rf"\b{name}\(", c) for c in calls)}
     exempt = {"AutoencoderFunctions", "LinearDenoiser", "Minimum", "PairMoments"}
     exempt |= {"ContractionPlan", "NonFiniteLossError", "Run", "TrainState", "sweep_method"}
+    exempt |= {"TargetL0State", "UnitCounts"}
     exempt |= {"BestState", "Checkpoints", "LostProcessError", "Snapshot", "StoppedError"}
     assert covered | exempt == set(jaxae.__all__)
 

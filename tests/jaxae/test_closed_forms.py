@@ -356,6 +356,31 @@ def test_top_k_with_an_orthonormal_decoder_hard_thresholds():
     np.testing.assert_allclose(losses, (smallest**2).sum(1), rtol=1e-12)
 
 
+def test_straight_through_gradients_are_those_of_the_expected_loss():
+    """Pre-activations uniform on [0, 2], so with density 1/2, and a threshold of 1.2."""
+    weight, density, theta = 0.7, 0.5, 1.2
+    cells = 20_000  # the windows end where cells end, so their middles make exact integrals
+    z = jnp.asarray((np.arange(cells) + 0.5) * 2 / cells)[:, None]
+
+    def means(threshold, bandwidth):
+        code = jaxae.jump_relu(z, threshold, bandwidth=bandwidth)
+        count = jaxae.step_l0_penalty(z, threshold, bandwidth=bandwidth)
+        error = jaxae.squared_error(code, z)
+        return jnp.stack([code.mean(), count.mean(), (error + weight * count).mean()])
+
+    slopes = jax.jit(jax.jacrev(means))
+    # E[z H(z - t)] = (4 - t^2) / 4, E[H(z - t)] = 1 - t / 2, and the error is E[z^2 H(t - z)].
+    expected = lambda t: jnp.stack([(4 - t**2) / 4, 1 - t / 2, t**3 / 6 + weight * (1 - t / 2)])
+    true = jax.jacfwd(expected)(theta)
+    np.testing.assert_allclose(true[0], -theta * density, rtol=1e-12)  # -0.6
+    for bandwidth in (0.1, 0.4):
+        got = slopes(jnp.array([theta]), bandwidth)[:, 0]
+        np.testing.assert_allclose(got[:2], true[:2], rtol=1e-9)
+        # Of the error only the half of the window below the threshold counts, where z is smaller.
+        bias = -theta * density * bandwidth / 4
+        np.testing.assert_allclose(got[2], true[2] + bias, rtol=1e-7)
+
+
 # 2.12 Variance of the Hutchinson estimator.
 
 

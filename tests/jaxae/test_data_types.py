@@ -174,6 +174,22 @@ higher = partial(jaxae.higher_order_contractive_penalty, KEY, ENCODE, stddev=0.1
 entry("higher_order_contractive_penalty", higher, x=X)
 entry("contraction_curve", partial(jaxae.contraction_curve, KEY, ENCODE), x=X, radii=X[0])
 entry("best_cosines", jaxae.best_cosines, filters=X, atoms=X)
+for penalty in (jaxae.jump_relu, jaxae.step_l0_penalty):
+    entry(penalty.__name__, partial(penalty, bandwidth=0.1), pre=X, threshold=X[0])
+entry("tanh_l0_penalty", jaxae.tanh_l0_penalty, code=X, decoder=X[:3])
+entry("batch_top_k", partial(jaxae.batch_top_k, k=2), pre=X)
+entry("batch_top_k_threshold", jaxae.batch_top_k_threshold, code=X)
+entry("dense_units", jaxae.dense_units, code=X)
+entry("shrinkage", jaxae.shrinkage, x_hat=X, x=X)
+for measure in (jaxae.mean_correlation, jaxae.nearest_atoms, jaxae.uniqueness):
+    entry(measure.__name__, measure, filters=X, atoms=X)
+counts = lambda code, truth: jaxae.unit_counts(code, truth, jnp.arange(3))
+entry("unit_counts", counts, code=X, truth=X)
+entry("gated_relu", jaxae.gated_relu, gate=X, magnitude=X)
+gated = lambda gate, x: jaxae.gated_auxiliary_loss(gate, lambda z: z, x)
+entry("gated_auxiliary_loss", gated, gate=X, x=X)
+nested = partial(jaxae.matryoshka_loss, prefixes=(1, 3))
+entry("matryoshka_loss", nested, code=X, decoder=X[:3], x=X)
 entry("reconstruction_loss", partial(jaxae.reconstruction_loss, *AUTOENCODER), x=X)
 entry("sparse_loss", partial(jaxae.sparse_loss, *AUTOENCODER, weight=1.0), x=X)
 entry("contractive_loss", partial(jaxae.contractive_loss, *AUTOENCODER, weight=1.0), x=X)
@@ -226,7 +242,8 @@ NO_DATA = {
     *("AutoencoderFunctions", "BestState", "Checkpoints", "ContractionPlan", "LostProcessError"),
     *("Minimum", "NonFiniteLossError", "PairMoments", "Snapshot", "StoppedError", "TrainState"),
     *("conjugate_gradient", "create_train_state", "data_mesh", "hash_key", "keep_best", "lbfgs"),
-    *("minimize", "shuffled_order", "sweep_method", "unit_norm"),
+    *("minimize", "shuffled_order", "sweep_method", "target_l0", "TargetL0State", "unit_norm"),
+    "UnitCounts",
 }
 RUNS = {"fit", "fit_many"}  # of which one is compiled below
 

@@ -25,6 +25,11 @@ KEY = jax.random.key(0)
 STDDEVS = (1e-3, 1.0, 300.0)
 
 
+def thresholds(c):
+    """Returns thresholds, which are in float32 where the other arrays are in half precision."""
+    return c(UNIT[0]).astype(max(c(UNIT[0]).dtype, jnp.dtype("float32")))
+
+
 def each(function, *arrays):
     """Returns the results for each row, where a function makes a scalar of a batch."""
     return jnp.stack([function(*(array[i] for array in arrays)) for i in range(len(arrays[0]))])
@@ -61,6 +66,8 @@ CASES = {
     ],
     "active_units": lambda c: jaxae.active_units(c(ROWS), threshold=0.05),
     "bernoulli_nll": lambda c: jaxae.bernoulli_nll(c(ROWS), c(UNIT)),
+    "batch_top_k": lambda c: jaxae.batch_top_k(c(ROWS), k=2),
+    "batch_top_k_threshold": lambda c: jaxae.batch_top_k_threshold(c(ROWS)).astype(c(ROWS).dtype),
     "best_cosines": lambda c: jnp.stack(
         [jaxae.best_cosines(c(RNG_ROWS * s), c(ROWS)) for s in (1e-4, 1, 3e4)]
     ),
@@ -76,6 +83,7 @@ CASES = {
     "decoder_weighted_l1_penalty": lambda c: [
         jaxae.decoder_weighted_l1_penalty(c(UNIT), c(RNG_ROWS[:6] * s)) for s in (1e-4, 1, 3e3)
     ],
+    "dense_units": lambda c: jaxae.dense_units(c(ROWS), threshold=0.05),
     "denoising_loss": lambda c: [
         jaxae.denoising_loss(KEY, IDENTITY, IDENTITY, c(ROWS), corrupt=DENOISE, emphasis=emphasis)
         for emphasis in (None, (2.0, 1.0), (1e-6, 1.0))
@@ -94,7 +102,10 @@ CASES = {
         jaxae.gaussian_nll(c(ROWS), moved(c(ROWS)), stddev=jnp.abs(c(ROWS[::-1]))),
         *(jaxae.gaussian_nll(c(ROWS), moved(c(ROWS)), stddev=stddev) for stddev in STDDEVS),
     ],
+    "gated_auxiliary_loss": lambda c: jaxae.gated_auxiliary_loss(c(UNIT), IDENTITY, c(ROWS)),
+    "gated_relu": lambda c: jaxae.gated_relu(c(ROWS), moved(c(ROWS))),
     "gaussian_noise": lambda c: jaxae.gaussian_noise(KEY, c(ROWS), stddev=1e-4),
+    "jump_relu": lambda c: jaxae.jump_relu(c(ROWS), thresholds(c), bandwidth=0.1),
     "keep_top_k": lambda c: jaxae.keep_top_k(c(ROWS), k=2),
     "kl_sparsity_penalty": lambda c: each(
         partial(jaxae.kl_sparsity_penalty, target=0.1), c(UNIT[:, :, None])
@@ -106,6 +117,11 @@ CASES = {
     ],
     "markov_chain": lambda c: jaxae.markov_chain(KEY, lambda key, v: HALVE(v), c(ROWS), steps=2),
     "masking_noise": lambda c: jaxae.masking_noise(KEY, c(ROWS), rate=0.5),
+    "matryoshka_loss": lambda c: jaxae.matryoshka_loss(
+        c(UNIT), c(RNG_ROWS[:6]), c(ROWS), prefixes=(2, 6)
+    ),
+    "mean_correlation": lambda c: jaxae.mean_correlation(c(RNG_ROWS), c(ROWS)),
+    "nearest_atoms": lambda c: jaxae.nearest_atoms(c(RNG_ROWS), c(RNG_ROWS * 0.1)),
     "mean_squared_error": lambda c: jaxae.mean_squared_error(c(ROWS), moved(c(ROWS))),
     "noise_conditional_loss": lambda c: [
         jaxae.noise_conditional_loss(
@@ -132,10 +148,20 @@ CASES = {
     "score_estimate": lambda c: [
         jaxae.score_estimate(HALVE, IDENTITY, c(ROWS), stddev=stddev) for stddev in STDDEVS
     ],
+    "shrinkage": lambda c: jaxae.shrinkage(moved(c(ROWS)), c(ROWS)),
     "sparse_loss": lambda c: [
         jaxae.sparse_loss(HALVE, IDENTITY, c(ROWS), weight=weight) for weight in (1e-8, 1.0, 1e5)
     ],
     "squared_error": lambda c: jaxae.squared_error(c(ROWS), moved(c(ROWS))),
+    "step_l0_penalty": lambda c: jaxae.step_l0_penalty(c(ROWS), thresholds(c), bandwidth=0.1),
+    "tanh_l0_penalty": lambda c: [
+        jaxae.tanh_l0_penalty(c(UNIT), c(RNG_ROWS[:6] * s)) for s in (1e-4, 1, 3e3)
+    ],
+    "target_l0": lambda c: jaxae.target_l0(target=9.0, rate=0.1).update(
+        c(SCALES[:, 0]), jaxae.target_l0(target=9.0, rate=0.1).init(c(SCALES[:, 0])), c(UNIT[:, 0])
+    )[0],
+    "uniqueness": lambda c: jaxae.uniqueness(c(RNG_ROWS), c(RNG_ROWS * 0.1)),
+    "unit_counts": lambda c: jaxae.unit_counts(c(ROWS), c(ROWS[:, ::-1]), jnp.arange(6)).f1,
     "uniform_noise": lambda c: jaxae.uniform_noise(KEY, c(ROWS), scale=1e-4, low=-1e4, high=1e4),
     "unit_norm": lambda c: norms_after_two_updates(c(ROWS)),
     "walkback_loss": lambda c: jaxae.walkback_loss(
@@ -177,7 +203,7 @@ DRAWN_IN_FLOAT32 = {"gaussian_noise", "uniform_noise", "langevin_transition",
 WITHOUT_ARRAYS = {
     "a class of results, or what is raised": """AutoencoderFunctions BestState Checkpoints
         ContractionPlan LinearDenoiser LostProcessError Minimum NonFiniteLossError PairMoments Run
-        Snapshot StoppedError Streamed StreamedBatches TrainState""",
+        Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState UnitCounts""",
     "a module: its arithmetic is that of Flax": "ConvAutoencoder DenseAutoencoder as_functions",
     "keys, integers or devices": "data_mesh hash_key shuffled_order sweep_method",
     "a plan, no numbers": "explain_contraction",

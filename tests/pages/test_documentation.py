@@ -14,6 +14,7 @@ from optional_libraries import require_nnx
 from saved_checkpoints import save
 
 import jaxae
+import jaxae.dictionary_files
 import jaxae.sklearn
 from experiments import export, readme_tables
 from experiments.common.run import command_line
@@ -117,7 +118,8 @@ def test_every_public_name_has_one_place_in_the_reference(name):
 
 def test_the_reference_has_no_other_name():
     names = re.findall(r"^\.\. auto\w+:: (\w+)$", "\n".join(PAGES.values()), re.M)
-    assert set(names) == {*jaxae.__all__, *jaxae.sklearn.__all__}
+    others = (jaxae.sklearn, jaxae.dictionary_files)
+    assert set(names) == {*jaxae.__all__, *(name for other in others for name in other.__all__)}
 
 
 def test_a_trained_model_is_loaded_and_its_program_runs(tmp_path, monkeypatch):

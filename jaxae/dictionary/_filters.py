@@ -1,0 +1,31 @@
+"""The filters of a dictionary: checks of them beside a code, and their norms."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxae import _checks
+from jaxae._checks import AnyArray
+
+
+def checked_decoder(code: Array, decoder: AnyArray) -> Array:
+    """Returns ``decoder`` if it has one row for each unit of ``code``."""
+    decoder = _checks.floating("decoder", decoder)
+    if decoder.ndim != 2 or decoder.shape[0] != code.shape[-1]:
+        raise ValueError(
+            f"decoder must be filters (k, d) with k = {code.shape[-1]} as in code, "
+            f"but its shape is {decoder.shape}"
+        )
+    return decoder
+
+
+def row_norms(rows: Array) -> Array:
+    """Returns the Euclidean norm of each row, with the derivative 0 at a row of 0."""
+    squared = jnp.sum(rows * rows, axis=-1)
+    is_zero = squared == 0  # where the square root has no derivative
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+
+
+def unit_rows(rows: Array) -> Array:
+    """Returns rows of norm 1, or 0 where a row is 0."""
+    norms = row_norms(rows)[:, None]
+    return rows / jnp.where(norms > 0, norms, 1)

@@ -179,6 +179,11 @@ higher_order_contractive_penalty(KEY, ENCODE, X, stddev=0.0)     | ValueError | 
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=-1.0)    | ValueError | stddev must be a finite number above 0
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=nan)     | ValueError | stddev must be a finite number above 0
 higher_order_contractive_penalty(7, ENCODE, X, stddev=0.1)       | TypeError  | key must be one PRNG key
+contractive_penalty_estimate(1, ENCODE, X)                       | TypeError  | key
+contractive_penalty_estimate(KEY, ENCODE, X, method="auto")      | ValueError | method must be one of hutchinson, hutch\+\+, but it is 'auto'
+contractive_penalty_estimate(KEY, ENCODE, X, num_samples=3)      | ValueError | num_samples must be an integer of at least 4, but it is 3
+contractive_penalty_estimate(KEY, ENCODE, X, method="hutchinson", num_samples=1) | ValueError | num_samples must be an integer of at least 2
+contractive_penalty_estimate(KEY, ENCODE, X, chunk_size=0)       | ValueError | chunk_size must be an integer of at least 1
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=0.1, num_samples=0) | ValueError | num_samples must be an integer of at least 1, but it is 0
 
 # objectives

@@ -71,12 +71,11 @@ def contractive_penalty_estimate(
 
     Example:
       >>> import jax
-      >>> weights = jnp.ones((1, 4))
-      >>> estimate = contractive_penalty_estimate(
-      ...     jax.random.key(0), lambda x_i: weights @ x_i, jnp.zeros((1, 4))
-      ... )
-      >>> estimate.value.tolist(), estimate.standard_error.tolist()
-      ([4.0], [0.0])
+      >>> import jax.numpy as jnp
+      >>> key, x = jax.random.key(0), jnp.ones((1, 3))
+      >>> value, standard_error = contractive_penalty_estimate(key, lambda x_i: 2 * x_i, x)
+      >>> value.tolist(), standard_error.tolist()
+      ([12.0], [0.0])
 
     References:
       Hutchinson 1990, https://doi.org/10.1080/03610919008812866. Meyer, Musco, Musco, Woodruff

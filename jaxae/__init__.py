@@ -38,6 +38,7 @@ Contractive penalties:
 * ``higher_order_contractive_penalty``: how much the Jacobian changes under noise
 * ``explain_contraction``: how the penalty of an encoder is computed, and why
 * ``ContractionPlan``: what explain_contraction returns
+* ``register_contraction_rule``: a closed form for the Jacobian of a layer of your own
 
 Losses of the autoencoders:
 
@@ -122,6 +123,7 @@ from jaxae.contraction.estimates import (
 )
 from jaxae.contraction.explain import ContractionPlan as ContractionPlan
 from jaxae.contraction.explain import explain_contraction as explain_contraction
+from jaxae.contraction.own_rules import register_contraction_rule as register_contraction_rule
 from jaxae.contraction.penalties import code_and_contractive_penalty as code_and_contractive_penalty
 from jaxae.contraction.penalties import contractive_penalty as contractive_penalty
 from jaxae.contraction.penalties import (

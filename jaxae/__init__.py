@@ -50,10 +50,13 @@ Contractive penalties:
 
 * ``contractive_penalty``: the squared Frobenius norm of the encoder's Jacobian
 * ``code_and_contractive_penalty``: the same, with the code that it needs anyway
+* ``contractive_penalty_estimate``: an unbiased estimate with its standard error
+* ``Estimate``: what contractive_penalty_estimate returns
 * ``reconstruction_contractive_penalty``: that of the reconstruction's Jacobian
 * ``higher_order_contractive_penalty``: how much the Jacobian changes under noise
 * ``explain_contraction``: how the penalty of an encoder is computed, and why
 * ``ContractionPlan``: what explain_contraction returns
+* ``register_contraction_rule``: a closed form for the Jacobian of a layer of your own
 
 Losses of the autoencoders:
 
@@ -134,8 +137,13 @@ Optimisers, for use with optax:
 """
 
 from jaxae._version import __version__ as __version__
+from jaxae.contraction.estimates import Estimate as Estimate
+from jaxae.contraction.estimates import (
+    contractive_penalty_estimate as contractive_penalty_estimate,
+)
 from jaxae.contraction.explain import ContractionPlan as ContractionPlan
 from jaxae.contraction.explain import explain_contraction as explain_contraction
+from jaxae.contraction.own_rules import register_contraction_rule as register_contraction_rule
 from jaxae.contraction.penalties import code_and_contractive_penalty as code_and_contractive_penalty
 from jaxae.contraction.penalties import contractive_penalty as contractive_penalty
 from jaxae.contraction.penalties import (

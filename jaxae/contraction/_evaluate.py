@@ -32,7 +32,7 @@ MAX_KEPT_BYTES = 2**29
 MAX_PART_BYTES = 4 * MAX_KEPT_BYTES
 
 
-class _ExampleValues(NamedTuple):
+class ExampleValues(NamedTuple):
     """What the factors of one example, or of a batch, depend on, by the index of the value."""
 
     diagonals: dict[int, Array]
@@ -68,17 +68,17 @@ class FactoredJacobian(NamedTuple):
 
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
-        codes, values = _codes_and_values(self, x)
+        codes, values = codes_and_values(self.chain, self.search.dtype, x)
         return codes, _norms(self, self.orders, self._matrix_values, values, len(x))
 
-    def _matrix_values(self, values: _ExampleValues, cores: _Cores) -> _MatrixValues:
-        return _MatrixValues(self.search.dtype, values, cores)
+    def _matrix_values(self, values: ExampleValues, cores: _Cores) -> MatrixValues:
+        return MatrixValues(self.search.dtype, values, cores)
 
     def difference_norms(self, x: Array, other: Array) -> Array:
         """Returns the squared norms ``(n,)`` of J(x) - J(other)."""
         search, dtype = self.search, self.search.dtype
         first, count = search.leaves[0], len(search.leaves)
-        pair = tuple(_codes_and_values(self, v)[1] for v in (x, other))
+        pair = tuple(codes_and_values(self.chain, self.search.dtype, v)[1] for v in (x, other))
         if not jax.tree.leaves(pair[0]):
             return jnp.zeros(len(x), dtype)
         is_first_constant = not (first.segment or any_varies(first.cols))
@@ -97,17 +97,15 @@ class FactoredJacobian(NamedTuple):
             orders = [search.product_order(search.product(change, right))]
             orders.append(search.gram_order(change, search.gram(right)))
 
-        def change_values(
-            pair: tuple[_ExampleValues, _ExampleValues], cores: _Cores
-        ) -> _MatrixValues:
+        def change_values(pair: tuple[ExampleValues, ExampleValues], cores: _Cores) -> MatrixValues:
             arrays = []
             for of_point in pair:
-                values = _MatrixValues(dtype, of_point, cores)
+                values = MatrixValues(dtype, of_point, cores)
                 # The diagonal of the first factor belongs to X, it differs between the two.
                 scale = None if left is whole else values.diagonal(first.rows)
                 arrays.append(values.matrix(left).to_array(dtype, scale))
             # ``change`` is no product of its parts: its core is given, and found in the table.
-            return _MatrixValues(dtype, None, {**cores, change: arrays[0] - arrays[1]})
+            return MatrixValues(dtype, None, {**cores, change: arrays[0] - arrays[1]})
 
         orders.sort(key=lambda order: order.cost.work)
         return _norms(self, orders, change_values, pair, len(x), more_nodes=(left,))
@@ -132,13 +130,13 @@ def factored_jacobian(
     return FactoredJacobian(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
 
 
-class _MatrixValues:
+class MatrixValues:
     """Computes the matrices of nodes for one example, from its values and the constant cores.
 
     Without an example (no values) it computes what is constant, for the whole batch.
     """
 
-    def __init__(self, dtype: DTypeLike, values: _ExampleValues | None, cores: _Cores) -> None:
+    def __init__(self, dtype: DTypeLike, values: ExampleValues | None, cores: _Cores) -> None:
         self.dtype, self.values, self.cores = dtype, values, cores
 
     def diagonal(self, value: Value | None) -> Array | None:
@@ -175,9 +173,8 @@ class _MatrixValues:
                 self.store_constant_cores(part)
 
 
-def _codes_and_values(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _ExampleValues]:
+def codes_and_values(chain: Chain, dtype: DTypeLike, x: Array) -> tuple[Array, ExampleValues]:
     """Returns the codes ``(n, k)``, and what the factors depend on, for all examples."""
-    chain, dtype = jacobian.chain, jacobian.search.dtype
     diagonals = {v.index for factor in chain.factors if isinstance(v := factor.rows, Varying)}
     segments = [factor.segment for factor in chain.factors if factor.segment]
     operands = [v for segment in segments for v in segment.operands]
@@ -186,13 +183,13 @@ def _codes_and_values(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _Exa
     def array(value: Value, values: dict[int, Array]) -> Array:
         return value.array if isinstance(value, Known) else values[value.index]
 
-    def run_steps(x_i: Array) -> tuple[Array, _ExampleValues]:
+    def run_steps(x_i: Array) -> tuple[Array, ExampleValues]:
         values = {0: x_i}  # the reader gave the example the first index
         for step in chain.steps:
             outputs = step.run(*(array(value, values) for value in step.operands))
             values.update(zip(step.outputs, outputs, strict=True))
         flat = {index: values[index].astype(dtype).reshape(-1) for index in diagonals}
-        return array(chain.code, values), _ExampleValues(flat, {i: values[i] for i in arrays})
+        return array(chain.code, values), ExampleValues(flat, {i: values[i] for i in arrays})
 
     return jax.vmap(run_steps)(x)
 
@@ -200,7 +197,7 @@ def _codes_and_values(jacobian: FactoredJacobian, x: Array) -> tuple[Array, _Exa
 def _norms(
     jacobian: FactoredJacobian,
     orders: Sequence[Order],
-    values_of: Callable[[PyTree, _Cores], _MatrixValues],
+    values_of: Callable[[PyTree, _Cores], MatrixValues],
     example_values: PyTree,
     size: int,
     more_nodes: Sequence[Node] = (),
@@ -216,7 +213,7 @@ def _norms(
       more_nodes: nodes that ``values_of`` needs besides, whose constant cores are computed once.
     """
     best, *_ = orders
-    constants = _MatrixValues(jacobian.search.dtype, None, {})
+    constants = MatrixValues(jacobian.search.dtype, None, {})
     for part in (*best.parts, *more_nodes):
         # The norm of a single factor needs the norms of its rows, and no matrix.
         if len(best.parts) > 1 or part.linear is None:
@@ -236,7 +233,7 @@ def _norms(
         """Returns the norms of a group, as sums of squares where rounding errors would show."""
         values, bounds = batched(partial(value, best))(example_values)
         if best.finish is not None:
-            constant = _MatrixValues(jacobian.search.dtype, None, constants.cores)
+            constant = MatrixValues(jacobian.search.dtype, None, constants.cores)
             return best.finish(values, *map(constant.matrix, best.parts[1:]))
         if bounds is None:
             return values

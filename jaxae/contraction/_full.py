@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import varying_as
 from jaxae._convolutions import has_convolutions, with_ordered_convolutions
-from jaxae._derivatives import choose_method, times_jacobian
+from jaxae._derivatives import choose_method
 from jaxae.contraction._costs import Counts
 from jaxae.contraction._counting import count_derivative
 from jaxae.contraction._evaluate import MAX_PART_BYTES
@@ -154,10 +154,10 @@ def norm_by_columns(
     if not other and (chunk_size is None or chunk_size >= x_i.size):
         # The code comes with the forward derivatives for nothing.
         jacobian, code = jax.jacfwd(lambda v: (encode(v),) * 2, has_aux=True)(x_i)
-        return code, _sum_of_squares(jacobian)
+        return code, sum_of_squares(jacobian)
 
     def block(directions: Array) -> Array:
-        return _sum_of_squares(*(_columns(encode, v, directions) for v in (x_i, *other)))
+        return sum_of_squares(*(_columns(encode, v, directions) for v in (x_i, *other)))
 
     return encode(x_i), _sum_over_basis(block, x_i.size, chunk_size or x_i.size, x_i.dtype)
 
@@ -171,7 +171,7 @@ def norm_by_rows(
 
     def block(directions: Array) -> Array:  # (chunk, k) -> rows of J, (chunk, *example)
         directions = varying_as(directions, code)
-        return _sum_of_squares(*(jax.vmap(f)(directions)[0] for f in pullbacks))
+        return sum_of_squares(*(jax.vmap(f)(directions)[0] for f in pullbacks))
 
     return code, _sum_over_basis(block, code.size, chunk_size or code.size, code.dtype)
 
@@ -186,34 +186,7 @@ def _columns(encode: Callable[[Array], Array], x_i: Array, directions: Array) ->
     return jax.jacfwd(code_along)(jnp.zeros(len(directions), x_i.dtype))
 
 
-def probed_norm(
-    encode: Callable[[Array], Array],
-    probes: str,
-    num_samples: int,
-    chunk_size: int,
-    x_i: Array,
-    key: PRNGKeyArray,
-) -> Array:
-    """Returns the mean of ||J v||^2 over random probes v with E[v v^T] = I."""
-    draw: Callable[..., Array] = (
-        jax.random.rademacher if probes == "rademacher" else jax.random.normal
-    )
-
-    def squared_length(sample: Array) -> Array:
-        wide = draw(jax.random.fold_in(key, sample), x_i.shape, _checks.wide(x_i.dtype))
-        # Drawn in float32 for narrower inputs too, so that the draws are the same in every dtype.
-        v = wide.astype(x_i.dtype)
-        return _sum_of_squares(times_jacobian(encode, x_i, v))
-
-    def block(samples: Array) -> Array:
-        # The last chunk is filled up with samples that do not count.
-        lengths = jax.vmap(squared_length)(samples)
-        return jnp.sum(jnp.where(samples < num_samples, lengths, jnp.zeros_like(lengths)))
-
-    return _sum_over_chunks(block, num_samples, chunk_size) / num_samples
-
-
-def _sum_of_squares(a: Array, b: Array | None = None) -> Array:
+def sum_of_squares(a: Array, b: Array | None = None) -> Array:
     """Returns ||a||^2, or ||a - b||^2. In half precision small squares would be 0."""
     dtype = _checks.wide(a.dtype)
     change = a.astype(dtype) if b is None else a.astype(dtype) - b.astype(dtype)

@@ -281,6 +281,37 @@ def _gram_of_array_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[A
 
 
 @jax.custom_jvp
+def square_root_of_gram(matrix: Array) -> Array:
+    """Returns a square R with R R^T = M M^T, for an M with at least as many columns as rows.
+
+    R = M Q, where the columns of Q are an orthonormal basis of the rows of M. Its derivative is
+    that for constant Q: then R R^T has the derivative of M M^T, also where M has not full rank
+    and the decomposition has none. The second derivative would be wrong, and raises an error.
+    """
+    return _matmul(matrix, _basis_of_rows(matrix))
+
+
+@square_root_of_gram.defjvp
+def _square_root_of_gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (matrix,), (d_matrix,) = primals, tangents
+    return square_root_of_gram(matrix), _matmul(d_matrix, _basis_of_rows(matrix))
+
+
+@jax.custom_jvp
+def _basis_of_rows(matrix: Array) -> Array:
+    """Returns an orthonormal basis of the rows of a matrix, as columns."""
+    return jnp.linalg.qr(matrix.T)[0]
+
+
+@_basis_of_rows.defjvp
+def _basis_of_rows_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    raise NotImplementedError(
+        "an estimate of the contractive penalty has no second derivatives in the weights of the "
+        "first and the last layer; contractive_penalty(encode, x) has them"
+    )
+
+
+@jax.custom_jvp
 def norms_of_products(matrices: Array, symmetric: Array, right: Array) -> Array:
     """Returns the squared norms ``(n,)`` of M R for matrices M ``(n, k, m)`` and one R ``(m, d)``.
 

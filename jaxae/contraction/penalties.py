@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import one_example, placed_as
+from jaxae._batching import one_example
 from jaxae._checks import AnyArray
 from jaxae._derivatives import check_method
 from jaxae.contraction._choice import Jacobian, check_inputs, choose
-from jaxae.contraction._full import full_jacobian, probed_norm
+from jaxae.contraction._full import full_jacobian
+from jaxae.contraction._probes import PROBES, Probing, codes_and_estimates, keys_of_examples
 from jaxae.corruption import corrupt_batch, gaussian_noise
 
 METHODS = ("auto", "jacfwd", "jacrev", "hutchinson")
-PROBES = ("rademacher", "gaussian")
 
 
 def contractive_penalty(
@@ -57,10 +57,12 @@ def contractive_penalty(
         pass the whole batch; ``jax.vmap`` over single examples is right, but slower.
       method: ``"auto"``: exact, from the structure of ``encode``. ``"jacfwd"``,
         ``"jacrev"``: exact, the full Jacobian. ``"hutchinson"``: unbiased mean of
-        :math:`\|J v\|^2` over random probes v; with A = J^T J one probe has variance
-        :math:`2(\|A\|_F^2 - \sum_i A_{ii}^2)` for Rademacher and :math:`2 \|A\|_F^2` for
-        Gaussian probes. J v is a forward derivative, or for a ``jax.custom_vjp``, which has
-        none, the reverse derivative of a reverse derivative.
+        :math:`\|J v\|^2` over random probes v of the input, or of :math:`\|J^T u\|^2` over
+        probes of the code where that has fewer entries; with A = J^T J, or J J^T, one probe
+        has variance :math:`2(\|A\|_F^2 - \sum_i A_{ii}^2)` for Rademacher and
+        :math:`2 \|A\|_F^2` for Gaussian probes. J v is a forward derivative, or for a
+        ``jax.custom_vjp``, which has none, the reverse derivative of a reverse derivative.
+        :func:`contractive_penalty_estimate` returns how far off the mean may be.
       key: PRNG key, consumed here; needed by ``"hutchinson"``, not used otherwise.
       num_samples: probes per example of ``"hutchinson"``.
       chunk_size: how many columns (``"jacfwd"``, ``"hutchinson"``) or rows (``"jacrev"``) of
@@ -153,12 +155,10 @@ def code_and_contractive_penalty(
         if key is None:
             raise ValueError("key must be given for method='hutchinson', but it is None")
         _checks.prng_key("key", key)
-        # Split in the shape of the batch, as everywhere: the draws are those of ``split_keys``.
-        keys = jax.random.split(key, batch).reshape(len(flat), *jnp.shape(key))
-        keys = placed_as(keys, flat, 1)
-        # A chunk of all samples at a time where memory is not bounded.
-        estimate = partial(probed_norm, encode, probes, num_samples, chunk_size or num_samples)
-        codes, penalties = jax.vmap(encode)(flat), jax.vmap(estimate)(flat, keys)
+        probing = Probing(method, probes, num_samples, chunk_size)
+        keys = keys_of_examples(key, batch, flat)
+        codes, estimates = codes_and_estimates(encode, example, code, probing, flat, keys)
+        penalties = estimates.value
     else:
         jacobian: Jacobian
         if method == "auto":

@@ -39,7 +39,7 @@ WITHOUT_REFERENCES = {
         "explain_contraction",
     ),
     *("compose", "create_train_state", "data_mesh", "make_epoch", "make_run", "fit", "fit_many"),
-    *("sweep_method", "minimize"),
+    *("sweep_method", "minimize", "register_contraction_rule"),
 }
 FUNCTIONS = {
     name: getattr(jaxae, name)

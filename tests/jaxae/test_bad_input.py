@@ -222,6 +222,15 @@ higher_order_contractive_penalty(KEY, ENCODE, X, stddev=0.0)     | ValueError | 
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=-1.0)    | ValueError | stddev must be a finite number above 0
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=nan)     | ValueError | stddev must be a finite number above 0
 higher_order_contractive_penalty(7, ENCODE, X, stddev=0.1)       | TypeError  | key must be one PRNG key
+register_contraction_rule(3, diagonal=ENCODE)                    | TypeError  | function must be a function, but it is 3
+register_contraction_rule(ENCODE, matrix=3)                      | TypeError  | matrix must be a function, but it is 3
+register_contraction_rule(ENCODE)                                | ValueError | exactly one of diagonal and matrix must be given, but neither is
+register_contraction_rule(ENCODE, diagonal=ENCODE, matrix=ENCODE) | ValueError | exactly one of diagonal and matrix must be given, but both are
+contractive_penalty_estimate(1, ENCODE, X)                       | TypeError  | key
+contractive_penalty_estimate(KEY, ENCODE, X, method="auto")      | ValueError | method must be one of hutchinson, hutch\+\+, but it is 'auto'
+contractive_penalty_estimate(KEY, ENCODE, X, num_samples=3)      | ValueError | num_samples must be an integer of at least 4, but it is 3
+contractive_penalty_estimate(KEY, ENCODE, X, method="hutchinson", num_samples=1) | ValueError | num_samples must be an integer of at least 2
+contractive_penalty_estimate(KEY, ENCODE, X, chunk_size=0)       | ValueError | chunk_size must be an integer of at least 1
 higher_order_contractive_penalty(KEY, ENCODE, X, stddev=0.1, num_samples=0) | ValueError | num_samples must be an integer of at least 1, but it is 0
 
 # objectives

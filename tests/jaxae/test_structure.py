@@ -472,7 +472,7 @@ def test_square_matrices_have_all_digits():
     params = [jnp.ones(shape) / 9 for shape in ((9, 7), (7, 6), (6, 4))]
     chain = _trace.read_chain(partial(three_layers, params), jax.ShapeDtypeStruct((9,), "float32"))
     search = _search.Search(chain.factors, 5, jnp.float32)
-    values = _evaluate._MatrixValues(jnp.float32, None, {})
+    values = _evaluate.MatrixValues(jnp.float32, None, {})
     for start in range(2):
         first, second = search.leaves[start : start + 2]
         node = search._congruence(

@@ -293,13 +293,14 @@ def small_pages(
     language: languages.Language,
 ) -> dict[str, str]:
     """Returns a small page of every statement and of every widget, by its anchor."""
-    options = {"is_quick": is_quick, "language": language}
-    pages = {
-        one.claim.anchor: page.render_statement(one, part, **options)
+    statements = {
+        one.claim.anchor: page.render_statement(one, part, is_quick=is_quick, language=language)
         for part in parts
         for one in part.statements
     }
-    return pages | {one.name: page.render_widget(one, **options) for one in widgets}
+    return statements | {
+        one.name: page.render_widget(one, is_quick=is_quick, language=language) for one in widgets
+    }
 
 
 def main(config: Config) -> Metrics:

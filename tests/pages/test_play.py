@@ -154,7 +154,7 @@ class View:
 
     def words(self):
         """Returns the sentences of the page and of its labels, also the hidden, without numbers."""
-        self.page.wait_for_function("document.querySelector('[role=status]').textContent")
+        self.page.locator("[role=status]", has_text=re.compile(r"\w")).wait_for()
         texts = """() => {
           const skipped = (node) => node.parentElement.closest("script, style, title");
           const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);

@@ -662,15 +662,26 @@ def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
             level=brief(first["noise_level"]),
         )
     limit = narrowest["test_mse"]["mean"]
-    worse = [row["noise_level"] for row in by_noise if row["test_mse"]["mean"] > limit]
+    is_worse = [row["test_mse"]["mean"] > limit for row in by_noise]
+    levels = [brief(row["noise_level"]) for row in by_noise]
+    if not any(is_worse):
+        return sentence(
+            "Strong noise does not break it: even at level {level} its images are no worse than "
+            "with the smallest code that was tried.",
+            level=levels[-1],
+        )
+    broken = is_worse.index(True)
+    if broken == 0:
+        return sentence(
+            "Already noise of level {level} breaks it: its images are worse than with the smallest "
+            "code that was tried.",
+            level=levels[0],
+        )
     return sentence(
-        "Strong noise breaks it: noise of level {level} harms its images more than cutting the "
-        "code down to {dim} numbers."
-        if worse
-        else "Strong noise does not break it: even level {level} harms its images no more than "
-        "cutting the code down to {dim} numbers.",
-        level=brief(worse[0] if worse else by_noise[-1]["noise_level"]),
-        dim=brief(narrowest["code_dim"]),
+        "A denoising autoencoder copes with noise of level {less}; level {level} breaks it: its "
+        "images are worse than with the smallest code that was tried.",
+        less=levels[broken - 1],
+        level=levels[broken],
     )
 
 

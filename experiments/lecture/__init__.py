@@ -293,13 +293,14 @@ def small_pages(
     language: languages.Language,
 ) -> dict[str, str]:
     """Returns a small page of every statement and of every widget, by its anchor."""
-    options = {"is_quick": is_quick}
-    pages = {
-        one.claim.anchor: page.render_statement(one, part, language=language, **options)
+    statements = {
+        one.claim.anchor: page.render_statement(one, part, is_quick=is_quick, language=language)
         for part in parts
         for one in part.statements
     }
-    return pages | {one.name: page.render_widget(one, **options) for one in widgets}
+    return statements | {
+        one.name: page.render_widget(one, is_quick=is_quick, language=language) for one in widgets
+    }
 
 
 def main(config: Config) -> Metrics:
@@ -316,7 +317,8 @@ def main(config: Config) -> Metrics:
     ):
         sections = run_parts(config, dataset, out, progress)
         parts = page.describe(sections)
-        widgets = play.sections({one.name: one.folder for one in sections if one.folder})
+        folders = {one.name: one.folder for one in sections if one.folder}
+        widgets = play.sections(folders, language)
         html = page.render(
             parts,
             title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),

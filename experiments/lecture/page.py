@@ -122,7 +122,7 @@ def render(
       title: headline of the page.
       command: what has written the page.
       is_quick: whether the numbers come from a trial run and mean nothing.
-      language: of everything but the details.
+      language: of everything but the details; the widgets are in it already.
       widgets: sections to play with; each stands at the end of its part.
     """
     statements = [one for part in parts for one in part.statements]
@@ -145,7 +145,7 @@ def render(
     )
 
 
-def render_widget(widget: Widget, *, is_quick: bool = False) -> str:
+def render_widget(widget: Widget, *, is_quick: bool = False, language: Language = ENGLISH) -> str:
     """Returns a small page with one widget, for a learning platform."""
     return _render(
         "alone.html.jinja",
@@ -155,7 +155,7 @@ def render_widget(widget: Widget, *, is_quick: bool = False) -> str:
         is_quick=is_quick,
         one=None,
         widget=widget,
-        language=ENGLISH,
+        language=language,
     )
 
 

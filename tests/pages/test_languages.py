@@ -4,13 +4,15 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import lecture_claims as plain
 import pytest
 
 from experiments import lecture
+from experiments.common.data import densities, noises
 from experiments.common.results import claims
-from experiments.lecture import languages, page
+from experiments.lecture import languages, page, play
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -46,16 +48,28 @@ def texts_of_claims():
 
 def labels():
     """Returns every text of the templates."""
-    files = (EXPERIMENTS / "lecture").glob("*.html.jinja")
+    files = (EXPERIMENTS / "lecture").glob("**/*.html.jinja")
     source = "".join(path.read_text(encoding="utf-8") for path in files)
     found = {a or b for a, b in re.findall(r"""say\((?:"([^"]*)"|'([^']*)')\)""", source)}
     assert len(found) > 20
     return found
 
 
+def words_of_widgets():
+    """Returns every text of the widgets that is not in their template."""
+    script = set(re.findall(r'\bsay\("([^"]*)"', play.script()))
+    assert len(script) > 10
+    described = {
+        text for kind in play._KINDS.values() for text in (kind.title, kind.how, kind.instead)
+    }
+    choices = {*get_args(noises.Name), *play._DIRECTIONS, *densities.ALL, *play._WORDS.values()}
+    examples = {play._OF_CLASS, play._OF_NUMBER, play._PENALTY, play._NO_PENALTY}
+    return script | described | choices | examples | {play._TOO_LARGE, play._NO_NETWORKS}
+
+
 @pytest.mark.parametrize("language", TRANSLATIONS, ids=lambda one: one.code)
 def test_every_text_is_translated_and_nothing_else(language):
-    wanted = templates() | texts_of_claims() | labels()
+    wanted = templates() | texts_of_claims() | labels() | words_of_widgets()
     wanted |= {claims.NOT_FINITE.template, lecture.TITLE}
     assert wanted == language.catalogue.keys()
 

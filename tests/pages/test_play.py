@@ -26,7 +26,7 @@ from experiments.common.errors import InputError
 from experiments.common.results import networks_file
 from experiments.common.run import command_line, experiment, parts
 from experiments.contractive import probes
-from experiments.lecture import page, play
+from experiments.lecture import languages, page, play
 from experiments.sparse.networks import autoencoder as sparse_autoencoder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -106,10 +106,10 @@ def browser():
         browser.close()
 
 
-def page_of(folder, part):
+def page_of(folder, part, language=languages.ENGLISH):
     """Returns the small page of a widget."""
-    (widget,) = play.sections({part: folder})
-    return page.render_widget(widget)
+    (widget,) = play.sections({part: folder}, language)
+    return page.render_widget(widget, language=language)
 
 
 class View:
@@ -151,6 +151,27 @@ class View:
             else value
         )
         return as_array(found)
+
+    def words(self):
+        """Returns the sentences of the page and of its labels, also the hidden, without numbers."""
+        self.page.locator("[role=status]", has_text=re.compile(r"\w")).wait_for()
+        texts = """() => {
+          const skipped = (node) => node.parentElement.closest("script, style, title");
+          const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
+          const texts = [];
+          while (walk.nextNode()) if (!skipped(walk.currentNode)) texts.push(walk.currentNode.data);
+          for (const name of ["aria-label", "aria-valuetext"]) {
+            for (const element of document.querySelectorAll(`[${name}]`)) {
+              texts.push(element.getAttribute(name));
+            }
+          }
+          return texts;
+        }"""
+        return {
+            without_numbers(sentence)
+            for text in self.page.evaluate(texts)
+            for sentence in re.split(r"(?<=[.?:])\s", text)
+        } - {""}
 
     def set(self, name, value):
         """Sets a slider, a choice or a box, as its reader does."""
@@ -194,6 +215,11 @@ class View:
         box = self.part(name).bounding_box()
         shares = [(0.2, 0.3), (0.4, 0.45), (0.7, 0.6)]
         return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in shares]
+
+
+def without_numbers(text):
+    """Returns the letters of a text: what is left of it in any language."""
+    return " ".join(re.findall(r"[^\W\d_]+", text))
 
 
 @pytest.fixture
@@ -428,6 +454,22 @@ def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, run_of,
         for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
             view.page.keyboard.press(key)
         assert slider.input_value() != value
+
+
+@needs_chromium
+@pytest.mark.thorough(by_default=["contractive", "vector_field"])
+def test_every_word_of_a_widget_is_in_the_language_of_the_page(part, run_of, open_view):
+    """Also what the script says, and what only a screen reader reads."""
+    german = languages.LANGUAGES["de"]
+    seen = {}
+    for language in (languages.ENGLISH, german):
+        view = open_view(page_of(run_of(part).folder, part, language))
+        assert view.page.locator("html").get_attribute("lang") == language.code
+        seen[language.code] = view.words()
+    assert len(seen["en"]) > 15
+    catalogue = {without_numbers(a): without_numbers(b) for a, b in german.catalogue.items()}
+    same = {english for english in seen["en"] & seen["de"] if catalogue.get(english) != english}
+    assert not same
 
 
 @needs_chromium

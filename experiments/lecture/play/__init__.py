@@ -6,7 +6,8 @@ The way of the data, from the training to the screen:
    of its result folder, ``networks.safetensors``, in half precision, with a test image of each
    class (``ExperimentRun.keep_networks`` and ``experiments.common.results.networks_file``).
 2. :func:`sections` reads these files, and puts the arrays of each as base64 into a block of JSON
-   inside the HTML of its widget. Where a file is missing, the widget says so instead.
+   inside the HTML of its widget, with the words of the script in the language of the page. Where a
+   file is missing, the widget says so instead.
 3. ``play.js`` finds the blocks when the page is opened, and computes with the networks what it
    draws: encoders, decoders, fields and noise, in double precision. It asks for nothing from
    outside, and what it shows it also leaves as numbers in the property ``shown`` of the widget's
@@ -15,7 +16,7 @@ The way of the data, from the training to the screen:
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -26,10 +27,13 @@ from markupsafe import Markup
 from experiments.common.data import noises
 from experiments.common.errors import InputError
 from experiments.common.results import networks_file
+from experiments.common.results.claims import Sentence
 from experiments.common.results.networks_file import NetworksFile
+from experiments.lecture.languages import ENGLISH, Language
 
 _FOLDER = Path(__file__).parent
-_DIRECTIONS = {name: name for name in ("shift down", "shift right", "rotation", "noise")}
+_DIRECTIONS = ("shift down", "shift right", "rotation", "noise")
+# What a reader sees of a choice, where its name in the file would tell too little.
 _WORDS = {
     "AE": "No regulariser",
     "sparse": "Sparse",
@@ -38,6 +42,13 @@ _WORDS = {
     "relu": "relu units",
     "linear": "linear units",
 }
+_OF_CLASS, _OF_NUMBER = "test image of class {label}", "test image {number}"
+_PENALTY, _NO_PENALTY = "lambda {weight}", "no penalty"
+_TOO_LARGE = "The networks of this run are too large for a page."
+_NO_NETWORKS = (
+    "The results that this page was made of have no networks that a page could embed. "
+    "Run the command of this part again to get them."
+)
 
 
 class Widget(NamedTuple):
@@ -45,7 +56,7 @@ class Widget(NamedTuple):
 
     Attributes:
       name: its anchor; it stays the same.
-      title: its headline.
+      title: its headline, in the language of the page.
       part: name of the experiment under which it stands.
       html: what stands below the headline.
     """
@@ -122,73 +133,91 @@ _KINDS = {
 }
 
 
-def sections(folders: Mapping[str, Path]) -> list[Widget]:
+def sections(folders: Mapping[str, Path], language: Language = ENGLISH) -> list[Widget]:
     """Returns the widgets of some experiments, in the order of the slides.
 
     Args:
       folders: result folders by the name of the experiment; one without networks gets a widget
         that says so.
+      language: of every word.
     """
     return [
-        _make_widget(part, kind, folders[part]) for part, kind in _KINDS.items() if part in folders
+        _make_widget(part, kind, folders[part], language)
+        for part, kind in _KINDS.items()
+        if part in folders
     ]
 
 
-def _make_widget(part: str, kind: _Kind, folder: Path) -> Widget:
-    data, words, missing = "", {}, ""
+def _make_widget(part: str, kind: _Kind, folder: Path, language: Language) -> Widget:
+    data, choices, missing = "", {}, ""
     try:
         found = networks_file.read(folder)
-        words = _choices(found)
-        data = encode(found)
-        if not words["names"]:
-            missing = "The networks of this run are too large for a page."
+        choices = _choices(found, language)
+        data = encode(found, language)
+        if not choices["names"]:
+            missing = _TOO_LARGE
     except InputError:
-        missing = (
-            "The results that this page was made of have no networks that a page could embed. "
-            "Run the command of this part again to get them."
-        )
+        missing = _NO_NETWORKS
     html = _template("widget.html.jinja").render(
-        **words, kind=kind, data=Markup(data), missing=missing, directions=_DIRECTIONS
+        **choices, kind=kind, data=Markup(data), missing=missing, say=language.say
     )
-    return Widget(kind.name, kind.title, part, Markup(html))
+    return Widget(kind.name, language.say(kind.title), part, Markup(html))
 
 
-def _choices(found: NetworksFile) -> dict[str, Any]:
+def _choices(found: NetworksFile, language: Language) -> dict[str, Any]:
     """Returns the choices of the reader, by their names in the template."""
     networks = [network for network in found.about["networks"] if "rank" not in network]
 
+    def in_words(names: Iterable[str]) -> dict[str, str]:
+        return {name: language.say(_WORDS.get(name, name)) for name in names}
+
     def distinct(key: str) -> dict[str, str]:
-        values = [network[key] for network in networks if key in network]
-        return {value: _WORDS.get(value, value) for value in values}
+        return in_words(network[key] for network in networks if key in network)
 
     labels = found.about.get("labels")
     count = len(found.arrays.get("examples", ()))
     return {
         "names": [network["name"] for network in networks],
         "examples": [
-            f"test image of class {labels[i]}" if labels else f"test image {i + 1}"
+            language.say(
+                Sentence(_OF_CLASS, {"label": str(labels[i])})
+                if labels
+                else Sentence(_OF_NUMBER, {"number": str(i + 1)})
+            )
             for i in range(count)
         ],
         "densities": distinct("density"),
         "codes": distinct("code_activation"),
         "methods": distinct("method"),
         "penalties": {
-            network["name"]: f"lambda {network['weight']:g}" if network["weight"] else "no penalty"
+            network["name"]: language.say(
+                Sentence(_PENALTY, {"weight": f"{network['weight']:g}"})
+                if network["weight"]
+                else _NO_PENALTY
+            )
             for network in networks
             if "weight" in network
         },
-        "noises": _noises(found.about.get("corruption", "")),
+        "noises": in_words(_noises(found.about.get("corruption", ""))),
+        "directions": in_words(_DIRECTIONS),
     }
 
 
-def _noises(trained_with: str) -> dict[str, str]:
+def _noises(trained_with: str) -> list[str]:
     """Returns the kinds of noise, that of the training first."""
-    kinds = sorted(get_args(noises.Name), key=lambda kind: kind != trained_with)
-    return {kind: kind for kind in kinds}
+    return sorted(get_args(noises.Name), key=lambda kind: kind != trained_with)
 
 
-def encode(found: NetworksFile) -> str:
-    """Returns networks as text that can stand in a block of JSON inside a page."""
+def encode(found: NetworksFile, language: Language = ENGLISH) -> str:
+    """Returns networks as text that can stand in a block of JSON inside a page.
+
+    With them go the translations of those texts that the script contains as literals.
+    """
+    words = {
+        english: translation
+        for english, translation in language.catalogue.items()
+        if json.dumps(english) in script()
+    }
     arrays = {
         name: {
             "shape": array.shape,
@@ -197,7 +226,7 @@ def encode(found: NetworksFile) -> str:
         }
         for name, array in found.arrays.items()
     }
-    text = json.dumps({"about": found.about, "arrays": arrays})
+    text = json.dumps({"about": found.about, "words": words, "arrays": arrays})
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -55,10 +55,9 @@
       const kernel = isTransposed ? `encoder_kernel_${numbers.length - 1 - i}` : `${side}_kernel_${i}`;
       return { weights: own(kernel), bias: own(`${side}_bias_${i}`).values, isTransposed };
     });
-    const makeStack = (layers, last) => (input) => layers.reduce((h, layer, i) => {
+    const makeStack = (layers, last) => (input) => layers.reduce((h, { weights, bias, isTransposed }, i) => {
       const activate = ACTIVATIONS[i < layers.length - 1 ? about.activation : last];
-      const before = multiply(h, layer.weights, layer.isTransposed);
-      return before.map((value, j) => activate(value + layer.bias[j]));
+      return multiply(h, weights, isTransposed).map((value, j) => activate(value + bias[j]));
     }, input);
     const encode = makeStack(layersOf("encoder"), about.code_activation);
     const decode = makeStack(layersOf("decoder"), about.output_activation);
@@ -70,10 +69,20 @@
   const add = (a, b, factor = 1) => new Float64Array(a).map((value, i) => value + factor * b[i]);
   const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
   const norm = (a) => Math.sqrt(dot(a, a));
+  const round = (value) => Number(value.toFixed(2));
   const squaredError = (a, b) => dot(add(a, b, -1), add(a, b, -1));
   const meanSquaredError = (a, b) => squaredError(a, b) / a.length;
   const clip = (value, low, high) => Math.min(high, Math.max(low, value));
-  const digits = (value) => String(Number(value.toPrecision(3)));
+
+  // Words: with the decimal point and the words of the page's language
+
+  const { lang } = document.documentElement;
+  const { format } = new Intl.NumberFormat(lang, { maximumSignificantDigits: 3, useGrouping: false });
+  const digits = (value) => (Number.isInteger(value) ? String(value) : format(value));
+  const translations = {}; // of the English texts below; none on an English page
+  const say = (english, values = {}) => (translations[english] ?? english).replace(/\{(\w+)\}/g,
+    (_, name) => (typeof values[name] === "number" ? digits(values[name]) : values[name]));
+  const sayError = (error) => say("error {error}", { error });
 
   // Returns a generator of numbers in [0, 1), mulberry32: the same seed gives the same noise.
   function makeUniform(seed) {
@@ -121,8 +130,7 @@
       const v = Float64Array.from({ length: n }, (_, i) => (i > k ? a[i * n + k] : 0));
       const length = norm(v);
       if (length === 0) continue;
-      const alpha = v[k + 1] > 0 ? -length : length;
-      v[k + 1] -= alpha;
+      v[k + 1] += v[k + 1] > 0 ? length : -length;
       const square = dot(v, v);
       const p = multiply(v, { shape: [n, n], values: a }).map((value) => (2 * value) / square);
       const w = add(p, v, -dot(v, p) / square);
@@ -159,16 +167,13 @@
   // Makes a canvas work with a pointer, `onPoint(x, y, isDown, isFirst)` with x and y from 0 to 1,
   // and with keys: `onArrow(dx, dy)`, and `onKey` by the name of the key.
   function listen(canvas, { onPoint, onArrow, onKey }) {
-    const point = (event, isFirst) => {
-      const box = canvas.getBoundingClientRect();
-      const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-      onPoint(x, y, event.buttons > 0, isFirst);
+    const point = (event) => {
+      const { left, top, width, height } = canvas.getBoundingClientRect();
+      const [x, y] = [(event.clientX - left) / width, (event.clientY - top) / height];
+      onPoint(x, y, event.buttons > 0, event.type === "pointerdown");
     };
-    canvas.addEventListener("pointerdown", (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      point(event, true);
-    });
-    canvas.addEventListener("pointermove", (event) => point(event, false));
+    canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
+    for (const type of ["pointerdown", "pointermove"]) canvas.addEventListener(type, point);
     canvas.addEventListener("keydown", (event) => {
       if (event.key in ARROWS) onArrow(...ARROWS[event.key]);
       else if (event.key in onKey) onKey[event.key]();
@@ -234,9 +239,8 @@
         stroke(from ?? last, last);
       },
       onArrow(dx, dy) {
-        cursor.x = clip(cursor.x + dx, 0, width - 1);
-        cursor.y = clip(cursor.y + dy, 0, height - 1);
-        cursor.isShown = true;
+        const [x, y] = [clip(cursor.x + dx, 0, width - 1), clip(cursor.y + dy, 0, height - 1)];
+        Object.assign(cursor, { x, y, isShown: true });
         show();
       },
       onKey: { " ": draw, Enter: draw, Delete: clear, Backspace: clear },
@@ -254,7 +258,6 @@
   // Widgets: each returns the function that computes and shows; it is called after every input
 
   function denoise(widget) {
-    const { corruption } = widget.about;
     const networks = widget.networks.filter(({ about }) => about.code_dim);
     const [wanted] = networks;
     networks.sort(({ about: a }, { about: b }) => a.code_dim - b.code_dim || a.noise_level - b.noise_level);
@@ -266,7 +269,7 @@
     level.set(wanted.about.noise_level);
     const which = widget.slider("network", (i) => {
       const { code_dim: dim, noise_level: noise } = networks[i].about;
-      return `${dim} (trained with ${corruption} noise ${noise})`;
+      return say("{dim} (trained with {kind} noise {noise})", { dim, kind: kind[0].text, noise });
     });
     which.set(networks.indexOf(wanted));
     widget.part("again").addEventListener("click", () => { seed++; widget.update(); });
@@ -282,14 +285,14 @@
         rank && noise === about.noise_level);
       const rank = Math.min(best?.about.rank ?? 0, about.code_dim);
       const linear = best ? best.decode(best.encode(corrupted).fill(0, rank)) : null;
-      const [ofNoisy, ofOutput, ofLinear] = [corrupted, output, linear ?? x]
-        .map((image) => digits(meanSquaredError(image, x)));
+      const [before, after, error] = [corrupted, output, linear ?? x].map((y) => meanSquaredError(y, x));
       clean(x);
-      noisy(corrupted, `error ${ofNoisy}`);
-      denoised(output, `error ${ofOutput}`);
-      mapped(linear ?? x.map(() => 0.5), linear ? `error ${ofLinear}, rank ${rank}` : "not kept");
-      widget.say(`Squared error per pixel: of the corrupted image ${ofNoisy}, of the denoised one `
-        + `${ofOutput}${linear ? `, of the best linear map ${ofLinear}` : ""}.`);
+      noisy(corrupted, sayError(before));
+      denoised(output, sayError(after));
+      mapped(linear ?? x.map(() => 0.5),
+        linear ? say("error {error}, rank {rank}", { error, rank }) : say("not kept"));
+      widget.tell(say("Squared error per pixel: noisy image {before}, denoised {after}.", { before, after }),
+        linear ? say("The best linear map leaves {error}.", { error }) : "");
       return { network: about.name, seed, clean: x, corrupted, denoised: output, linear, rank };
     };
   }
@@ -300,7 +303,8 @@
     const [canvas, density] = [widget.part("plane"), widget.part("density")];
     const context = canvas.getContext("2d");
     const levels = () => widget.networks.filter(({ about }) => about.density === density.value);
-    const level = widget.slider("level", (i) => `standard deviation ${levels()[i].about.noise_stddev}`);
+    const level = widget.slider("level", (i) => 
+      say("standard deviation {stddev}", { stddev: levels()[i].about.noise_stddev }));
     let [nodes, at, start] = [[], [0, 0], [0.88 * half, 0.82 * half]];
     function choose() { // the level in the middle, and a point of the data
       const array = widget.arrays[`nodes/${density.value}`];
@@ -328,14 +332,10 @@
     function exactField({ spread, noise_stddev: stddev }, y) {
       const variance = spread ** 2 + stddev ** 2;
       const exponents = nodes.map(([x0, x1]) => -((x0 - y[0]) ** 2 + (x1 - y[1]) ** 2) / (2 * variance));
-      const [sums, most] = [[0, 0, 0], Math.max(...exponents)];
-      nodes.forEach((node, i) => {
-        const weight = Math.exp(exponents[i] - most);
-        sums[0] += weight * node[0];
-        sums[1] += weight * node[1];
-        sums[2] += weight;
-      });
-      return [0, 1].map((k) => (1 - spread ** 2 / variance) * (sums[k] / sums[2] - y[k]));
+      const most = Math.max(...exponents);
+      const weights = exponents.map((exponent) => Math.exp(exponent - most));
+      const centre = (k) => dot(weights, nodes.map((node) => node[k])) / dot(weights, nodes.map(() => 1));
+      return [0, 1].map((k) => (1 - spread ** 2 / variance) * (centre(k) - y[k]));
     }
     function walk(fieldAt) {
       const path = [Float64Array.from(start)];
@@ -388,10 +388,11 @@
       drawDiscs("--play-first", [start], 0.04);
       for (const arm of [[0.1, 0], [0, 0.1]]) drawLine("--play-ink", [add(at, arm, -1), add(at, arm)], 2);
       const here = { learned: learned(at), exact: exact(at) };
-      const words = (vector) => `(${[...vector].map((value) => Number(value.toFixed(2))).join(", ")})`;
-      widget.say(`At ${words(at)} the learned field is ${words(here.learned)}, the exact one `
-        + `${words(here.exact)}. The walk from ${words(start)} ends at ${words(learnedPath[STEPS])}, `
-        + `along the exact field at ${words(exactPath[STEPS])}.`);
+      const pair = ([x, y]) => say("({x}, {y})", { x: round(x), y: round(y) });
+      widget.tell(say("At {at} the learned field is {learned}, the exact one {exact}.",
+        { at: pair(at), learned: pair(here.learned), exact: pair(here.exact) }),
+      say("The walk from {start} ends at {learned}, along the exact field at {exact}.",
+        { start: pair(start), learned: pair(learnedPath[STEPS]), exact: pair(exactPath[STEPS]) }));
       return { network: about.name, at, start, ...here, ring, moved, learnedPath, exactPath };
     };
   }
@@ -399,20 +400,19 @@
   function contract(widget) {
     const { networks } = widget;
     const input = listenToPad(widget);
-    const which = widget.slider("network", (i) => (networks[i].about.weight || "0 (plain autoencoder)"));
+    const sayLambda = ({ weight }) => (weight ? digits(weight) : say("0 (plain autoencoder)"));
+    const which = widget.slider("network", (i) => sayLambda(networks[i].about));
     which.set(networks.length >> 1);
-    const length = widget.slider("length", (share) => `${Math.round(100 * share)} % of the image's length`);
+    const length = widget.slider("length", (share) =>
+      say("{percent} % of the image's length", { percent: Math.round(100 * share) }));
     const [direction, bars] = [widget.part("direction"), widget.part("bars")];
     const [clean, returned, pushed, after] = widget.pictures("clean", "returned", "pushed", "after");
     // The singular values of d code / d x, where the code is a sigmoid of x @ weights + bias.
     function singularValues(network, code) {
-      const { shape: [d, k], values } = network.own("encoder_kernel_0");
-      network.gram ??= Float64Array.from({ length: k * k }, (_, at) => {
-        let sum = 0;
-        const [i, j] = [Math.floor(at / k), at % k];
-        for (let row = 0; row < d * k; row += k) sum += values[row + i] * values[row + j];
-        return sum;
-      });
+      const weights = network.own("encoder_kernel_0");
+      const [d, k] = weights.shape;
+      const column = (i) => Float64Array.from({ length: d }, (_, row) => weights.values[row * k + i]);
+      network.gram ??= Float64Array.from([...code.keys()].flatMap((i) => [...multiply(column(i), weights)]));
       const slopes = code.map((z) => z * (1 - z));
       const scaled = network.gram.map((value, at) => value * slopes[Math.floor(at / k)] * slopes[at % k]);
       return eigenvalues(scaled, k).slice(0, d).map((value) => Math.sqrt(Math.max(value, 0)));
@@ -434,7 +434,8 @@
       }
       const values = singularValues(network, code);
       const count = values.filter((value) => value > 1).length;
-      const above = `${count} of ${values.length} singular values are above 1`;
+      const above = say("{count} of {all} singular values are above 1, the largest is {largest}.",
+        { count, all: values.length, largest: values[0] });
       const top = 1.05 * Math.max(1, values[0]);
       bars.style.setProperty("--play-one", `${100 / top}%`);
       bars.replaceChildren(...Array.from(values, (value) => {
@@ -442,13 +443,14 @@
         bar.style.height = `${(100 * value) / top}%`;
         return bar;
       }));
-      bars.setAttribute("aria-label", `Bars: ${above}, the largest is ${digits(values[0])}`);
+      bars.setAttribute("aria-label", above);
       clean(x);
-      returned(reconstruction, `error ${digits(meanSquaredError(reconstruction, x))}`);
-      pushed(pushes[direction.value], direction.value);
+      returned(reconstruction, sayError(meanSquaredError(reconstruction, x)));
+      pushed(pushes[direction.value], direction.selectedOptions[0].text);
       after(network.reconstruct(pushes[direction.value]));
-      widget.say(`Lambda ${network.about.weight}: ${above}. Per length of the push the code moves by `
-        + `${digits(moves["shift right"])} along a shift right, by ${digits(moves.noise)} along noise.`);
+      const { "shift right": shift, noise } = moves;
+      widget.tell(say("Lambda: {lambda}.", { lambda: sayLambda(network.about) }), above,
+        say("The code moves by {shift} of a shift right and by {noise} of noise.", { shift, noise }));
       return { network: network.about.name, clean: x, code, reconstruction, values, moves, pushes };
     };
   }
@@ -473,7 +475,7 @@
       const most = filter.reduce((a, value) => Math.max(a, Math.abs(value)), 0);
       paint(button.firstChild, filter, widget.about.shape, -most, most);
       button.append(digits(activation));
-      button.setAttribute("aria-label", `unit ${unit}, activation ${digits(activation)}`);
+      button.setAttribute("aria-label", say("unit {unit}, activation {activation}", { unit, activation }));
       button.addEventListener("click", () => { if (!off.delete(unit)) off.add(unit); widget.update(); });
       return button;
     }
@@ -498,9 +500,10 @@
         add(mean, network.own("decoder_bias_0").values));
       const error = meanSquaredError(reconstruction, x);
       clean(x);
-      returned(reconstruction, `error ${digits(error)}`);
-      widget.say(`${ranked.length} of ${code.length} units fire, ${on.length} of them are on. `
-        + `Squared error per pixel: ${digits(error)}.`);
+      returned(reconstruction, sayError(error));
+      widget.tell(say("{fire} of {all} units fire, {on} of them are on.",
+        { fire: ranked.length, all: code.length, on: on.length }),
+      say("Squared error per pixel: {error}.", { error }));
       return { network: network.about.name, clean: x, code, on, reconstruction };
     };
   }
@@ -510,13 +513,10 @@
     const input = listenToPad(widget);
     const [kind, isShuffled] = [widget.part("kind"), widget.part("shuffled")];
     const [fed] = widget.pictures("input");
-    function shuffle(pixels) {
-      const [uniform, shuffled] = [makeUniform(1), Float64Array.from(pixels)];
-      for (let i = pixels.length - 1; i > 0; i--) {
-        const j = Math.floor(uniform() * (i + 1));
-        [shuffled[i], shuffled[j]] = [shuffled[j], shuffled[i]];
-      }
-      return shuffled;
+    function shuffle(pixels) { // always in the same way
+      const keys = pixels.map(makeUniform(1));
+      const order = [...keys.keys()].sort((i, j) => keys[i] - keys[j]);
+      return pixels.map((_, i) => pixels[order[i]]);
     }
 
     return () => {
@@ -533,12 +533,12 @@
         widget.part(about.method).hidden = false;
         outputs[about.method] = reconstruct(row);
         const share = squaredError(outputs[about.method], row) / dot(row, row);
-        const change = `changes ${digits(100 * share)} %`;
+        const change = say("changes {percent} %", { percent: 100 * share });
         const [show] = widget.pictures(about.method);
         show(toPixels(outputs[about.method]), change);
-        words.push(`${show.title} ${change}`);
+        words.push(`${show.title}: ${change}.`);
       }
-      widget.say(`Squared change over squared length of the input: ${words.join(", ")}.`);
+      widget.tell(say("Squared change, relative to the squared length of the input."), ...words);
       return { kind: kind.value, pixels, row, outputs };
     };
   }
@@ -547,9 +547,10 @@
 
   const WIDGETS = { denoise, field, contract, sparse, copy };
   function start(root) {
-    const { about, arrays: encoded } = JSON.parse(root.querySelector("script").textContent);
-    const arrays = {};
-    for (const [name, array] of Object.entries(encoded)) arrays[name] = decodeArray(array);
+    const { about, words, arrays: encoded } = JSON.parse(root.querySelector("script").textContent);
+    Object.assign(translations, words);
+    const arrays = Object.fromEntries(
+      Object.entries(encoded).map(([name, array]) => [name, decodeArray(array)]));
     const part = (name) => root.querySelector(`[data-part="${name}"]`);
     let [waiting, compute] = [0, null];
     const widget = {
@@ -576,9 +577,9 @@
         show.title = title.textContent;
         return show;
       }),
-      say(words) { // when the hand rests, so that a screen reader is not interrupted at every step
+      tell(...texts) { // when the hand rests, so that a screen reader is not interrupted at every step
         clearTimeout(waiting);
-        waiting = setTimeout(() => { root.querySelector(".play-says").textContent = words; }, 250);
+        waiting = setTimeout(() => root.querySelector(".play-says").replaceChildren(texts.join(" ")), 250);
       },
       update() {
         const begin = performance.now();

@@ -129,6 +129,7 @@ def always_cut(monkeypatch):
     monkeypatch.setattr(_choice, "_WORTH_CUTTING", float("inf"))
 
 
+@pytest.mark.thorough  # each example is another program
 @given(
     st.lists(st.sampled_from(LAYERS), min_size=1, max_size=4),
     st.sampled_from([(9, 8), (3, 8), (9, 2)]),
@@ -145,6 +146,7 @@ def test_random_encoders_have_the_penalty_of_their_full_jacobian(layers, ends, c
         compare(layers, params, x, chunk_size=chunk)
 
 
+@pytest.mark.thorough(by_default=["residual", "layer_norm", "gated", "attention", "max_pooled"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_kind_of_layer_between_two_dense_ones(layer, float64, always_cut):
     layers = [dense, layer, dense]

@@ -410,7 +410,7 @@ def part(request):
 
 
 @needs_chromium
-@pytest.mark.thorough(by_default=["denoising", "vector_field", "contractive", "sparse"])
+@pytest.mark.thorough(by_default=["denoising", "contractive", "sparse"])
 def test_the_script_computes_what_jax_computes(part, run_of, open_view, capsys):
     """On a test image, and on a drawing; for every network."""
     run = run_of(part)
@@ -433,7 +433,7 @@ def test_the_script_computes_what_jax_computes(part, run_of, open_view, capsys):
 
 
 @needs_chromium
-@pytest.mark.thorough(by_default=["denoising-finger", "vector_field-keys"])
+@pytest.mark.thorough(by_default=["denoising-finger", "contractive-keys"])
 @pytest.mark.parametrize("by", ["mouse", "finger", "keys"])
 def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, run_of, open_view):
     view = open_view(page_of(run_of(part).folder, part))
@@ -457,7 +457,7 @@ def test_every_widget_is_worked_by_mouse_by_finger_and_by_keys(part, by, run_of,
 
 
 @needs_chromium
-@pytest.mark.thorough(by_default=["contractive", "vector_field"])
+@pytest.mark.thorough(by_default=["contractive"])
 def test_every_word_of_a_widget_is_in_the_language_of_the_page(part, run_of, open_view):
     """Also what the script says, and what only a screen reader reads."""
     german = languages.LANGUAGES["de"]

@@ -28,7 +28,7 @@ from typing import Annotated
 import tyro
 
 from experiments.common.errors import InputError
-from experiments.common.results import checkpoints, trained
+from experiments.common.results import checkpoint_store, trained
 from experiments.common.run import command_line, devices
 
 
@@ -52,7 +52,7 @@ class Config:
 def main(config: Config) -> list[Path]:
     """Exports every model that is found and returns their folders."""
     devices.require_devices()
-    found = checkpoints.find_models(config.path)
+    found = checkpoint_store.find_models(config.path)
     if not found:
         raise InputError(
             f"{config.path} holds no checkpoints; --checkpoint-every of a run leaves some"

@@ -8,8 +8,8 @@ from finished_lecture import RESULTS
 from experiments import lecture
 
 DATA_SETS = {
-    name: ["synthetic"] if part.is_synthetic else ["digits", "mnist"]
-    for name, part in lecture.PARTS.items()
+    name: ["synthetic"] if experiment.is_synthetic else ["digits", "mnist"]
+    for name, experiment in lecture.EXPERIMENTS.items()
 }
 COMMITTED = [(name, data) for name, folders in DATA_SETS.items() for data in folders]
 

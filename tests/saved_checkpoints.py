@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxae
-from experiments.common.results import checkpoints, trained
+from experiments.common.results import checkpoint_store, trained
 
 
 def params_of(model, seed=0):
@@ -20,7 +20,7 @@ def params_of(model, seed=0):
 def save(folder, name, model, *, losses=(3.0,), seed=0):
     """Writes a checkpoint for each loss, after 1, 2, ... epochs; the weights are of that seed."""
     options = {"identity": {"experiment": "none"}, "environment": {}, "every": 1}
-    store = checkpoints.CheckpointStore(folder, is_resumed=True, say=pytest.fail, **options)
+    store = checkpoint_store.CheckpointStore(folder, is_resumed=True, say=pytest.fail, **options)
     view = store.register([name], [trained.describe(model)])
     for epoch in range(1, len(losses) + 1):
         params = jax.tree.map(np.asarray, params_of(model, seed + epoch))

@@ -65,13 +65,14 @@ def main(out, results):
 
     from experiments import denoising, lecture
     from experiments.common import processes
-    from experiments.common.run import command_line
+    from experiments.common.run import command_line, parts
     from experiments.common.training import sweep
+    from experiments.denoising import gaussian_view
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
     # They take most of the time, and no system has any other.
-    denoising.draw = lambda *_: None
-    denoising.stochastic_view = lambda *_: {}
+    parts.draw = lambda *_: None
+    gaussian_view.measure = lambda *_: {}
     options = ["--dataset", "digits", "--quick", "--code-dims", "8", "--noise-levels", "1"]
     options += ["--epochs", "3", "--out", str(out)]
     log_epoch = sweep.Tag.log

@@ -48,7 +48,7 @@ from jaxae._version import __version__
 TITLE = "Regularised autoencoders on {dataset}"
 
 
-class Part(NamedTuple):
+class Experiment(NamedTuple):
     """One experiment of the lecture, in the order of the slides.
 
     Attributes:
@@ -64,13 +64,13 @@ class Part(NamedTuple):
     alone: bool = False
 
 
-PARTS = {
-    "overcomplete_copy": Part("Overcomplete autoencoders and why they need a regulariser"),
-    "sparse": Part("Sparse autoencoders"),
-    "denoising": Part("Denoising autoencoders", {"epochs": 10}),
-    "vector_field": Part("Denoising autoencoders and the data manifold", is_synthetic=True),
-    "contractive": Part("Contractive autoencoders"),
-    "dae_vs_cae": Part("Denoising against contractive autoencoders", alone=True),
+EXPERIMENTS = {
+    "overcomplete_copy": Experiment("Overcomplete autoencoders and why they need a regulariser"),
+    "sparse": Experiment("Sparse autoencoders"),
+    "denoising": Experiment("Denoising autoencoders", {"epochs": 10}),
+    "vector_field": Experiment("Denoising autoencoders and the data manifold", is_synthetic=True),
+    "contractive": Experiment("Contractive autoencoders"),
+    "dae_vs_cae": Experiment("Denoising against contractive autoencoders", alone=True),
 }
 
 
@@ -119,11 +119,11 @@ _OF_THE_PAGE = ("again", "jobs", "out", "title", "language", "embed")  # no opti
 
 
 def make_job(name: str, config: Config, out: Path) -> Job:
-    """Returns the job for one part: options that were given, and the rest by default."""
-    part = PARTS[name]
+    """Returns the job for one experiment: options that were given, and the rest by default."""
+    experiment = EXPERIMENTS[name]
     module = importlib.import_module(f"experiments.{name}")
     is_small = config.dataset == "digits" or config.quick
-    options: dict[str, object] = {} if is_small else dict(part.options)
+    options: dict[str, object] = {} if is_small else dict(experiment.options)
     given = {
         field: value
         for field, value in vars(config).items()
@@ -131,7 +131,7 @@ def make_job(name: str, config: Config, out: Path) -> Job:
     }
     svg_too = ",".join(dict.fromkeys((*config.formats, "svg")))  # for the lines on the page
     options = options | given | {"figures": svg_too}
-    if part.is_synthetic:
+    if experiment.is_synthetic:
         options = {key: v for key, v in options.items() if key not in ("dataset", "data_dir")}
     return Job(name, module, module.Config(**options), out / name)
 
@@ -142,7 +142,7 @@ def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -
     Looked for beside the page, and where the experiment alone would have put them. All figures
     must be there, and in the ``formats`` that were asked for.
     """
-    is_synthetic = PARTS[job.name].is_synthetic
+    is_synthetic = EXPERIMENTS[job.name].is_synthetic
     name, source = ("synthetic", None) if is_synthetic else (dataset.name, dataset.source)
     for folder in (job.folder, output_folder.default_folder(job.name, name)):
         try:
@@ -162,7 +162,7 @@ def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -
 
 
 def figures(job: Job, metrics: Metrics, formats: Sequence[str]) -> list[str]:
-    """Returns the figures of a part; none if its numbers make no claims, as the page will say."""
+    """Returns the figures of an experiment; none if its numbers make no claims."""
     try:
         names = [
             name for claim in job.module.claims(metrics) for name in (claim.figure, *claim.more)
@@ -256,8 +256,8 @@ def default_jobs() -> int:
 def run_parts(
     config: Config, dataset: datasets.Dataset, out: Path, progress: Progress
 ) -> list[page.Section]:
-    """Returns all parts for the page, after running those that are not finished."""
-    jobs = {name: make_job(name, config, out) for name in PARTS}
+    """Returns all sections of the page, after running those that are not finished."""
+    jobs = {name: make_job(name, config, out) for name in EXPERIMENTS}
     folders = {
         name: None if config.again else finished(job, dataset, config.formats)
         for name, job in jobs.items()
@@ -270,13 +270,15 @@ def run_parts(
     errors: dict[str, str] = {}
     for alone in (False, True):  # first those that may share the machine
         group = [
-            jobs[name] for name in PARTS if folders[name] is None and PARTS[name].alone == alone
+            jobs[name]
+            for name in EXPERIMENTS
+            if folders[name] is None and EXPERIMENTS[name].alone == alone
         ]
         errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())
     return [
         page.Section(
             name,
-            PARTS[name].title,
+            EXPERIMENTS[name].title,
             job.command,
             None if errors.get(name) else folders[name] or job.folder,
             job.module.claims,
@@ -287,7 +289,7 @@ def run_parts(
 
 
 def small_pages(
-    parts: Sequence[page.Part],
+    parts: Sequence[page.DescribedSection],
     widgets: Sequence[play.Widget],
     is_quick: bool,
     language: languages.Language,
@@ -313,7 +315,7 @@ def main(config: Config) -> Metrics:
     started = time.perf_counter()
     with (
         output_folder.RunRecord(out, "index.html") as record,
-        Progress(len(PARTS), "part") as progress,
+        Progress(len(EXPERIMENTS), "part") as progress,
     ):
         sections = run_parts(config, dataset, out, progress)
         parts = page.describe(sections)

@@ -73,7 +73,7 @@ class Statement(NamedTuple):
     old_anchor: str
 
 
-class Part(NamedTuple):
+class DescribedSection(NamedTuple):
     """One section as it stands on the page.
 
     Attributes:
@@ -95,19 +95,19 @@ class Part(NamedTuple):
     error: str = ""
 
 
-def describe(sections: Sequence[Section]) -> list[Part]:
+def describe(sections: Sequence[Section]) -> list[DescribedSection]:
     """Returns the sections as the template needs them, read from their result folders."""
     return [_read_section(section) for section in sections]
 
 
-def outcome(part: Part) -> Metrics:
-    """Returns the error and the verdicts of one described part."""
+def outcome(part: DescribedSection) -> Metrics:
+    """Returns the error and the verdicts of one described section."""
     verdicts = {one.claim.slide: one.claim.verdict for one in part.statements}
     return {"error": part.error, "verdicts": verdicts}
 
 
 def render(
-    parts: Sequence[Part],
+    parts: Sequence[DescribedSection],
     *,
     title: str,
     command: str,
@@ -115,7 +115,7 @@ def render(
     language: Language = ENGLISH,
     widgets: Sequence[Widget] = (),
 ) -> str:
-    """Returns the page of some described parts as HTML text.
+    """Returns the page of some described sections as HTML text.
 
     Args:
       parts: what :func:`describe` returns.
@@ -160,7 +160,7 @@ def render_widget(widget: Widget, *, is_quick: bool = False, language: Language 
 
 
 def render_statement(
-    one: Statement, part: Part, *, is_quick: bool = False, language: Language = ENGLISH
+    one: Statement, part: DescribedSection, *, is_quick: bool = False, language: Language = ENGLISH
 ) -> str:
     """Returns a small page with one statement of a part, for a learning platform."""
     return _render(
@@ -237,9 +237,9 @@ def _with_superscripts(text: str) -> Markup:
     return Markup(re.sub(r"x 10\^(-?\d+)", power, str(escape(text))))
 
 
-def _read_section(section: Section) -> Part:
+def _read_section(section: Section) -> DescribedSection:
     """Returns what the template needs; results that cannot be read are an error of the section."""
-    part = Part(section.name, section.title, section.command, error=section.error)
+    part = DescribedSection(section.name, section.title, section.command, error=section.error)
     if section.folder is None:
         return part
     try:

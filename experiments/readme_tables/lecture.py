@@ -31,10 +31,10 @@ class Found(NamedTuple):
 def parts() -> dict[str, dict[str, Found]]:
     """Returns what every experiment found, by its name and by data set; synthetic data are one."""
     found: dict[str, dict[str, Found]] = {}
-    for name, part in lecture.PARTS.items():
+    for name, experiment in lecture.EXPERIMENTS.items():
         found[name] = {}
-        for dataset in list(DATASETS)[:1] if part.is_synthetic else DATASETS:
-            folder = "synthetic" if part.is_synthetic else dataset
+        for dataset in list(DATASETS)[:1] if experiment.is_synthetic else DATASETS:
+            folder = "synthetic" if experiment.is_synthetic else dataset
             module = lecture.make_job(name, lecture.Config(dataset=dataset), Path()).module
             metrics, config = (read(name, folder, kind) for kind in ("metrics", "config"))
             claims = list(module.claims(metrics))
@@ -48,7 +48,7 @@ def lecture_table() -> str:
     lines = [["statement", *DATASETS.values(), f"measured on {DATASETS[front]}"], ["---"] * 4]
     for name, of_datasets in parts().items():
         command = f"`{of_datasets[front].command}`, {of_datasets[front].seconds:.0f} s"
-        lines.append([f"**{lecture.PARTS[name].title}**", "", "", command])
+        lines.append([f"**{lecture.EXPERIMENTS[name].title}**", "", "", command])
         for i, claim in enumerate(of_datasets[front].claims):
             leading = claim.leading or list(claim.numbers)[:3]
             numbers = "; ".join(f"{label}: {shown(claim.numbers[label])}" for label in leading)
@@ -71,7 +71,7 @@ def _of_part(name: str, found: Mapping[str, Found]) -> str:
         (f"{DATASETS[d]}: " if many else "") + f"`{of.command}`, {of.seconds:.0f} s"
         for d, of in found.items()
     ]
-    text = [f"## {lecture.PARTS[name].title}", ". ".join(runs) + "."]
+    text = [f"## {lecture.EXPERIMENTS[name].title}", ". ".join(runs) + "."]
     for claims in zip(*(of.claims for of in found.values()), strict=True):
         text += _of_claim(name, dict(zip(found, claims, strict=True)), found)
     return "\n\n".join(text)

@@ -24,7 +24,9 @@ from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results import output_folder
-from experiments.common.run import command_line, devices
+from experiments.common.run import command_line, devices, parts
+from experiments.common.training import fitting
+from experiments.denoising import baselines, networks
 
 ROOT = Path(__file__).parents[2]
 TINY = {"epochs": 2, "num_seeds": 2, "code_dims": (16, 4), "noise_levels": (0.5, 1.0)}
@@ -183,7 +185,7 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
     from experiments.common.data.sources import tfds_source
 
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(denoising, "draw", lambda *_: None)  # numbers are compared, no figures
+    monkeypatch.setattr(parts, "draw", lambda *_: None)  # numbers are compared, no figures
     write_four(tmp_path / "idx", train=30, test=10)
     builder = tfds_source._idx_builder(tfds.builder_cls("mnist"))
     monkeypatch.setattr(
@@ -208,14 +210,14 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
 def test_another_seed_is_another_key():
     config = denoising.Config(dataset="digits", quick=True, seed=7)
     setups = [denoising.make_setup(dataclasses.replace(config, seed=seed)) for seed in (7, 7, 8)]
-    keys = [str([jax.random.key_data(k) for k in denoising.seed_keys(p, 0)]) for p in setups]
+    keys = [str([jax.random.key_data(k) for k in networks.seed_keys(p, 0)]) for p in setups]
     assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.thorough(by_default=["masking"])
 @pytest.mark.parametrize("corruption", ["gaussian", "masking", "salt-and-pepper"])
 def test_every_corruption_is_an_option_and_has_a_level_0(corruption, tmp_path, monkeypatch):
-    monkeypatch.setattr(denoising, "draw", lambda *_: None)
+    monkeypatch.setattr(parts, "draw", lambda *_: None)
     args = ["--dataset", "digits", "--quick", "--code-dims", "4", "--corruption", corruption]
     args += ["--noise-levels", "0", "0.4", "--num-seeds", "2", "--out", str(tmp_path)]
     assert command_line.run(denoising.main, denoising.Config, args) == 0
@@ -325,7 +327,7 @@ def test_divergence_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys
     def diverges(*_, **__):
         raise jaxae.NonFiniteLossError("the training loss is nan", 3)
 
-    monkeypatch.setattr(denoising.fitting.AutoencoderTrainer, "fit_many", diverges)
+    monkeypatch.setattr(fitting.AutoencoderTrainer, "fit_many", diverges)
     args = ["--dataset", "digits", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -357,7 +359,7 @@ def test_a_failing_run_keeps_the_results_of_the_last_one(digits_run, monkeypatch
     def fail(*_, **__):
         raise RuntimeError("in the middle of measuring")
 
-    monkeypatch.setattr(denoising.Runner, "baselines", fail)
+    monkeypatch.setattr(baselines, "score", fail)
     tiny = {"code_dims": (2,), "noise_levels": (0.5,), "epochs": 1}
     config = denoising.Config(dataset="digits", out=out, quick=True, **tiny)
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -392,7 +394,7 @@ def test_control_c_leaves_nothing_and_has_its_status(tmp_path, monkeypatch, caps
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(denoising.fitting.AutoencoderTrainer, "fit_many", interrupted)
+    monkeypatch.setattr(fitting.AutoencoderTrainer, "fit_many", interrupted)
     args = ["--dataset", "digits", "--quick", "--out", str(tmp_path / "new")]
     assert command_line.run(denoising.main, denoising.Config, args) == 130
     assert "interrupted" in capsys.readouterr().err

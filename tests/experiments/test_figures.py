@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from experiments import vector_field
 from experiments.common import plots
@@ -42,6 +43,18 @@ def test_a_figure_is_the_same_file_every_time(tmp_path, coarse_figures, figure, 
     assert first.startswith(BEGINNINGS[kind])
     assert first == second
     assert not re.search(rb"<dc:date|CreationDate", first)
+
+
+def test_the_last_picture_of_a_film_is_the_figure_of_the_whole_way(tmp_path):
+    for kind in ("png", "gif"):
+        FIGURES["paths"](tmp_path / f"way.{kind}")
+    with Image.open(tmp_path / "way.gif") as film, Image.open(tmp_path / "way.png") as figure:
+        assert film.n_frames == 2
+        pictures = [np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(film)]
+        whole = np.asarray(figure.convert("RGB"), int)
+    # A GIF has 256 colours: a few pixels at the edges of letters and lines are a little off.
+    assert (np.abs(pictures[1] - whole).max(axis=-1) > 60).mean() < 1e-4
+    assert (np.abs(pictures[0] - whole).max(axis=-1) > 60).mean() > 1e-3
 
 
 def test_a_figure_is_written_in_every_format_that_is_asked_for(tmp_path):

@@ -10,6 +10,7 @@ from jax_settings import as_on_the_command_line
 from experiments import filters
 from experiments.common.plots import style
 from experiments.common.run import command_line
+from experiments.filters import structure
 
 RNG = np.random.default_rng(9)
 
@@ -24,16 +25,16 @@ def as_users_run_it():
 def test_roughness_of_noise_is_one_of_a_plane_almost_none_and_by_hand():
     noise = RNG.normal(size=(300, 12, 12, 1))
     # an independent pair has E d^2 = 2 var; 264 pairs of 300 filters: within 4 standard errors
-    assert abs(filters.roughness(noise) - 1) < 4 * np.sqrt(8 / (264 * 300))
+    assert abs(structure.roughness(noise) - 1) < 4 * np.sqrt(8 / (264 * 300))
     plane = np.broadcast_to(np.arange(12.0)[None, :, None, None], (1, 12, 12, 1))
     # half of the neighbours differ by 1; the variance of 0..11 is 143 / 12
-    np.testing.assert_allclose(filters.roughness(plane), 0.5 / (2 * 143 / 12), rtol=1e-12)
+    np.testing.assert_allclose(structure.roughness(plane), 0.5 / (2 * 143 / 12), rtol=1e-12)
     checkers = np.indices((8, 8)).sum(0)[None, ..., None] % 2
-    np.testing.assert_allclose(filters.roughness(checkers), 2.0)
-    np.testing.assert_allclose(filters.roughness(7 * checkers - 3), 2.0)  # scale and offset free
+    np.testing.assert_allclose(structure.roughness(checkers), 2.0)
+    np.testing.assert_allclose(structure.roughness(7 * checkers - 3), 2.0)  # scale and offset free
     both = np.concatenate([checkers, np.ones((1, 8, 8, 1))])
-    np.testing.assert_allclose(filters.roughness(both), 2.0)
-    assert filters.roughness(np.ones((2, 3, 3, 1))) == 0
+    np.testing.assert_allclose(structure.roughness(both), 2.0)
+    assert structure.roughness(np.ones((2, 3, 3, 1))) == 0
 
 
 def test_extent_counts_pixels():
@@ -41,10 +42,10 @@ def test_extent_counts_pixels():
     some[0, 0, 0] = 5.0
     some[1, :2, :2] = -0.5
     some[2] = 1.0
-    assert filters.extent(some[:1]) == 1
-    assert filters.extent(some) == 4
-    assert filters.extent(some[2:]) == 16
-    assert filters.extent(np.zeros((1, 4, 4, 1))) == 0
+    assert structure.extent(some[:1]) == 1
+    assert structure.extent(some) == 4
+    assert structure.extent(some[2:]) == 16
+    assert structure.extent(np.zeros((1, 4, 4, 1))) == 0
 
 
 def run(folder, **arrays):
@@ -76,8 +77,8 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     rows = metrics["networks"]
     assert [(row["level"], row["beta"]) for row in rows] == [(0, 1), (0.5, 1), (0.5, 0)]
     for row in rows:
-        assert set(row) == {"level", "beta", *filters.UNITS}
-        assert all(len(row[name]["values"]) == 2 for name in filters.UNITS)
+        assert set(row) == {"level", "beta", *structure.UNITS}
+        assert all(len(row[name]["values"]) == 2 for name in structure.UNITS)
     nll = [row["test_nll"]["values"][0] for row in rows]
     assert len(set(nll)) == 3, "noise and emphasis make a difference"
     epochs = len((tiny_run / "log.jsonl").read_text().splitlines())

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import denoising, vector_field
 from experiments.common.run import parts
 
 FOLDER = Path(parts.__file__).parents[2]
 FUNCTIONS = ("measure", "draw", "claims")
-# Their whole experiment is one part. experiments.filters has functions of its own.
-IN_ONE_FILE = (denoising, vector_field)
 
 
 def parts_of_experiments():
-    """Returns the parts of all experiments that are folders."""
+    """Returns the parts of all experiments."""
     found = []
     for path in sorted(FOLDER.glob("*/__init__.py")):
         if "\nPARTS: tuple[" in path.read_text(encoding="utf-8"):
@@ -25,7 +22,7 @@ def parts_of_experiments():
     return found
 
 
-ALL = [*parts_of_experiments(), *IN_ONE_FILE]
+ALL = parts_of_experiments()
 
 
 def signature(function):

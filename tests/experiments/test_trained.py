@@ -24,7 +24,7 @@ from saved_checkpoints import params_of, save
 import jaxae
 from experiments import export
 from experiments.common.errors import InputError
-from experiments.common.results import checkpoints, trained
+from experiments.common.results import checkpoint_store, trained
 from experiments.common.run import command_line
 from experiments.dictionary import networks as dictionaries
 from experiments.feature_learning import methods
@@ -250,7 +250,7 @@ def test_an_export_never_takes_the_place_of_something_else(run, tmp_path, capsys
 
 
 def test_the_folder_of_a_run_a_model_and_a_checkpoint(run, tmp_path):
-    names = lambda path: sorted(checkpoints.find_models(Path(path)))
+    names = lambda path: sorted(checkpoint_store.find_models(Path(path)))
     assert names(run) == names(run / "checkpoints") == ["conv", "dense"]
     assert names(run / "checkpoints" / "conv") == ["conv"]
     assert names(run / "checkpoints" / "conv" / "000001") == ["conv"]

@@ -12,6 +12,7 @@ from experiments import vector_field
 from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.run import command_line
+from experiments.vector_field import centre_of_mass, fields, nearest_point, way_home, zeros
 
 each_density = pytest.mark.parametrize("make", densities.ALL.values(), ids=densities.ALL.keys())
 Y = np.random.default_rng(0).uniform(-1.5, 1.5, (40, 2))
@@ -60,7 +61,7 @@ def test_curves_are_what_they_are_called():
 
 
 def test_field_on_a_circle_points_to_it_and_vanishes_at_its_centre():
-    field = lambda y: vector_field.exact_field(densities.circle(), y)
+    field = lambda y: fields.exact_field(densities.circle(), 0.1, y)
     np.testing.assert_allclose(field(jnp.zeros(2)), 0.0, atol=1e-6)
     # nearly the nearest point; a little inside of it, because the circle is curved
     for radius in (0.7, 1.3):
@@ -70,10 +71,10 @@ def test_field_on_a_circle_points_to_it_and_vanishes_at_its_centre():
 
 def test_critical_points_of_the_mixture_are_found_and_told_apart():
     density = densities.mixture()
-    exact = lambda y: vector_field.exact_field(density, y)
+    exact = lambda y: fields.exact_field(density, 0.2, y)
     line = jnp.linspace(-1.5, 1.5, 16)
     starts = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    rows = vector_field.critical_points(density, exact, starts)
+    rows = zeros.critical_points(density, 0.2, exact, starts)
     kinds = [row["kind"] for row in rows]
     assert (kinds.count("maximum"), kinds.count("saddle"), kinds.count("minimum")) == (5, 5, 1)
     (minimum,) = [row["at"] for row in rows if row["kind"] == "minimum"]
@@ -85,11 +86,11 @@ def test_a_field_to_the_nearest_point_arrives_and_doing_nothing_stays(key):
     circle = densities.circle()
     y = jaxae.gaussian_noise(key, circle.sample(key, 50), stddev=0.1)
     to_circle = lambda p: p / jnp.linalg.norm(p) - p
-    found = vector_field.against_nearest(circle, to_circle, y)
-    assert found["error_of_nearest"] < 0.03  # the nodes are 0.003 apart
-    assert found["distance_left"] < 0.03
-    still = vector_field.against_nearest(circle, lambda p: 0 * p, y)
-    np.testing.assert_allclose([still["error_of_nearest"], still["distance_left"]], 1, rtol=1e-6)
+    assert nearest_point.error_of_nearest(circle, to_circle, y) < 0.03  # nodes are 0.003 apart
+    assert way_home.distance_left(circle, to_circle, y) < 0.03
+    still = lambda p: 0 * p
+    numbers = (nearest_point.error_of_nearest, way_home.distance_left)
+    np.testing.assert_allclose([number(circle, still, y) for number in numbers], 1, rtol=1e-6)
 
 
 def test_verdicts_follow_the_numbers():
@@ -110,16 +111,15 @@ def test_verdicts_follow_the_numbers():
 
 
 def test_relative_error_is_a_ratio_of_norms():
-    fields = vector_field.Fields(
+    both = fields.Fields(
         grid=np.zeros((3, 2)),
         learned=np.array([[1.0, 0], [0, 2], [9, 9]]),
         exact=np.array([[1.0, 1], [0, 1], [1, 1]]),
         density=np.array([1.0, 0.5, 0.01]),
     )
-    assert fields.is_dense.tolist() == [True, True, False]
-    np.testing.assert_allclose(
-        vector_field.relative_error(fields, fields.is_dense), np.sqrt(2) / np.sqrt(3)
-    )
+    assert both.is_dense.tolist() == [True, True, False]
+    found = centre_of_mass.relative_error(both, both.is_dense)
+    np.testing.assert_allclose(found, np.sqrt(2) / np.sqrt(3))
 
 
 def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch, coarse_figures):

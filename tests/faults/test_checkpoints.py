@@ -27,8 +27,9 @@ from experiments import denoising
 from experiments.common import interrupts
 from experiments.common.errors import InputError
 from experiments.common.files import atomic
-from experiments.common.results import checkpoint_files, checkpoints, output_folder, trained
-from experiments.common.run import command_line
+from experiments.common.results import checkpoint_files, checkpoint_store, output_folder, trained
+from experiments.common.run import command_line, parts
+from experiments.denoising import networks
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
@@ -55,7 +56,7 @@ def no_signal_is_ignored():
 def no_figures():
     """What is drawn after the training is not the matter here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(denoising, "draw", lambda *_: None)
+        patch.setattr(parts, "draw", lambda *_: None)
         yield
 
 
@@ -106,7 +107,7 @@ def test_the_best_is_kept_when_it_is_older(tmp_path):
         header = {"identity": {}, "environment": {}, "leaves": [], "epoch": epoch, "step": 0}
         path = tmp_path / f"{epoch:06d}"
         checkpoint_files.write(path, {"a": np.zeros(2)}, header | {"loss": loss, "epochs": None})
-        for old in checkpoints.list_superseded(tmp_path):
+        for old in checkpoint_store.list_superseded(tmp_path):
             shutil.rmtree(old)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000002", "000004", "000005"]
 
@@ -139,7 +140,7 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_said(fault, name, out, finis
     header = checkpoint_files.read_manifest(newest(finished))
     known = {name: header[name] for name in ("identity", "environment")}
     options = {"every": 1, "is_resumed": True, "say": said.append}
-    store = checkpoints.CheckpointStore(out / "checkpoints", **known, **options)
+    store = checkpoint_store.CheckpointStore(out / "checkpoints", **known, **options)
     found = store.restore(MODEL, start())
     assert found.epoch == 3
     assert len(said) == 1
@@ -177,10 +178,12 @@ def test_a_snapshot_before_the_first_epoch_is_over_can_be_kept(tmp_path):
     state = jaxae.TrainState({"w": np.ones(2), "none": np.zeros((0, 3))}, (), np.int32(5))
     snapshot = jaxae.Snapshot(state, 0, 5, np.zeros(0), np.arange(9.0))
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
-    store = checkpoints.CheckpointStore(tmp_path, is_resumed=False, **options)
+    store = checkpoint_store.CheckpointStore(tmp_path, is_resumed=False, **options)
     store.register(["m"]).save(0, snapshot)
     assert store.close(is_over=True)
-    found = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options).restore("m", state)
+    found = checkpoint_store.CheckpointStore(tmp_path, is_resumed=True, **options).restore(
+        "m", state
+    )
     assert found[1:3] == (0, 5)
     assert found.losses.shape == (0,)
     assert found.state.params["none"].shape == (0, 3)
@@ -222,7 +225,7 @@ def test_what_is_loaded_from_a_checkpoint_gives_the_numbers_of_the_run(finished)
     config = denoising.Config(dataset="digits", quick=True, noise_levels=(0.4,))
     with as_on_the_command_line():
         setup = denoising.make_setup(config)
-        _, test_key, _ = denoising.seed_keys(setup, 0)
+        _, test_key, _ = networks.seed_keys(setup, 0)
         x = jnp.asarray(setup.dataset.flat()[1])
         x_noisy = jaxae.corrupt_batch(test_key, setup.corrupt_at(0.4), x)
         x_hat = jax.vmap(lambda x_i: autoencoder.decode(autoencoder.encode(x_i)))(x_noisy)
@@ -351,7 +354,7 @@ def test_a_folder_of_somebody_in_the_place_of_a_checkpoint_gets_another_name(tmp
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
     (tmp_path / "m" / "000002").mkdir(parents=True)
     (tmp_path / "m" / "000002" / "best.pt").write_text("mine")
-    store = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options)
+    store = checkpoint_store.CheckpointStore(tmp_path, is_resumed=True, **options)
     store.register(["m"]).save(0, jaxae.Snapshot(state, 2, 0, np.ones(2), np.ones(3)))
     assert store.close(is_over=True)
     assert (tmp_path / "m" / "000002.kept-1" / "best.pt").read_text() == "mine"
@@ -382,7 +385,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
 ):
     """Also those after its last epoch, so that what is loaded is the trained model."""
     saved = []
-    save = checkpoints.CheckpointStore.save
+    save = checkpoint_store.CheckpointStore.save
 
     def stop_after_two(self, name, snapshot):
         save(self, name, snapshot)
@@ -391,7 +394,7 @@ def test_an_interrupted_run_that_goes_on_without_the_option_keeps_its_checkpoint
             raise RuntimeError("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.CheckpointStore, "save", stop_after_two)
+        patch.setattr(checkpoint_store.CheckpointStore, "save", stop_after_two)
         with pytest.raises(RuntimeError, match="stop"):
             run(tmp_path)
     assert run(tmp_path, "--resume", options=[*OPTIONS, "--epochs", "4"]) == 0
@@ -576,7 +579,7 @@ def test_a_loss_that_turns_nan_is_one_line_and_the_checkpoint_before_it_stays(tm
     error = capsys.readouterr().err
     assert error.startswith("error: the training loss is nan in epoch ")
     assert error.count("\n") == 1
-    kept = checkpoints.list_checkpoints(tmp_path / "checkpoints" / MODEL)
+    kept = checkpoint_store.list_checkpoints(tmp_path / "checkpoints" / MODEL)
     assert kept
     assert all(np.isfinite(array).all() for array in arrays_of(kept[-1]).values())
     assert not (tmp_path / "metrics.json").exists()
@@ -605,9 +608,9 @@ def test_an_error_in_a_loss_of_ones_own_names_its_line(tmp_path):
 
 def test_names_of_models_are_folders_and_nothing_else(tmp_path):
     options = {"identity": {}, "environment": {}, "every": None, "is_resumed": False, "say": print}
-    store = checkpoints.CheckpointStore(tmp_path, **options)
-    assert checkpoints._make_folder_name("../../etc/<b>x y") == "etc_b_x_y"
-    assert checkpoints._make_folder_name("...") == "model"
+    store = checkpoint_store.CheckpointStore(tmp_path, **options)
+    assert checkpoint_store._make_folder_name("../../etc/<b>x y") == "etc_b_x_y"
+    assert checkpoint_store._make_folder_name("...") == "model"
     store.register(["a/b"])
     with pytest.raises(ValueError, match="called alike"):
         store.register(["a b"])
@@ -630,10 +633,10 @@ def test_typed_keys_in_an_optimisers_state_are_kept(tmp_path):
     state = jaxae.TrainState({"w": np.ones(2)}, jaxae.hash_key(jax.random.key(2)), np.int32(7))
     snapshot = jaxae.Snapshot(state, 1, 0, np.ones(1), np.ones(3))
     options = {"identity": {}, "environment": {}, "every": 1, "say": pytest.fail}
-    store = checkpoints.CheckpointStore(tmp_path, is_resumed=False, **options)
+    store = checkpoint_store.CheckpointStore(tmp_path, is_resumed=False, **options)
     store.register(["m"]).save(0, snapshot)
     assert store.close(is_over=True)
-    again = checkpoints.CheckpointStore(tmp_path, is_resumed=True, **options)
+    again = checkpoint_store.CheckpointStore(tmp_path, is_resumed=True, **options)
     found = again.register(["m"]).restore(0, like)
     assert found.state.opt_state.dtype == state.opt_state.dtype
     draw = lambda key: np.asarray(jax.random.uniform(key, (5,)))

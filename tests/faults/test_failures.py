@@ -25,17 +25,18 @@ from matplotlib.figure import Figure
 import jaxae
 from experiments import denoising
 from experiments.common import plots
-from experiments.common.results import checkpoint_files, checkpoints, output_folder
-from experiments.common.run import command_line, standard_output
+from experiments.common.results import checkpoint_files, checkpoint_store, output_folder
+from experiments.common.run import command_line, parts, standard_output
 from experiments.common.run.experiment import ExperimentRun, load
 from experiments.common.training import sweep
+from experiments.denoising import baselines
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--dataset", "digits", "--quick", "--code-dims", "5", "--noise-levels", "0.4"]
 MODEL = "dim-5_noise-0.4_seed-0"
 
 
-def draw_two(run, plan, table):
+def draw_two(figures, run, trained, found):
     """Two small figures instead of eight."""
     lines = [plots.plain("a line", [1, 2], [3, 4], plots.EXACT)]
     for name in ("flow_chart.png", "curves.png"):
@@ -46,7 +47,7 @@ def draw_two(run, plan, table):
 def two_figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plots.style.STYLE, "savefig.dpi", 30)
-        patch.setattr(denoising, "draw", draw_two)
+        patch.setattr(parts, "draw", draw_two)
         yield
 
 
@@ -80,7 +81,9 @@ def resumes_to(untouched, out):
     for name, array in final_arrays(untouched).items():
         assert array.tobytes() == before[name].tobytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints.CheckpointStore, "save", lambda *_: pytest.fail("trained again"))
+        patch.setattr(
+            checkpoint_store.CheckpointStore, "save", lambda *_: pytest.fail("trained again")
+        )
         assert run(out, "--resume") == 0
     assert numbers(out) == numbers(untouched)
     assert (out / "log.jsonl").read_text() == (untouched / "log.jsonl").read_text()
@@ -194,14 +197,14 @@ def test_a_disk_that_is_full_when_the_log_is_written(
 
 @pytest.mark.thorough
 def test_a_file_of_somebody_that_has_come_in_the_meantime(untouched, tmp_path, monkeypatch, capsys):
-    baselines = denoising.Runner.baselines
+    score = baselines.score
 
-    def meanwhile(self, *arguments):
+    def meanwhile(*arguments):
         (tmp_path / "flow_chart.png").write_text("mine")
-        return baselines(self, *arguments)
+        return score(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(denoising.Runner, "baselines", meanwhile)
+        patch.setattr(baselines, "score", meanwhile)
         assert run(tmp_path) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -351,10 +354,12 @@ def test_more_epochs_at_resume_are_those_of_a_longer_run(untouched, tmp_path, mo
     assert run(tmp_path, *EVERY, epochs=1) == 0
     capsys.readouterr()
     saved = []
-    save = checkpoints.CheckpointStore.save
+    save = checkpoint_store.CheckpointStore.save
     with monkeypatch.context() as patch:
         patch.setattr(
-            checkpoints.CheckpointStore, "save", lambda *a: (saved.append(a[2].epoch), save(*a))[1]
+            checkpoint_store.CheckpointStore,
+            "save",
+            lambda *a: (saved.append(a[2].epoch), save(*a))[1],
         )
         assert run(tmp_path, *EVERY, "--resume", epochs=3) == 0
     assert saved == [2, 3]
@@ -385,11 +390,13 @@ def test_where_the_steps_depend_on_the_number_of_epochs_models_are_trained_anew(
     state = jaxae.TrainState({"w": np.ones(2)}, (), np.int32(5))
     snapshot = jaxae.Snapshot(state, 2, 0, np.zeros(2), np.zeros(9))
     options = {"identity": {}, "environment": {}, "every": 1, "say": said.append}
-    store = checkpoints.CheckpointStore(tmp_path / "c", is_resumed=False, epochs=2, **options)
+    store = checkpoint_store.CheckpointStore(tmp_path / "c", is_resumed=False, epochs=2, **options)
     store.register(["scheduled"]).save(0, snapshot)
     store.register(["constant"], any_length=2).save(0, snapshot)
     assert store.close(is_over=True)
-    again = checkpoints.CheckpointStore(tmp_path / "c", is_resumed=True, epochs=None, **options)
+    again = checkpoint_store.CheckpointStore(
+        tmp_path / "c", is_resumed=True, epochs=None, **options
+    )
     assert again.register(["scheduled"]).restore(0, state) is None
     assert again.register(["constant"], any_length=50).restore(0, state).epoch == 2
     assert "--epochs was 2 and is default: training scheduled anew, because" in said[0]

@@ -41,8 +41,8 @@ MOST_SECONDS = 120
 PROGRAM = """
 import sys
 from experiments import denoising
-from experiments.common.run import command_line
-denoising.draw = lambda *_: None
+from experiments.common.run import command_line, parts
+parts.draw = lambda *_: None
 sys.exit(command_line.run(denoising.main, denoising.Config))
 """
 

@@ -81,7 +81,7 @@ def edit(path, change):
 def test_finished_results_are_reused_and_every_claim_is_on_the_page(finished_parts, capsys):
     assert run(finished_parts) == 0
     shown = capsys.readouterr().out
-    assert shown.count("finished before") == len(lecture.PARTS)
+    assert shown.count("finished before") == len(lecture.EXPERIMENTS)
     tree = parsed(text_of(finished_parts))
     outcome = json.loads((finished_parts / "metrics.json").read_text())["parts"]
     assert all(part["error"] == "" for part in outcome.values())
@@ -154,7 +154,7 @@ def test_a_changed_number_changes_the_page_and_the_verdict(finished_parts):
     assert after.count("not reproduced</p>") == before.count("not reproduced</p>") + 1
 
 
-@pytest.mark.parametrize("name", lecture.PARTS)
+@pytest.mark.parametrize("name", lecture.EXPERIMENTS)
 def test_every_figure_of_an_experiment_is_on_the_page(name):
     metrics = json.loads((committed(name) / "metrics.json").read_text())
     module = lecture.make_job(name, lecture.Config(dataset="digits"), Path()).module
@@ -165,7 +165,7 @@ def test_every_figure_of_an_experiment_is_on_the_page(name):
     assert not {f for f in drawn - on_page if not f.startswith(("rows_dim_", "path_"))}
 
 
-@pytest.mark.parametrize("name", lecture.PARTS)
+@pytest.mark.parametrize("name", lecture.EXPERIMENTS)
 def test_claims_read_all_their_numbers_from_the_metrics(name):
     """Every mean in the metrics is doubled: each number of each claim must follow."""
     metrics = json.loads((committed(name) / "metrics.json").read_text())
@@ -247,7 +247,9 @@ def test_a_part_is_really_run_on_a_file_of_ones_own(tmp_path, monkeypatch):
     images = np.random.default_rng(0).uniform(size=(40, 4, 4))
     np.save(tmp_path / "mine.npy", images.astype("float32"))
     options = {"code_dims": (3,), "noise_levels": (0.5,)}
-    monkeypatch.setattr(lecture, "PARTS", {"denoising": lecture.Part("Denoising", options)})
+    monkeypatch.setattr(
+        lecture, "EXPERIMENTS", {"denoising": lecture.Experiment("Denoising", options)}
+    )
     monkeypatch.chdir(ROOT)
     args = ["--dataset", str(tmp_path / "mine.npy"), "--out", str(tmp_path / "page")]
     args += ["--num-seeds", "2", "--epochs", "1"]
@@ -343,7 +345,7 @@ def test_lines_are_shown_as_svg_and_images_as_png(tmp_path):
 def test_options_of_the_machine_reach_every_part():
     given = {"memory": 1.5, "checkpoint_every": 7, "resume": True, "figures": "pdf"}
     config = lecture.Config(dataset="digits", **given)
-    for name in lecture.PARTS:
+    for name in lecture.EXPERIMENTS:
         job = lecture.make_job(name, config, Path("out"))
         words = command_line.machine_options(job.config)
         wanted = ["--memory", "1.5", "--figures", "pdf,svg", "--checkpoint-every", "7", "--resume"]

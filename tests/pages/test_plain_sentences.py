@@ -48,7 +48,7 @@ def test_sentences_on_committed_results_are_plain(name, data):
         assert claim.caption.endswith((".", "?")), claim.caption
 
 
-@pytest.mark.parametrize("name", lecture.PARTS)
+@pytest.mark.parametrize("name", lecture.EXPERIMENTS)
 def test_sentences_on_any_numbers_are_plain(name):
     """Numbers at random, which turn every verdict, and only zeros."""
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_anchors_are_names_that_occur_once():
     assert len(set(anchors)) == len(anchors)
     for anchor in anchors:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)+", anchor), "a number would change with its place"
-        assert anchor not in lecture.PARTS
+        assert anchor not in lecture.EXPERIMENTS
 
 
 def test_links_that_were_given_away_still_lead_somewhere():
@@ -95,7 +95,7 @@ def test_links_that_were_given_away_still_lead_somewhere():
         "dae_vs_cae": "comparison-sensitivity comparison-cost comparison-gradient-noise "
         "comparison-small-noise comparison-second-order comparison-resampled-noise",
     }
-    assert given_away.keys() == lecture.PARTS.keys()
+    assert given_away.keys() == lecture.EXPERIMENTS.keys()
     for name, anchors in given_away.items():
         claims = claims_of(name, metrics_of(name, DATA_SETS[name][0]))
         assert set(anchors.split()) <= {claim.anchor for claim in claims}

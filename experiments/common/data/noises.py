@@ -1,6 +1,6 @@
 """The corruptions by the names of the command line.
 
-A new one also needs its levels, ``LEVELS`` in ``experiments/denoising.py``.
+A new one also needs its levels, ``LEVELS`` of ``experiments.denoising``.
 """
 
 from collections.abc import Callable

@@ -29,7 +29,7 @@ from jaxtyping import Array, DTypeLike, PyTree
 import jaxae
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
-from experiments.common.results import checkpoint_files, checkpoints
+from experiments.common.results import checkpoint_files, checkpoint_store
 from jaxae._version import __version__
 
 Activation: TypeAlias = Callable[[Array], Array]
@@ -201,7 +201,7 @@ def load(path: str | Path, *, best: bool = False) -> TrainedAutoencoder:
     if (path / checkpoint_files.MANIFEST).exists():
         return _from_checkpoint(path)
     errors = []
-    for place in checkpoints.rank_checkpoints(path, best=best):
+    for place in checkpoint_store.rank_checkpoints(path, best=best):
         try:
             return _from_checkpoint(place)
         except InputError as error:

@@ -18,7 +18,7 @@ from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
 from experiments.common.results import environment, networks_file, output_folder, trained
-from experiments.common.results.checkpoints import CheckpointStore
+from experiments.common.results.checkpoint_store import CheckpointStore
 from experiments.common.results.networks_file import KeptNetwork
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, devices, memory

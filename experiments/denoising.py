@@ -514,8 +514,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "corrupted input": untouched(swept),
             },
             "flow_chart.png",
-            "A flow chart: a clean digit, the same digit under noise, an encoder, a narrow strip "
-            "of code values, a decoder, the digit reconstructed without the noise; the loss "
+            "A flow chart: a clean image, the same image under noise, an encoder, a narrow strip "
+            "of code values, a decoder, the image reconstructed without the noise; the loss "
             "compares it with the clean one.",
             anchor="denoising-algorithm",
             plain=sentence(
@@ -524,8 +524,8 @@ def claims(found: Metrics) -> list[Claim]:
                 denoised=percent(ratio(error(swept), untouched(swept))),
                 linear=percent(ratio(swept["linear"]["test_mse"], untouched(swept))),
             ),
-            caption="From left to right: a clean digit, the same digit under noise, its code, and "
-            "the reconstruction. The loss compares the reconstruction with the clean digit.",
+            caption="From left to right: a clean image, the same image under noise, its code, and "
+            "the reconstruction. The loss compares the reconstruction with the clean image.",
             formula=r"x \sim p(x), \quad \tilde x \sim C(\tilde x \mid x), \quad "
             r"\min L(x, \text{dec}(\text{enc}(\tilde x)))",
             take_home=sentence(
@@ -542,7 +542,7 @@ def claims(found: Metrics) -> list[Claim]:
             verdict(max(gap["values"]) < 1e-4),
             {"distance of the gradients": gap},
             "corrupted.png",
-            "Two rows of digits: ten test images, and the same images under noise, the pairs of "
+            "Two rows of pictures: ten test images, and the same images under noise, the pairs of "
             "which both losses are computed.",
             anchor="denoising-gaussian-view",
             plain=sentence(
@@ -568,8 +568,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {f"code of {row['code_dim']}": error(row) for row in by_dim},
             "code_dims.png",
-            "Rows of ten digits: original, corrupted, then denoised through codes of falling "
-            "size; the last rows are blurred and some digits change.",
+            "Rows of ten images: original, corrupted, then denoised through codes of falling "
+            "size; the last rows are blurred and some images change.",
             anchor="denoising-code-sizes",
             plain=sentence(
                 "With {density} code numbers per pixel, the autoencoder leaves {share} of the "
@@ -577,8 +577,8 @@ def claims(found: Metrics) -> list[Claim]:
                 density=brief(widest["code_dim"] / found["num_features"]),
                 share=percent(ratio(error(widest), untouched(widest))),
             ),
-            caption="Top: original and noisy digits. Below: the same digits, denoised through "
-            "smaller and smaller codes. Read downwards: where do the digits blur?",
+            caption="Top: original and noisy images. Below: the same images, denoised through "
+            "smaller and smaller codes. Read downwards: where do the images blur?",
             leading=tuple(f"code of {row['code_dim']}" for row in decisive),
         ),
         Claim(
@@ -620,7 +620,7 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {f"noise {row['noise_level']:g}": error(row) for row in by_noise},
             "noise_levels.png",
-            "Pairs of rows of ten digits for rising noise: the corrupted images, at the end hardly "
+            "Pairs of rows of ten images for rising noise: the corrupted images, at the end hardly "
             "readable, and below each the denoised ones, at the end blurred.",
             anchor="denoising-more-noise",
             plain=sentence(
@@ -630,13 +630,13 @@ def claims(found: Metrics) -> list[Claim]:
                 share=percent(ratio(error(last), untouched(last))),
             ),
             caption=(
-                "Top: test digits. Each pair of rows below: the digits under noise, and what the "
+                "Top: test images. Each pair of rows below: the images under noise, and what the "
                 "autoencoder makes of them. At level 1, a pixel between 0 and 1 changes by up to "
-                "1. From which level on can you no longer tell the digit?"
+                "1. From which level on can you no longer tell what it is?"
             )
             if kind == "uniform"
-            else "Top: test digits. Each pair of rows below: the digits under noise, and what the "
-            "autoencoder makes of them. From which level on can you no longer tell the digit?",
+            else "Top: test images. Each pair of rows below: the images under noise, and what the "
+            "autoencoder makes of them. From which level on can you no longer tell what it is?",
             take_home=_breaking_noise(by_noise, narrowest),
             more={
                 "curves_noise_level.png": (

@@ -1,7 +1,15 @@
 """The objective as the slide states it: what it does when the filters may have any norm."""
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
+from experiments.common.results.claims import (
+    Claim,
+    Sentence,
+    percent,
+    ratio,
+    sentence,
+    shown,
+    verdict,
+)
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained
@@ -74,13 +82,24 @@ def claims(found: Metrics) -> list[Claim]:
             "logarithmic axes: the lambda that the residual shows follows lambda with filters of "
             "norm 1 and lies below it with free filters.",
             anchor="sparse-filter-norms",
-            plain=sentence(
-                "When the decoder's filters may grow, the penalty acts with {share} of the "
-                "strength that it has on filters of norm one.",
-                share=percent(ratio(free["effective_weight"], picked["effective_weight"])),
-            ),
+            plain=_strength_on_free_filters(free, picked),
             caption="Left: the norm of the decoder's filters. Right: the strength with which the "
             "penalty acts, against the strength that was set; on the dashed line they are equal.",
             formula=r"L(x, \text{dec}(\text{enc}(x))) + \lambda \|z\|_1",
         )
     ]
+
+
+def _strength_on_free_filters(free: Metrics, picked: Metrics) -> Sentence:
+    """Returns how strong the penalty is on free filters, if it shrinks codes at all."""
+    strengths = free["effective_weight"], picked["effective_weight"]
+    if any(strength["mean"] is not None and strength["mean"] <= 0 for strength in strengths):
+        return sentence(
+            "The penalty does not shrink every code here, so its strengths with free filters and "
+            "with filters of norm one cannot be compared."
+        )
+    return sentence(
+        "When the decoder's filters may grow, the penalty acts with {share} of the strength that "
+        "it has on filters of norm one.",
+        share=percent(ratio(*strengths)),
+    )

@@ -68,7 +68,8 @@ def claims(found: Metrics) -> list[Claim]:
             f"{shown(picked['effective_weight'])}. The test MSE is {shown(free['test_mse'])} "
             f"instead of {shown(picked['test_mse'])}.",
             verdict(
-                below(free["effective_weight"], picked["effective_weight"], 0.75)
+                _shrinks(free, picked)
+                and below(free["effective_weight"], picked["effective_weight"], 0.75)
                 and min(free["filter_norm"]["values"]) > 1.25,
                 corrects=True,
             ),
@@ -90,10 +91,15 @@ def claims(found: Metrics) -> list[Claim]:
     ]
 
 
+def _shrinks(free: Metrics, picked: Metrics) -> bool:
+    """Returns whether the penalty shrinks codes, on free filters and on those of norm 1."""
+    means = [row["effective_weight"]["mean"] for row in (free, picked)]
+    return all(mean is None or mean > 0 for mean in means)
+
+
 def _strength_on_free_filters(free: Metrics, picked: Metrics) -> Sentence:
     """Returns how strong the penalty is on free filters, if it shrinks codes at all."""
-    strengths = free["effective_weight"], picked["effective_weight"]
-    if any(strength["mean"] is not None and strength["mean"] <= 0 for strength in strengths):
+    if not _shrinks(free, picked):
         return sentence(
             "The penalty does not shrink every code here, so its strengths with free filters and "
             "with filters of norm one cannot be compared."
@@ -101,5 +107,5 @@ def _strength_on_free_filters(free: Metrics, picked: Metrics) -> Sentence:
     return sentence(
         "When the decoder's filters may grow, the penalty acts with {share} of the strength that "
         "it has on filters of norm one.",
-        share=percent(ratio(*strengths)),
+        share=percent(ratio(free["effective_weight"], picked["effective_weight"])),
     )

@@ -93,8 +93,8 @@ def claims(found: Metrics) -> list[Claim]:
             "above 1; the CAE's fall fastest, to far below those of the AE and the DAE.",
             anchor="contractive-singular-values",
             plain=sentence(
-                "On average {cae} singular values of the CAE's Jacobian exceed one; of the plain "
-                "autoencoder's it is {ae}.",
+                "On average, {cae} singular values of the Jacobian exceed one in the CAE, and {ae} "
+                "in the plain autoencoder.",
                 cae=brief(counts["CAE"]["mean"]),
                 ae=brief(counts["AE"]["mean"]),
             ),

@@ -100,24 +100,24 @@ def claims(found: Metrics) -> list[Claim]:
         Claim(
             "The leading singular vectors of the CAE's Jacobian are the tangent directions of the "
             "manifold.",
-            f"Of a small shift or rotation of a test digit, the first {found['leading']} right "
+            f"Of a small shift or rotation of a test image, the first {found['leading']} right "
             f"singular vectors there hold this share of the squared length: {parts[0]}; random "
             f"directions {chance:.2g}, the global principal components "
-            f"{shown(linear['tangent_share'])}. Of the way to the nearest training digits: "
+            f"{shown(linear['tangent_share'])}. Of the way to the nearest training images: "
             f"{parts[1]}; principal components {shown(linear['neighbour_share'])}. "
             + (
                 "They lean towards the tangent space; they do not span it."
                 if beyond
                 else "They lean towards the tangent space, but not more than the principal "
-                "components, which are the same for every digit."
+                "components, which are the same for every image."
             ),
             verdict(holds, corrects=not beyond or float(cae.mean()) < 0.9),
             {f"shifts and rotations, {m}": methods[m][names[0]] for m in METHODS}
             | {f"neighbours, {m}": methods[m][names[1]] for m in METHODS},
             "tangents.png",
-            "Ten test digits; below each, in blue and red, its derivatives along two shifts and a "
+            "Ten test images; below each, in blue and red, its derivatives along two shifts and a "
             "rotation, and its four leading singular vectors, with strokes of either sign side by "
-            "side around the digit's own.",
+            "side around the image's own.",
             anchor="contractive-tangents",
             plain=sentence(
                 "The leading directions hold {cae} of a small shift or rotation of an image; the "
@@ -125,7 +125,7 @@ def claims(found: Metrics) -> list[Claim]:
                 cae=percent(methods["CAE"]["tangent_share"]["mean"]),
                 linear=percent(linear["tangent_share"]["mean"]),
             ),
-            caption="Below each digit: how it changes when it is shifted or turned, and then the "
+            caption="Below each image: how it changes when it is shifted or turned, and then the "
             "four directions to which its code is most sensitive. Do they look alike?",
             source="The Deep Learning book says (fig. 14.10)",
         )

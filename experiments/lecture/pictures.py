@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+# Thousands of points take ten times as much as an SVG than as a PNG, and the page is one file.
+_MOST_BYTES = 200_000
+
 
 class Picture(NamedTuple):
     """A figure that is embedded in the page.
@@ -43,8 +46,10 @@ def embed(path: Path, alt: str) -> Picture:
 
 
 def _is_drawing(path: Path) -> bool:
-    """Returns whether there is such an SVG file, and it has lines only and no pixels."""
-    return path.is_file() and b"<image" not in path.read_bytes()
+    """Returns whether there is such an SVG file, of lines without pixels, that is not too large."""
+    return (
+        path.is_file() and path.stat().st_size <= _MOST_BYTES and b"<image" not in path.read_bytes()
+    )
 
 
 def _data_uri(path: Path) -> str:

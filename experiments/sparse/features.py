@@ -130,7 +130,7 @@ def claims(found: Metrics) -> list[Claim]:
                 ),
                 "filters_sparse.png": (
                     "A grid of filters in blue and red, of the network with the penalty: strokes "
-                    "and parts of digits."
+                    "and parts of images."
                 ),
                 "filters_ae.png": (
                     "A grid of filters of the network without the penalty: they look like noise."

@@ -1,7 +1,15 @@
 """The objective as the slide states it: what it does when the filters may have any norm."""
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
+from experiments.common.results.claims import (
+    Claim,
+    Sentence,
+    percent,
+    ratio,
+    sentence,
+    shown,
+    verdict,
+)
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.sparse.networks import Trained
@@ -60,7 +68,8 @@ def claims(found: Metrics) -> list[Claim]:
             f"{shown(picked['effective_weight'])}. The test MSE is {shown(free['test_mse'])} "
             f"instead of {shown(picked['test_mse'])}.",
             verdict(
-                below(free["effective_weight"], picked["effective_weight"], 0.75)
+                _shrinks(free, picked)
+                and below(free["effective_weight"], picked["effective_weight"], 0.75)
                 and min(free["filter_norm"]["values"]) > 1.25,
                 corrects=True,
             ),
@@ -74,13 +83,29 @@ def claims(found: Metrics) -> list[Claim]:
             "logarithmic axes: the lambda that the residual shows follows lambda with filters of "
             "norm 1 and lies below it with free filters.",
             anchor="sparse-filter-norms",
-            plain=sentence(
-                "When the decoder's filters may grow, the penalty acts with {share} of the "
-                "strength that it has on filters of norm one.",
-                share=percent(ratio(free["effective_weight"], picked["effective_weight"])),
-            ),
+            plain=_strength_on_free_filters(free, picked),
             caption="Left: the norm of the decoder's filters. Right: the strength with which the "
             "penalty acts, against the strength that was set; on the dashed line they are equal.",
             formula=r"L(x, \text{dec}(\text{enc}(x))) + \lambda \|z\|_1",
         )
     ]
+
+
+def _shrinks(free: Metrics, picked: Metrics) -> bool:
+    """Returns whether the penalty shrinks codes, on free filters and on those of norm 1."""
+    means = [row["effective_weight"]["mean"] for row in (free, picked)]
+    return all(mean is None or mean > 0 for mean in means)
+
+
+def _strength_on_free_filters(free: Metrics, picked: Metrics) -> Sentence:
+    """Returns how strong the penalty is on free filters, if it shrinks codes at all."""
+    if not _shrinks(free, picked):
+        return sentence(
+            "The penalty does not shrink every code here, so its strengths with free filters and "
+            "with filters of norm one cannot be compared."
+        )
+    return sentence(
+        "When the decoder's filters may grow, the penalty acts with {share} of the strength that "
+        "it has on filters of norm one.",
+        share=percent(ratio(free["effective_weight"], picked["effective_weight"])),
+    )

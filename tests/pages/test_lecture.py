@@ -27,7 +27,7 @@ from experiments.common import plots
 from experiments.common.data import datasets
 from experiments.common.results import claims
 from experiments.common.run import command_line
-from experiments.lecture import page, play
+from experiments.lecture import page, pictures, play
 
 ROOT = Path(__file__).parents[2]
 
@@ -340,6 +340,15 @@ def test_lines_are_shown_as_svg_and_images_as_png(tmp_path):
     (statement,) = described.statements
     assert statement.picture.image.startswith("data:image/svg+xml;base64,")
     assert statement.more[0].image.startswith("data:image/png;base64,")
+
+
+def test_a_drawing_of_too_many_points_is_shown_as_png(tmp_path, monkeypatch):
+    hostile_part(tmp_path)
+    (tmp_path / "field_circle.svg").write_text("<svg/>")
+    shown = lambda: pictures.embed(tmp_path / "field_circle.png", "").image
+    assert shown().startswith("data:image/svg+xml;")
+    monkeypatch.setattr(pictures, "_MOST_BYTES", 5)
+    assert shown().startswith("data:image/png;")
 
 
 def test_options_of_the_machine_reach_every_part():

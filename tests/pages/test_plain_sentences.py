@@ -163,6 +163,14 @@ def test_sentences_follow_the_verdict_where_a_comparison_is_not_always_true():
     assert zeros().startswith("Some maximum, saddle or minimum")
 
     metrics = metrics_of("sparse", "digits")
+    strength = lambda: str(claims_of("sparse", metrics)[1].plain)
+    assert strength().startswith("When the decoder's filters may grow, the penalty acts with ")
+    for rows in (metrics["methods"]["L1"], metrics["methods"]["L1, free filters"]):
+        for row in rows:  # 20 images of random pixels: a share of two negative numbers says nothing
+            row["effective_weight"]["mean"] *= -1
+        assert strength().startswith("The penalty does not shrink every code here, so its ")
+
+    metrics = metrics_of("sparse", "digits")
     shrinkage = lambda: str(claims_of("sparse", metrics)[4].plain)
     assert shrinkage().startswith("Active units are shrunk by ")
     row = metrics["methods"]["L1"][metrics["chosen"]]

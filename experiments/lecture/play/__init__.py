@@ -109,7 +109,7 @@ _KINDS = {
         "denoise",
         "Pick a test image or draw one, add noise, and choose a network by the numbers in its "
         "code. Beside the denoised image is that of the best linear map of the same rank.",
-        "The figure of denoised digits above shows the same for fixed inputs.",
+        "The figure of denoised images above shows the same for fixed inputs.",
     ),
     "vector_field": _Kind(
         "follow-the-field",

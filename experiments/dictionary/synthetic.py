@@ -1,0 +1,156 @@
+"""A synthetic truth as hard as the activations of a network: SynthSAEBench, at any size.
+
+An example is a sum of atoms. Which of them are active is drawn as follows.
+
+1. Rates: atom r fires with a probability that falls as 1 / sqrt(r), from 0.4 to 0.0005 (Zipf).
+2. Correlations: it fires where a Gaussian exceeds its quantile, and the Gaussians of all atoms have
+   25 factors in common.
+3. A forest: each root has four children, and so on, three levels deep. A child is active only with
+   its parent, and its strength is scaled by that of the parent; of the children of one parent only
+   one is active at a time. The atoms beyond the forest are free.
+4. Strengths: a Gaussian of a mean between 5 and 4 and of a spread that differs between atoms.
+
+Everything is drawn on the device from one key, so it can be part of a compiled step. The recipe is
+that of SAELens; the spreads are |N(0.5, 0.5)|, and rates are not raised to make up for the forest.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from experiments.common.training.arrays import unit_rows
+
+HIGHEST_RATE, LOWEST_RATE, EXPONENT = 0.4, 5e-4, 0.5
+RANK, FACTOR_SCALE = 25, 0.1
+BRANCHING, DEPTH = 4, 3
+FIRST_MEAN, LAST_MEAN = 5.0, 4.0
+SPREAD_MEAN, SPREAD_STDDEV = 0.5, 0.5
+SPREADING_STEPS, SPREADING_RATE = 100, 0.01
+
+
+class Size(NamedTuple):
+    """How large a truth is, and the dictionaries that are trained on it.
+
+    Attributes:
+      atoms: of the truth.
+      inputs: dimensions of an example.
+      roots: trees of the forest.
+      units: of a dictionary.
+      batch_size: examples per step.
+      learning_rate: step size of Adam at the start.
+      samples: examples that a dictionary sees.
+      targets: numbers of active units.
+    """
+
+    atoms: int
+    inputs: int
+    roots: int
+    units: int
+    batch_size: int
+    learning_rate: float
+    samples: int
+    targets: tuple[int, ...]
+
+
+SMALL = Size(1024, 128, 8, 512, 256, 3e-3, 400_000, (5, 10, 20))
+FULL = Size(16_384, 768, 128, 4096, 1024, 3e-4, 200_000_000, (20, 25, 30))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The atoms and all that says when they are active.
+
+    Attributes:
+      atoms: rows of norm 1 ``(m, d)``.
+      thresholds: an atom fires where its Gaussian exceeds this ``(m,)``.
+      factors: weights of the common factors ``(m, rank)``.
+      means: of the strengths ``(m,)``.
+      spreads: their standard deviations ``(m,)``.
+      roots: trees of the forest.
+    """
+
+    atoms: Array
+    thresholds: Array
+    factors: Array
+    means: Array
+    spreads: Array
+    roots: int
+
+
+def firing_rates(atoms: int) -> Array:
+    """Returns the probability with which each atom would fire alone, the most frequent first."""
+    powers = jnp.arange(1, atoms + 1, dtype=jnp.float32) ** -EXPONENT
+    scaled = (powers - powers[-1]) / (powers[0] - powers[-1])
+    return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * scaled
+
+
+def make_truth(key: Array, size: Size) -> Truth:
+    """Returns a truth of a size."""
+    atom_key, factor_key, spread_key = jax.random.split(key, 3)
+    factors = FACTOR_SCALE * jax.random.normal(factor_key, (size.atoms, RANK))
+    # A variance of 0.01 is left for what is not in common.
+    lengths = jnp.linalg.norm(factors, axis=1, keepdims=True)
+    factors = factors * jnp.minimum(1, jnp.sqrt(0.99) / lengths)
+    spreads = SPREAD_MEAN + SPREAD_STDDEV * jax.random.normal(spread_key, (size.atoms,))
+    return Truth(
+        atoms=_spread_out(jax.random.normal(atom_key, (size.atoms, size.inputs))),
+        thresholds=-jax.scipy.stats.norm.ppf(firing_rates(size.atoms)),
+        factors=factors,
+        means=jnp.linspace(FIRST_MEAN, LAST_MEAN, size.atoms),
+        spreads=jnp.abs(spreads),
+        roots=size.roots,
+    )
+
+
+@jax.jit
+def _spread_out(atoms: Array) -> Array:
+    """Returns atoms of norm 1 that were moved apart: the sum of their squared products falls."""
+
+    def overlap(atoms: Array) -> Array:
+        products = jnp.inner(unit_rows(atoms), unit_rows(atoms))
+        return jnp.sum(products**2)
+
+    adam = optax.adam(SPREADING_RATE)
+
+    def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple, None]:
+        atoms, state = carry
+        updates, state = adam.update(jax.grad(overlap)(atoms), state)
+        return (unit_rows(atoms + updates), state), None
+
+    start = unit_rows(atoms)
+    (atoms, _), _ = jax.lax.scan(step, (start, adam.init(start)), length=SPREADING_STEPS)
+    return atoms
+
+
+def draw(truth: Truth, key: Array, count: int) -> tuple[Array, Array]:
+    """Returns examples ``(count, d)``, and the strengths ``(count, m)`` of the atoms in them."""
+    common_key, own_key, strength_key, forest_key = jax.random.split(key, 4)
+    common = jax.random.normal(common_key, (count, truth.factors.shape[1]))
+    own = jax.random.normal(own_key, (count, len(truth.atoms)))
+    own_stddev = jnp.sqrt(1 - jnp.sum(truth.factors**2, axis=1))
+    fires = common @ truth.factors.T + own * own_stddev > truth.thresholds
+    noise = jax.random.normal(strength_key, own.shape)
+    strengths = jnp.where(fires, jax.nn.relu(truth.means + truth.spreads * noise), 0)
+    strengths = _through_the_forest(truth, forest_key, strengths)
+    return strengths @ truth.atoms, strengths
+
+
+def _through_the_forest(truth: Truth, key: Array, strengths: Array) -> Array:
+    """Returns strengths under which a child needs its parent, and excludes its siblings.
+
+    The forest lies in the order of the atoms, level by level, children of a parent side by side.
+    """
+    levels, begin, size = [strengths[:, : truth.roots]], 0, truth.roots
+    for level in range(DEPTH):
+        parents = levels[-1] / truth.means[begin : begin + size]
+        begin, size = begin + size, size * BRANCHING
+        children = strengths[:, begin : begin + size].reshape(len(strengths), -1, BRANCHING)
+        lots = jax.random.uniform(jax.random.fold_in(key, level), children.shape)
+        lots = jnp.where(children > 0, lots, -1)
+        is_chosen = jax.nn.one_hot(jnp.argmax(lots, axis=-1), BRANCHING)
+        levels.append((children * is_chosen * parents[..., None]).reshape(len(strengths), -1))
+    return jnp.concatenate([*levels, strengths[:, begin + size :]], axis=1)

@@ -132,7 +132,9 @@ def test_networks_start_where_they_are_told_to(key):
     trainer = fitting.AutoencoderTrainer(model, loss, **options)
     keys = [jax.random.fold_in(key, seed) for seed in range(2)]
     ignored = {"on_epoch": lambda *_: None, "checkpoints": None}
-    for params in trainer.fit_many(keys, jnp.ones((4, 2)), **ignored):
+    with jax.numpy_dtype_promotion("standard"):
+        trained = trainer.fit_many(keys, jnp.ones((4, 2)), **ignored)
+    for params in trained:
         jax.tree.map(np.testing.assert_array_equal, params, start)
 
 

@@ -1,11 +1,16 @@
 """Whether the learned field is the exact one, which points to the centre of mass."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from experiments.common.results.claims import Claim, percent, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
-from experiments.vector_field.fields import Fields, draw_field, on_grid
+from experiments.common.training.arrays import Params
+from experiments.vector_field.fields import draw_field
+from experiments.vector_field.grid import Fields, exact_on_grid, points
 from experiments.vector_field.networks import Field, Trained
 
 BARS = {"circle": 0.05, "spiral": 0.08, "mixture": 0.05}  # on the error near the data
@@ -35,13 +40,32 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
 
 def measure_field(field: Field) -> Metrics:
     """Returns the errors over the seeds on one density."""
-    of_seeds = [on_grid(field, seed) for seed in range(len(field.params))]
-    near = [relative_error(fields, fields.is_dense) for fields in of_seeds]
-    far = [relative_error(fields, ~fields.is_dense) for fields in of_seeds]
-    return {
-        name: over_seeds(values, UNITS[name])
-        for name, values in (("error_near", near), ("error_far", far))
-    }
+    near = [relative_error(fields, fields.is_dense) for fields in field.on_grid]
+    far = [relative_error(fields, ~fields.is_dense) for fields in field.on_grid]
+    return {**errors(near, far), "other_levels": measure_other_levels(field)}
+
+
+def measure_other_levels(field: Field) -> list[Metrics]:
+    """Returns the errors of the networks of the other noise levels, which have one seed."""
+
+    @jax.jit  # one program for all levels
+    def both_fields(stddev: Array, params: Params) -> tuple[Array, ...]:
+        learned = jax.vmap(field.learned_by(params))(points())
+        return points(), learned, *exact_on_grid(field.density, stddev)
+
+    results = []
+    for stddev, params in field.others.items():
+        fields = Fields(*map(np.asarray, both_fields(jnp.float32(stddev), params)))
+        near = relative_error(fields, fields.is_dense)
+        far = relative_error(fields, ~fields.is_dense)
+        results.append({"noise_stddev": stddev, **errors([near], [far])})
+    return results
+
+
+def errors(near: list[float], far: list[float]) -> Metrics:
+    """Returns the errors over the seeds, near the data and elsewhere."""
+    values = {"error_near": near, "error_far": far}
+    return {name: over_seeds(values[name], unit) for name, unit in UNITS.items()}
 
 
 def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:

@@ -1,8 +1,6 @@
-"""The learned and the exact field on a grid, their figure, and steps from noisy points."""
+"""Steps along a field, and the figure of a field."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,46 +13,8 @@ from experiments.common.data.densities import Density
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function
+from experiments.vector_field.grid import GRID, HALF_WIDTH
 from experiments.vector_field.networks import Field, Trained
-
-HALF_WIDTH = 1.7  # of the square that is drawn and measured
-GRID = 61  # points of the grid along each side
-DENSE = 0.05  # of the maximum of the noisy density: "near the data"
-
-
-class Fields(NamedTuple):
-    """Learned and exact displacement on the grid, and where the noisy density is high."""
-
-    grid: np.ndarray  # (n, 2)
-    learned: np.ndarray  # (n, 2)
-    exact: np.ndarray  # (n, 2)
-    density: np.ndarray  # (n,)
-
-    @property
-    def is_dense(self) -> np.ndarray:
-        """Whether a point is near the data."""
-        return self.density > DENSE * self.density.max()
-
-
-def exact_field(density: Density, stddev: float, y: Array) -> Array:
-    """Returns E[x | y] - y at one point."""
-    return density.posterior_mean(y, stddev) - y
-
-
-def grid_points() -> Array:
-    """Returns the points ``(n, 2)`` of a grid over the drawn square."""
-    line = jnp.linspace(-HALF_WIDTH, HALF_WIDTH, GRID)
-    return jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
-
-
-def on_grid(field: Field, seed: int) -> Fields:
-    """Returns both fields on a grid over the drawn square."""
-    density, stddev = field.density, field.stddev
-    grid = grid_points()
-    log_p = jax.vmap(lambda y: density.log_noisy_density(y, stddev))(grid)
-    exact = jax.vmap(partial(exact_field, density, stddev))(grid)
-    learned = jax.vmap(field.learned(seed))(grid)
-    return Fields(*map(np.asarray, (grid, learned, exact, jnp.exp(log_p))))
 
 
 def measure_curves(
@@ -84,11 +44,12 @@ def take_step(learned: Function, y: Array) -> Array:
     return jax.vmap(lambda y_i: y_i + learned(y_i))(y)
 
 
-def to_nearest(density: Density, y: Array) -> Array:
-    """Returns the way from each of some points ``(n, 2)`` to the nearest point of a curve."""
+@jax.jit
+def to_nearest(nodes: Array, y: Array) -> Array:
+    """Returns the way from each of some points ``(n, 2)`` to the nearest node of a curve."""
 
     def nearest(p: Array) -> Array:
-        return density.nodes[jnp.argmin(jnp.sum((density.nodes - p[None]) ** 2, -1))] - p
+        return nodes[jnp.argmin(jnp.sum((nodes - p[None]) ** 2, -1))] - p
 
     return jax.vmap(nearest)(y)
 
@@ -100,7 +61,7 @@ def root_mean_square(vectors: Array) -> float:
 
 def draw_field(run: ExperimentRun, field: Field) -> None:
     """Draws the learned field, as the last seed has learned it, beside the exact one."""
-    fields = on_grid(field, -1)
+    fields = field.on_grid[-1]
     name = field.density.name
     every_fourth = np.zeros((GRID, GRID), bool)
     every_fourth[2::4, 2::4] = True

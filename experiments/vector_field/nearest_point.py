@@ -28,7 +28,7 @@ def error_of_nearest(density: Density, learned: Function, y: Array) -> float:
     The number is a ratio of root mean squares over noisy points ``(n, 2)``: the field minus the way
     to the nearest point, over that way.
     """
-    way = to_nearest(density, y)
+    way = to_nearest(density.nodes, y)
     return root_mean_square(jax.vmap(learned)(y) - way) / root_mean_square(way)
 
 

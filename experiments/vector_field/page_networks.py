@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.common.results.networks_file import KeptNetwork
 from experiments.common.run.experiment import ExperimentRun
-from experiments.vector_field.fields import HALF_WIDTH
+from experiments.vector_field.grid import HALF_WIDTH
 from experiments.vector_field.networks import Trained
 
 

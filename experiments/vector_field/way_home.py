@@ -1,5 +1,8 @@
 """How near to the data points come that follow the learned field."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -11,12 +14,12 @@ from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function
 from experiments.vector_field.fields import (
-    HALF_WIDTH,
     measure_curves,
     root_mean_square,
     take_step,
     to_nearest,
 )
+from experiments.vector_field.grid import HALF_WIDTH
 from experiments.vector_field.networks import Trained
 
 UNIT = "distance to the curve after ten steps, over the distance before"
@@ -31,7 +34,8 @@ def distance_left(density: Density, learned: Function, y: Array) -> float:
     end = y
     for _ in range(10):
         end = take_step(learned, end)
-    return root_mean_square(to_nearest(density, end)) / root_mean_square(to_nearest(density, y))
+    before, left = (root_mean_square(to_nearest(density.nodes, p)) for p in (y, end))
+    return left / before
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
@@ -42,9 +46,10 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
 def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
     """Draws the paths of a few points along every field, as the last seed has learned it."""
     for name, field in trained.fields.items():
-        path = [np.array(STARTS, np.float32)]
+        step = jax.jit(partial(take_step, field.learned(-1)))
+        path = [jnp.array(STARTS, jnp.float32)]
         for _ in range(30):
-            path.append(np.asarray(take_step(field.learned(-1), jnp.asarray(path[-1]))))
+            path.append(step(path[-1]))
         for file in (f"path_{name}.png", f"path_{name}.gif"):
             run.draw(
                 plots.paths,

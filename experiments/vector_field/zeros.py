@@ -13,7 +13,8 @@ from experiments.common.results.claims import Claim, brief, sentence, shown, ver
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Function
-from experiments.vector_field.fields import HALF_WIDTH, draw_field, exact_field, grid_points
+from experiments.vector_field.fields import draw_field
+from experiments.vector_field.grid import HALF_WIDTH, exact_field, points
 from experiments.vector_field.networks import Field, Trained
 
 UNIT = "largest distance of a critical point to a learned zero"
@@ -39,24 +40,34 @@ def zeros(field: Function, starts: Array) -> np.ndarray:
     return np.array(distinct).reshape(-1, 2)
 
 
-def critical_points(
-    density: Density, stddev: float, learned: Function, starts: Array
-) -> list[Metrics]:
-    """Returns the critical points of the noisy density, each with the nearest learned zero.
+def critical_points(density: Density, stddev: float, starts: Array) -> list[Metrics]:
+    """Returns the critical points of the noisy density, told apart.
 
     The exact field is the noise variance times the gradient of the log density (Alain and
-    Bengio 2014), so its zeros are maxima, saddles and minima, told apart by its Jacobian.
+    Bengio 2014), so its zeros are maxima, saddles and minima; the eigenvalues of its Jacobian say
+    which.
     """
     exact = partial(exact_field, density, stddev)
-    learned_zeros = zeros(learned, starts)
+    jacobian = jax.jit(jax.jacfwd(exact))
     rows = []
     for point in zeros(exact, starts):
-        curvature = np.linalg.eigvals(np.asarray(jax.jacfwd(exact)(jnp.asarray(point)))).real
+        curvature = np.linalg.eigvals(np.asarray(jacobian(point))).real
         kind = ("maximum", "saddle", "minimum")[int((curvature > 0).sum())]
-        distances = np.linalg.norm(learned_zeros - point, axis=1)
-        nearest = float(distances.min()) if len(distances) else None
-        rows.append({"kind": kind, "at": point.tolist(), "distance_to_learned_zero": nearest})
+        rows.append({"kind": kind, "at": point.tolist()})
     return sorted(rows, key=lambda row: (row["kind"], row["at"]))
+
+
+def with_learned_zeros(critical: list[Metrics], learned_zeros: np.ndarray) -> list[Metrics]:
+    """Returns the critical points, each with the distance to the nearest learned zero ``(n, 2)``.
+
+    It is None if there is no learned zero.
+    """
+    rows = []
+    for row in critical:
+        distances = np.linalg.norm(learned_zeros - np.array(row["at"], np.float32), axis=1)
+        nearest = float(distances.min()) if len(distances) else None
+        rows.append({**row, "distance_to_learned_zero": nearest})
+    return rows
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
@@ -66,16 +77,16 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
 
 def measure_field(field: Field) -> Metrics:
     """Returns the critical points of one mixture, and their distances to the learned zeros."""
+    starts = points()[::5]
+    critical = critical_points(field.density, field.stddev, starts)
     distances = []
     for seed in range(len(field.params)):
-        points = critical_points(
-            field.density, field.stddev, field.learned(seed), grid_points()[::5]
-        )
-        own = [row["distance_to_learned_zero"] for row in points]
+        rows = with_learned_zeros(critical, zeros(field.learned(seed), starts))
+        own = [row["distance_to_learned_zero"] for row in rows]
         distances.append(max(2 * HALF_WIDTH if d is None else d for d in own))
     return {
         "distance_to_zeros": over_seeds(distances, UNIT),
-        "critical_points": points,  # of the last seed
+        "critical_points": rows,  # of the last seed
     }
 
 

@@ -12,7 +12,8 @@ from experiments import vector_field
 from experiments.common import plots
 from experiments.common.data import densities
 from experiments.common.run import command_line
-from experiments.vector_field import centre_of_mass, fields, nearest_point, way_home, zeros
+from experiments.common.training import fitting
+from experiments.vector_field import centre_of_mass, grid, nearest_point, way_home, zeros
 
 each_density = pytest.mark.parametrize("make", densities.ALL.values(), ids=densities.ALL.keys())
 Y = np.random.default_rng(0).uniform(-1.5, 1.5, (40, 2))
@@ -61,7 +62,7 @@ def test_curves_are_what_they_are_called():
 
 
 def test_field_on_a_circle_points_to_it_and_vanishes_at_its_centre():
-    field = lambda y: fields.exact_field(densities.circle(), 0.1, y)
+    field = lambda y: grid.exact_field(densities.circle(), 0.1, y)
     np.testing.assert_allclose(field(jnp.zeros(2)), 0.0, atol=1e-6)
     # nearly the nearest point; a little inside of it, because the circle is curved
     for radius in (0.7, 1.3):
@@ -71,10 +72,11 @@ def test_field_on_a_circle_points_to_it_and_vanishes_at_its_centre():
 
 def test_critical_points_of_the_mixture_are_found_and_told_apart():
     density = densities.mixture()
-    exact = lambda y: fields.exact_field(density, 0.2, y)
+    exact = lambda y: grid.exact_field(density, 0.2, y)
     line = jnp.linspace(-1.5, 1.5, 16)
     starts = jnp.stack(jnp.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    rows = zeros.critical_points(density, 0.2, exact, starts)
+    critical = zeros.critical_points(density, 0.2, starts)
+    rows = zeros.with_learned_zeros(critical, zeros.zeros(exact, starts))
     kinds = [row["kind"] for row in rows]
     assert (kinds.count("maximum"), kinds.count("saddle"), kinds.count("minimum")) == (5, 5, 1)
     (minimum,) = [row["at"] for row in rows if row["kind"] == "minimum"]
@@ -111,7 +113,7 @@ def test_verdicts_follow_the_numbers():
 
 
 def test_relative_error_is_a_ratio_of_norms():
-    both = fields.Fields(
+    both = grid.Fields(
         grid=np.zeros((3, 2)),
         learned=np.array([[1.0, 0], [0, 2], [9, 9]]),
         exact=np.array([[1.0, 1], [0, 1], [1, 1]]),
@@ -120,6 +122,20 @@ def test_relative_error_is_a_ratio_of_norms():
     assert both.is_dense.tolist() == [True, True, False]
     found = centre_of_mass.relative_error(both, both.is_dense)
     np.testing.assert_allclose(found, np.sqrt(2) / np.sqrt(3))
+
+
+def test_networks_start_where_they_are_told_to(key):
+    model = jaxae.DenseAutoencoder((2,), 1)
+    start = jaxae.as_functions(model).init(key)
+    loss = lambda key, encode, decode, x: jaxae.reconstruction_loss(encode, decode, x)
+    options = {"learning_rate": 0.0, "batch_size": 2, "epochs": 1, "start": start}
+    trainer = fitting.AutoencoderTrainer(model, loss, **options)
+    keys = [jax.random.fold_in(key, seed) for seed in range(2)]
+    ignored = {"on_epoch": lambda *_: None, "checkpoints": None}
+    with jax.numpy_dtype_promotion("standard"):
+        trained = trainer.fit_many(keys, jnp.ones((4, 2)), **ignored)
+    for params in trained:
+        jax.tree.map(np.testing.assert_array_equal, params, start)
 
 
 def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatch, coarse_figures):
@@ -142,3 +158,5 @@ def test_a_short_run_learns_something_and_leaves_every_file(tmp_path, monkeypatc
     result = metrics["densities"]["mixture"]
     assert 0 < result["error_near"]["mean"] < 0.5  # doing nothing has error 1
     assert len(result["critical_points"]) == 11
+    assert [row["noise_stddev"] for row in result["other_levels"]] == [0.1, 0.4]
+    assert all(0 < row["error_near"]["mean"] < 0.5 for row in result["other_levels"])

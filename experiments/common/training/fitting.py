@@ -113,6 +113,7 @@ class AutoencoderTrainer(Trainer):
       batch_size: examples per step.
       epochs: passes over the data.
       devices: devices over which a batch is divided.
+      start: parameters at the start, the same for every key; by default random ones.
     """
 
     model: jaxae.DenseAutoencoder | jaxae.ConvAutoencoder
@@ -126,6 +127,7 @@ class AutoencoderTrainer(Trainer):
         batch_size: int,
         epochs: int,
         devices: int = 1,
+        start: Params | None = None,
     ) -> None:
         self.model, self._functions = model, jaxae.as_functions(model)
         self.any_length = None if callable(learning_rate) else epochs
@@ -135,7 +137,7 @@ class AutoencoderTrainer(Trainer):
             return loss(key, *self.bound(params), x, *settings)
 
         super().__init__(
-            self._functions.init,
+            self._functions.init if start is None else lambda key: start,
             loss_of_params,
             optax.adam(learning_rate),
             batch_size=batch_size,

@@ -25,8 +25,10 @@ from jaxtyping import Array
 from jaxae.contraction._chain import Equation
 from jaxae.contraction._cuts import CALLS, called_jaxpr
 
-# A Jacobian with more entries than this is not looked at.
-MAX_PATTERN_ENTRIES = 2**22
+# A Jacobian with more entries than this is not looked at: to group its columns takes too long.
+_MAX_ENTRIES = 2**20
+# Nor is one of an encoder of which the patterns on the way have more, 128 MiB.
+_MAX_ENTRIES_ON_THE_WAY = 2**25
 
 # Operations along a direction, by what they do to a pattern.
 _ENTRYWISE = ("convert_element_type", "copy", "neg", "mul", "div", "add", "add_any", "sub")
@@ -59,7 +61,7 @@ def find_sums(
 ) -> Sums | None:
     """Returns sums of columns and of rows with the norm of the Jacobian; None if useless."""
     entries = example.size * code.size
-    if not 1 < entries <= MAX_PATTERN_ENTRIES:
+    if not 1 < entries <= _MAX_ENTRIES:
         return None
     pattern = _find_pattern(encode, example)
     if pattern is None:
@@ -146,6 +148,8 @@ def _run_equation(eqn: Equation, given: Sequence[Array | None]) -> list[Array]:
     name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
     places = [i for i, pattern in enumerate(given) if pattern is not None]
     patterns = [pattern for pattern in given if pattern is not None]
+    if len(patterns[0]) * max(v.aval.size for v in eqn.outvars) > _MAX_ENTRIES_ON_THE_WAY:
+        raise _UnknownPattern
     # A derivative rule of a user may multiply or divide by the direction, which is not linear.
     if name in _PRODUCTS and (len(places) > 1 or (name == "div" and places != [0])):
         raise _UnknownPattern

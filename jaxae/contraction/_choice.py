@@ -11,6 +11,7 @@ from jaxtyping import Array
 from jaxae import _checks
 from jaxae._batching import one_example
 from jaxae.contraction._chain import NotAChain
+from jaxae.contraction._column_sums import find_sums
 from jaxae.contraction._evaluate import FactoredJacobian, factored_jacobian
 from jaxae.contraction._full import FullJacobian, cheapest_full_jacobian, for_loops
 from jaxae.contraction._trace import read_chain
@@ -47,16 +48,21 @@ def choose(
     The reason is empty where the structure is used.
     """
     dtype = _checks.wide(example.dtype, code.dtype)
+
+    def cheapest_full() -> FullJacobian:
+        sums = find_sums(encode, example, code)
+        return cheapest_full_jacobian(encode, example, code, size, chunk_size, sums)
+
     # ``chunk_size`` rows of every example are the memory of this many whole Jacobians.
     group = chunk_size and max(1, size * chunk_size // max(1, code.size))
     try:
         chain = read_chain(encode, example)
     except NotAChain as error:
-        return cheapest_full_jacobian(encode, example, code, size, chunk_size), str(error)
+        return cheapest_full(), str(error)
     jacobian = factored_jacobian(chain, size, dtype, group)
     if not jacobian.is_reverse and not chain.reason:
         return jacobian, ""
-    full = cheapest_full_jacobian(encode, example, code, size, chunk_size)
+    full = cheapest_full()
     if jacobian.is_reverse:
         return full, "a map without a matrix is applied to rows, as reverse derivatives do"
     # Groups are taken in a loop, which is slow for convolutions.

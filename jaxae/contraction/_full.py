@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae._batching import varying_as
 from jaxae._convolutions import has_convolutions, with_ordered_convolutions
 from jaxae._derivatives import choose_method
+from jaxae.contraction._column_sums import Sums
 from jaxae.contraction._costs import Counts
 from jaxae.contraction._counting import count_derivative
 from jaxae.contraction._evaluate import MAX_PART_BYTES
@@ -39,6 +41,13 @@ class FullJacobian(NamedTuple):
     """Held at a time, per example of the batch."""
     work: float = math.nan
     """Of value and gradient, per example, in the unit of ``_costs``."""
+    sums: np.ndarray | None = None
+    """Sums of columns or rows that have the same norm as all of them; None is each by itself."""
+
+    @property
+    def num_derivatives(self) -> int:
+        """How many derivatives the norm takes."""
+        return self.directions if self.sums is None else len(self.sums)
 
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
@@ -50,7 +59,7 @@ class FullJacobian(NamedTuple):
 
     def _codes_and_norms(self, *points: Array) -> tuple[Array, Array]:
         norm = norm_by_columns if self.method == "jacfwd" else norm_by_rows
-        return jax.vmap(partial(norm, self.encode, self.chunk_size))(*points)
+        return jax.vmap(partial(norm, self.encode, self.chunk_size, self.sums))(*points)
 
     def matrix(self, x_i: Array) -> Array:
         """Returns the Jacobian of one example, ``(k, d)``."""
@@ -103,8 +112,12 @@ def full_jacobians(
     code: jax.ShapeDtypeStruct,
     batch: int,
     chunk_size: int | None,
+    sums: Sums | None = None,
 ) -> list[FullJacobian]:
-    """Returns those of ``jax.jacfwd`` and ``jax.jacrev`` that work, the cheaper first."""
+    """Returns those of ``jax.jacfwd`` and ``jax.jacrev`` that work, the cheaper first.
+
+    ``sums`` are those of ``find_sums``, for norms.
+    """
 
     # Under ``jax.vmap``, as they are used: some rules that are missing are missed only there.
     def column(x_i: Array, t: Array) -> Array:
@@ -114,8 +127,10 @@ def full_jacobians(
         code, pullback = jax.vjp(encode, x_i)
         return jax.vmap(pullback)(varying_as(u[None], code))[0]
 
+    of_columns, of_rows = sums or (None, None)
+    ways = (("jacfwd", column, example, of_columns), ("jacrev", row, code, of_rows))
     found = []
-    for method, derivative, direction in (("jacfwd", column, example), ("jacrev", row, code)):
+    for method, derivative, direction, own_sums in ways:
         try:
             trace = jax.make_jaxpr(derivative)(example, direction)
         except Exception:  # of any class: a rule that is missing, or the user's own
@@ -123,13 +138,13 @@ def full_jacobians(
         # The directions themselves are written too.
         counts = count_derivative(trace.jaxpr)
         counts = counts.plus(Counts(numbers=float(math.prod(direction.shape))))
-        size = max(1, math.prod(direction.shape))
+        size = max(1, math.prod(direction.shape) if own_sums is None else len(own_sums))
         each = max(1.0, counts.held * batch * jnp.dtype(code.dtype).itemsize)
         # ``chunk_size`` is the user's word; without it, as many as memory allows.
         chunk = min(size, chunk_size or max(1, int(MAX_PART_BYTES // each)))
         jacobian = full_jacobian(encode, method, example, code, chunk)
         costs = size * counts.flops, chunk * counts.held, size * counts.work
-        found.append(FullJacobian(*jacobian[:4], *costs))
+        found.append(FullJacobian(*jacobian[:4], *costs, own_sums))
     return sorted(found, key=lambda jacobian: jacobian.work)
 
 
@@ -139,19 +154,24 @@ def cheapest_full_jacobian(
     code: jax.ShapeDtypeStruct,
     batch: int,
     chunk_size: int | None,
+    sums: Sums | None = None,
 ) -> FullJacobian:
     """Returns the cheaper of the full Jacobians that work; raises ``TypeError`` if none does."""
-    found = full_jacobians(encode, example, code, batch, chunk_size)
+    found = full_jacobians(encode, example, code, batch, chunk_size, sums)
     if not found:
         choose_method(encode, example)  # raises the error that says why
     return found[0]
 
 
 def norm_by_columns(
-    encode: Callable[[Array], Array], chunk_size: int | None, x_i: Array, *other: Array
+    encode: Callable[[Array], Array],
+    chunk_size: int | None,
+    sums: np.ndarray | None,
+    x_i: Array,
+    *other: Array,
 ) -> tuple[Array, Array]:
     """Returns the code of x, and ||J(x)||^2 or ||J(x) - J(other)||^2 from chunks of columns."""
-    if not other and (chunk_size is None or chunk_size >= x_i.size):
+    if not other and sums is None and (chunk_size is None or chunk_size >= x_i.size):
         # The code comes with the forward derivatives for nothing.
         jacobian, code = jax.jacfwd(lambda v: (encode(v),) * 2, has_aux=True)(x_i)
         return code, sum_of_squares(jacobian)
@@ -159,11 +179,15 @@ def norm_by_columns(
     def block(directions: Array) -> Array:
         return sum_of_squares(*(_columns(encode, v, directions) for v in (x_i, *other)))
 
-    return encode(x_i), _sum_over_basis(block, x_i.size, chunk_size or x_i.size, x_i.dtype)
+    return encode(x_i), _sum_over_directions(block, x_i, chunk_size, sums)
 
 
 def norm_by_rows(
-    encode: Callable[[Array], Array], chunk_size: int | None, x_i: Array, *other: Array
+    encode: Callable[[Array], Array],
+    chunk_size: int | None,
+    sums: np.ndarray | None,
+    x_i: Array,
+    *other: Array,
 ) -> tuple[Array, Array]:
     """Returns the code of x, and ||J(x)||^2 or ||J(x) - J(other)||^2 from chunks of rows."""
     code, pullback = jax.vjp(encode, x_i)
@@ -173,7 +197,7 @@ def norm_by_rows(
         directions = varying_as(directions, code)
         return sum_of_squares(*(jax.vmap(f)(directions)[0] for f in pullbacks))
 
-    return code, _sum_over_basis(block, code.size, chunk_size or code.size, code.dtype)
+    return code, _sum_over_directions(block, code, chunk_size, sums)
 
 
 def _columns(encode: Callable[[Array], Array], x_i: Array, directions: Array) -> Array:
@@ -193,16 +217,20 @@ def sum_of_squares(a: Array, b: Array | None = None) -> Array:
     return jnp.sum(jnp.square(change))
 
 
-def _sum_over_basis(
-    block: Callable[[Array], Array], size: int, chunk_size: int, dtype: jnp.dtype
+def _sum_over_directions(
+    block: Callable[[Array], Array], value: Array, chunk_size: int | None, sums: np.ndarray | None
 ) -> Array:
-    """Returns the sum of ``block`` over chunks of the standard basis of R^size."""
+    """Returns the sum of ``block`` over chunks of directions of ``value``, flat."""
+    count = value.size if sums is None else len(sums)
 
+    # A padding index beyond the last gives a row of zeros, which adds nothing.
     def block_of_indices(indices: Array) -> Array:
-        # A padding index beyond the last gives a row of zeros, which adds nothing.
-        return block(jax.nn.one_hot(indices, size, dtype=dtype))
+        if sums is None:
+            return block(jax.nn.one_hot(indices, value.size, dtype=value.dtype))
+        directions = jnp.asarray(sums, value.dtype)
+        return block(jnp.take(directions, indices, axis=0, mode="fill", fill_value=0))
 
-    return _sum_over_chunks(block_of_indices, size, chunk_size)
+    return _sum_over_chunks(block_of_indices, count, chunk_size or count)
 
 
 def _sum_over_chunks(block: Callable[[Array], Array], size: int, chunk_size: int) -> Array:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxae._checks import AnyArray
 from jaxae.contraction._choice import check_inputs, choose
+from jaxae.contraction._column_sums import find_sums
 from jaxae.contraction._evaluate import FactoredJacobian
 from jaxae.contraction._full import FullJacobian, full_jacobians
 
@@ -87,14 +88,15 @@ def explain_contraction(
     x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
     # Full Jacobians are listed in either case, so that a reader sees what the structure saves.
-    full = full_jacobians(encode, example, code, size, chunk_size)
-    whole = [(f.method, f.flops * size, round(f.numbers * size) * item) for f in full]
+    sums = find_sums(encode, example, code)
+    full = full_jacobians(encode, example, code, size, chunk_size, sums)
+    whole = [(_name_of_full(f), f.flops * size, round(f.numbers * size) * item) for f in full]
     probe_flops, probe_error = _probe_cost(full, example.size, code.size)
     probe = {"probe_flops": probe_flops * size, "probe_error": probe_error}
     jacobian, reason = choose(encode, example, code, size, chunk_size)
     if not isinstance(jacobian, FactoredJacobian):  # the cheaper full one comes first
         (name, flops, size), *rest = whole
-        return ContractionPlan(name, name, reason, flops, size, tuple(rest), **probe)
+        return ContractionPlan(full[0].method, name, reason, flops, size, tuple(rest), **probe)
     # Operations are those of the batch; memory is held for one group of examples at a time.
     ways = [
         (order.name, order.cost.flops * size, round(order.cost.numbers * jacobian.group) * item)
@@ -104,10 +106,17 @@ def explain_contraction(
     return ContractionPlan("structure", name, "", flops, size, (*rest, *whole), **probe)
 
 
+def _name_of_full(jacobian: FullJacobian) -> str:
+    """Returns the method of a full Jacobian, and how many derivatives it takes if not all."""
+    if jacobian.sums is None:
+        return jacobian.method
+    return f"{jacobian.method}, {jacobian.num_derivatives} for {jacobian.directions}"
+
+
 def _probe_cost(full: Sequence[FullJacobian], inputs: int, outputs: int) -> tuple[float, float]:
     """Returns the operations of one probe of one example, and its largest relative error."""
     method, entries = ("jacrev", outputs) if outputs < inputs else ("jacfwd", inputs)
     # A probe is one of the derivatives of a full Jacobian.
-    flops = [f.flops / max(1, f.directions) for f in full if f.method == method]
+    flops = [f.flops / max(1, f.num_derivatives) for f in full if f.method == method]
     # The variance is 2 (|A|^2 - sum_i A_ii^2) with |A| <= tr A and sum_i A_ii^2 >= (tr A)^2 / n.
     return (flops[0] if flops else math.nan), math.sqrt(2 * (1 - 1 / max(1, entries)))

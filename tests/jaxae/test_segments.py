@@ -89,9 +89,64 @@ def sorted_entries(weights, h):
     return jnp.sort(h) @ weights
 
 
+def convolved_image(weights, h):
+    """Two convolutions in two dimensions with a pooling between them, around a skip connection."""
+    image = h.reshape(1, 2, 3, 1)
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    inner = jax.nn.relu(convolve(image, weights[:2, :4].reshape(2, 2, 1, 2)))
+    inner = jax.lax.reduce_window(inner, 0.0, jax.lax.add, (1, 1, 2, 1), (1, 1, 1, 1), "SAME")
+    return h + convolve(jnp.tanh(inner), weights[2:4, :2].reshape(1, 2, 2, 1)).reshape(-1)
+
+
+def token_wise(weights, h):
+    """The same residual layers for each of three tokens."""
+    tokens = h.reshape(3, 2)
+    return (tokens + jax.nn.gelu(tokens @ weights[:2, :4]) @ weights[2:4, :4].T).reshape(-1)
+
+
+def mixer(weights, h):
+    """A layer across the tokens and one across the features, with normalisation."""
+    tokens = layer_norm(weights[:, :1, None][:2], h.reshape(2, 3))
+    tokens = tokens + jnp.sin(weights[:2, :2] @ tokens)
+    return (tokens + jnp.tanh(tokens @ weights[:3, 3:])).reshape(-1)
+
+
+def scaled_by_own_norm(weights, h):
+    return h * jax.nn.sigmoid(jnp.vdot(h, weights[0])) + weights[1]
+
+
+def around(*layers):
+    """Returns a skip connection around layers, which get the weights in turn."""
+
+    def skip(weights, h):
+        inner = h
+        for shift, layer in enumerate(layers):
+            inner = layer(jnp.roll(weights, shift, axis=1), inner)
+        return h + inner
+
+    skip.__name__ = f"around {' and '.join(layer.__name__ for layer in layers)}"
+    return skip
+
+
+def product(first, second):
+    """Returns a gate: the product of two layers of the same input."""
+
+    def gate(weights, h):
+        return first(weights, h) * second(jnp.roll(weights, 1, axis=1), h)
+
+    gate.__name__ = f"{first.__name__} times {second.__name__}"
+    return gate
+
+
 LAYERS = (
     *(dense, linear, layer_norm, rms_norm, batch_norm, residual, post_norm, gated, glu, softmax),
-    *(max_pooled, average_pooled, convolved, attention, sorted_entries),
+    *(max_pooled, average_pooled, convolved, attention, sorted_entries, convolved_image),
+    *(token_wise, mixer, scaled_by_own_norm),
 )
 
 
@@ -99,6 +154,14 @@ def encode(layers, params, x_i):
     for layer, weights in zip(layers, params, strict=True):
         x_i = layer(weights, x_i)
     return x_i
+
+
+@st.composite
+def middles(draw):
+    """Draws layers, some of them in skip connections and products."""
+    layer = st.sampled_from(LAYERS)
+    skip = st.builds(around, layer, layer)
+    return draw(st.lists(st.one_of(layer, skip, st.builds(product, layer, layer)), max_size=4))
 
 
 def random_params(layers, ends, seed):
@@ -131,7 +194,7 @@ def always_cut(monkeypatch):
 
 @pytest.mark.thorough  # each example is another program
 @given(
-    st.lists(st.sampled_from(LAYERS), min_size=1, max_size=4),
+    middles(),
     st.sampled_from([(9, 8), (3, 8), (9, 2)]),
     st.sampled_from([None, 1]),
     st.integers(0, 100),

@@ -668,10 +668,12 @@ def test_formulas_are_readable():
 
 def test_explanation_is_a_table():
     w = jnp.ones((8, 3))
-    chosen, *rejected = str(plan(lambda x_i: jnp.tanh(x_i @ w), jnp.ones((16, 8)))).split("\n")[1:]
+    table = str(plan(lambda x_i: jnp.tanh(x_i @ w), jnp.ones((16, 8))))
+    chosen, *rejected, estimate = table.split("\n")[1:]
     assert chosen.startswith("chosen")
     assert chosen.endswith("‖D1 W1‖²")
     assert [line.split()[-1] for line in rejected] == ["jacrev", "jacfwd"]
     skip = str(plan(lambda x_i: x_i + x_i[::-1], jnp.ones((16, 8))))
-    assert skip.split("\n")[1].endswith("jacfwd")
+    assert estimate.startswith("estimate")
+    assert skip.split("\n")[1].endswith("jacfwd, 2 for 8")  # two entries of each row
     assert "because add" in skip

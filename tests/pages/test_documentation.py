@@ -153,5 +153,5 @@ def test_the_explanation_of_the_penalty_is_what_is_printed():
 
     printed = str(jaxae.explain_contraction(encode, jnp.ones((128, 784)))).split("\n")
     shown = [line for line in block.splitlines() if line != "..."]
-    assert len(shown) == 6
+    assert len(shown) == 7
     assert set(shown) <= set(printed)

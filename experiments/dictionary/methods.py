@@ -23,7 +23,7 @@ from experiments.dictionary.networks import AUXILIARY_WEIGHT, DEAD_BELOW, MEMORY
 
 BANDWIDTH = 1.0  # of the window around a threshold; strengths are near 5
 FIRST_THRESHOLD, FIRST_WEIGHT = 0.1, 0.01
-CONTROL = 40  # times the weight may grow by a factor e in one training
+CONTROL = 15  # times the weight may grow by a factor e in one training
 PREFIXES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the units
 EPOCHS = 10  # lines of the log; examples are new in every step
 

@@ -63,14 +63,13 @@ def matryoshka_loss(
         )
     dtype = jnp.result_type(code, decoder, x)
     wide = _checks.wide(dtype)
-    residual = x.astype(wide)
-    total = jnp.zeros(code.shape[:-1], wide)
+    residual, errors = x.astype(wide), []
     for begin, end in pairwise((0, *_checked_prefixes(prefixes, code.shape[-1]))):
         residual = residual - jnp.matmul(
             code[..., begin:end], decoder[begin:end], preferred_element_type=wide
         )
-        total = total + jnp.sum(residual * residual, axis=-1)
-    return total.astype(dtype)
+        errors.append(jnp.sum(residual * residual, axis=-1))
+    return sum(errors[1:], errors[0]).astype(dtype)
 
 
 def _checked_prefixes(prefixes: Sequence[int], units: int) -> list[int]:

@@ -27,7 +27,7 @@ def matryoshka_loss(
 ) -> Float[Array, "*batch"]:
     r"""Returns the squared errors of the reconstructions from nested prefixes of the code, summed.
 
-    .. math:: \sum_{m \in M} \Big\| x - \sum_{j \le m} z_j W_j \Big\|^2
+    .. math:: \sum_{m \in M} \left\| x - \sum_{j \le m} z_j W_j \right\|^2
 
     with z = ``code``, W = ``decoder`` and M = ``prefixes``. The decoder is a matrix, so that all
     prefixes together cost one product with it: each one adds its block to the one before.

@@ -13,7 +13,15 @@ from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import unit_rows
 from experiments.common.training.sweep import Sweep, Tag
 from experiments.dictionary.examples import Patches
-from experiments.dictionary.networks import KINDS, Family, Schedule, SumsSetup, Trained, tag
+from experiments.dictionary.networks import (
+    KINDS,
+    Family,
+    Schedule,
+    SumsSetup,
+    Trained,
+    TruthSetup,
+    tag,
+)
 
 FRACTIONS = (0.03, 0.06, 0.12, 0.25)  # weights of the L1 norm over the patches' rms norm
 TOP_K = (4, 8, 16, 32)
@@ -44,7 +52,12 @@ def epochs(schedule: Schedule, seeds: int) -> int:
 
 
 def train(
-    key: Array, patches: Patches, schedule: Schedule, sums: SumsSetup, run: ExperimentRun
+    key: Array,
+    patches: Patches,
+    schedule: Schedule,
+    sums: SumsSetup,
+    truth: TruthSetup,
+    run: ExperimentRun,
 ) -> Trained:
     """Returns the networks of every kind and setting, trained on patches."""
     rms = float(np.sqrt(np.mean(np.sum(np.asarray(patches.train) ** 2, axis=1))))
@@ -64,7 +77,7 @@ def train(
             models={label: family.network(value) for label, value in settings[name].items()},
         )
         run.say(f"patches, {name}: {len(settings[name]) * sums.num_seeds} networks")
-    return Trained(sums, patches, families, settings, params)
+    return Trained(sums, patches, families, settings, params, truth)
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:

@@ -23,6 +23,7 @@ from experiments.common.training.arrays import Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Tag
 from experiments.dictionary.examples import Patches
+from experiments.dictionary.synthetic import Size
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches
@@ -74,6 +75,24 @@ class SumsSetup:
     num_seeds: int
 
 
+class TruthSetup(NamedTuple):
+    """How the methods are trained on a synthetic truth, which is made when it is needed.
+
+    Attributes:
+      key: of the truth and of all trainings.
+      size: of the truth and of the dictionaries.
+      samples: examples that each dictionary sees.
+      num_seeds: repetitions.
+      devices: devices over which a batch is divided.
+    """
+
+    key: Array
+    size: Size
+    samples: int
+    num_seeds: int
+    devices: int
+
+
 class Trained(NamedTuple):
     """The networks of the patches, and how those of the known atoms are trained.
 
@@ -83,6 +102,7 @@ class Trained(NamedTuple):
       families: of the patches, by kind.
       settings: of each kind, by their labels.
       params: of each kind, by the label of the setting, one for each seed.
+      truth: how the methods are trained on the synthetic truth.
     """
 
     sums: SumsSetup
@@ -90,6 +110,7 @@ class Trained(NamedTuple):
     families: "dict[str, Family]"
     settings: dict[str, dict[float, float]]
     params: dict[str, dict[float, list[Params]]]
+    truth: TruthSetup
 
 
 def tag(name: str) -> Tag:

@@ -11,7 +11,8 @@ An example is a sum of atoms. Which of them are active is drawn as follows.
 4. Strengths: a Gaussian of a mean between 5 and 4 and of a spread that differs between atoms.
 
 Everything is drawn on the device from one key, so it can be part of a compiled step. The recipe is
-that of SAELens; the spreads are |N(0.5, 0.5)|, and rates are not raised to make up for the forest.
+that of SAELens, also in how children fire more often than their rate says, to make up for what the
+forest takes away. The spreads are |N(0.5, 0.5)|, which the recipe leaves open.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Size(NamedTuple):
     targets: tuple[int, ...]
 
 
-SMALL = Size(1024, 128, 8, 512, 256, 3e-3, 400_000, (5, 10, 20))
+SMALL = Size(1024, 128, 8, 512, 256, 3e-3, 200_000, (5, 10))
 FULL = Size(16_384, 768, 128, 4096, 1024, 3e-4, 200_000_000, (20, 25, 30))
 
 
@@ -88,6 +89,22 @@ def firing_rates(atoms: int) -> Array:
     return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * scaled
 
 
+def rates_before_the_forest(rates: Array, roots: int) -> Array:
+    """Returns how often atoms must fire so that about ``rates`` of them are left by the forest.
+
+    A child is lost where its parent is off, and where a sibling is chosen instead.
+    """
+    levels, begin, size = [rates[:roots]], 0, roots
+    for _ in range(DEPTH):
+        parents = rates[begin : begin + size, None]
+        begin, size = begin + size, size * BRANCHING
+        children = rates[begin : begin + size].reshape(-1, BRANCHING)
+        others = children.sum(axis=1, keepdims=True) - children
+        needed = children / parents * (1 + others / parents)
+        levels.append(jnp.minimum(needed, 1 - LOWEST_RATE).reshape(-1))
+    return jnp.concatenate([*levels, rates[begin + size :]])
+
+
 def make_truth(key: Array, size: Size) -> Truth:
     """Returns a truth of a size."""
     atom_key, factor_key, spread_key = jax.random.split(key, 3)
@@ -98,7 +115,9 @@ def make_truth(key: Array, size: Size) -> Truth:
     spreads = SPREAD_MEAN + SPREAD_STDDEV * jax.random.normal(spread_key, (size.atoms,))
     return Truth(
         atoms=_spread_out(jax.random.normal(atom_key, (size.atoms, size.inputs))),
-        thresholds=-jax.scipy.stats.norm.ppf(firing_rates(size.atoms)),
+        thresholds=-jax.scipy.stats.norm.ppf(
+            rates_before_the_forest(firing_rates(size.atoms), size.roots)
+        ),
         factors=factors,
         means=jnp.linspace(FIRST_MEAN, LAST_MEAN, size.atoms),
         spreads=jnp.abs(spreads),

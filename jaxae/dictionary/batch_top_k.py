@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxae import _checks
+from jaxae._batching import placed_as, replicated
 from jaxae._checks import AnyArray
 
 
@@ -47,9 +48,11 @@ def batch_top_k(pre: Float[AnyArray, "*batch units"], *, k: int) -> Float[Array,
     pre = _batch("pre", pre)
     k = _checks.integer("k", k, low=1, high=pre.shape[-1])
     count = k * math.prod(pre.shape[:-1])
-    flat = jax.lax.stop_gradient(pre).reshape(-1)
+    # The choice is among all of the batch, also where it is divided over several devices.
+    flat = replicated(jax.lax.stop_gradient(pre)).reshape(-1)
     chosen = jax.lax.top_k(flat, count)[1]
     is_chosen = jnp.zeros(flat.shape, bool).at[chosen].set(True).reshape(pre.shape)
+    is_chosen = placed_as(is_chosen, pre, pre.ndim - 1)
     return jnp.where(is_chosen & (pre > 0), pre, 0)
 
 

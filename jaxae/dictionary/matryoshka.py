@@ -27,7 +27,7 @@ def matryoshka_loss(
 ) -> Float[Array, "*batch"]:
     r"""Returns the squared errors of the reconstructions from nested prefixes of the code, summed.
 
-    .. math:: \sum_{m \in M} \Big\| x - \sum_{j \le m} z_j W_j \Big\|^2
+    .. math:: \sum_{m \in M} \left\| x - \sum_{j \le m} z_j W_j \right\|^2
 
     with z = ``code``, W = ``decoder`` and M = ``prefixes``. The decoder is a matrix, so that all
     prefixes together cost one product with it: each one adds its block to the one before.
@@ -63,14 +63,13 @@ def matryoshka_loss(
         )
     dtype = jnp.result_type(code, decoder, x)
     wide = _checks.wide(dtype)
-    residual = x.astype(wide)
-    total = jnp.zeros(code.shape[:-1], wide)
+    residual, errors = x.astype(wide), []
     for begin, end in pairwise((0, *_checked_prefixes(prefixes, code.shape[-1]))):
         residual = residual - jnp.matmul(
             code[..., begin:end], decoder[begin:end], preferred_element_type=wide
         )
-        total = total + jnp.sum(residual * residual, axis=-1)
-    return total.astype(dtype)
+        errors.append(jnp.sum(residual * residual, axis=-1))
+    return sum(errors[1:], errors[0]).astype(dtype)
 
 
 def _checked_prefixes(prefixes: Sequence[int], units: int) -> list[int]:

@@ -11,7 +11,15 @@ from jax_settings import as_on_the_command_line
 from experiments import dictionary
 from experiments.common.plots import style
 from experiments.common.run import command_line
-from experiments.dictionary import examples, frontier, networks, recovery
+from experiments.dictionary import (
+    examples,
+    frontier,
+    known_truth,
+    methods,
+    networks,
+    recovery,
+    synthetic,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +133,54 @@ def test_known_atoms_are_found(name):
     assert run["active_units"] <= (2 if kind.is_top_k else 8)
 
 
+TINY = synthetic.Size(100, 8, 1, 12, 20, 1e-2, 4000, (2, 4))
+
+
+@pytest.fixture(scope="module")
+def tiny_truth():
+    with as_on_the_command_line():
+        return synthetic.make_truth(jax.random.key(0), TINY)
+
+
+@pytest.mark.thorough(by_default=["JumpReLU", "Matryoshka"])
+@pytest.mark.parametrize("method", methods.LOOKS)
+def test_every_method_trains_with_the_number_of_units_it_was_told(method, tiny_truth):
+    trainer = methods.MethodTrainer(method, tiny_truth, TINY, 400, 1)
+    slots, keys = jnp.zeros((800, 1)), [jax.random.key(1)] * 2
+    options = {"on_epoch": lambda network, epoch, loss: None, "checkpoints": None}
+    x, _ = synthetic.draw(tiny_truth, jax.random.key(2), 500)
+    trained = trainer.fit_many(keys, slots, [0.0, 1.0], **options)
+    for params, target in zip(trained, TINY.targets, strict=True):
+        network = trainer.network(target)
+        _, encode, decode = network.make(**network.arguments)
+        code = jax.vmap(encode, (None, 0))(params, x)
+        x_hat = jax.vmap(decode, (None, 0))(params, code)
+        l0 = float((code > 0).sum(axis=1).mean())
+        assert 0.5 * target < l0 < 1.5 * target, (method, target, l0)
+        assert 1 - float(((x - x_hat).var(axis=0)).sum() / x.var(axis=0).sum()) > 0.3
+        np.testing.assert_allclose(jnp.linalg.norm(params["atoms"], axis=1), 1, rtol=1e-5)
+        assert (params["firing"] <= 1).all()
+        assert float(params["firing"].min()) < 0.9
+
+
+def test_scores_of_a_dictionary_that_is_the_truth(tiny_truth, monkeypatch):
+    monkeypatch.setattr(known_truth, "HELD_OUT", 2048)
+    units = tiny_truth.atoms[:8]  # as many as there are dimensions
+
+    def encode(params, x_i):  # by least squares; the strengths of all other atoms are noise
+        return jax.nn.relu(jnp.linalg.solve(params["atoms"].T, x_i) - 1.0)
+
+    decode = lambda params, code: code @ params["atoms"]
+    network = type("Network", (), {"encode": staticmethod(encode), "decode": staticmethod(decode)})
+    found = known_truth._scores(tiny_truth, network, {"atoms": units}, jax.random.key(3))
+    assert set(found) == set(known_truth.UNITS)
+    np.testing.assert_allclose(found["mean_correlation"], 1, rtol=1e-5)
+    assert found["uniqueness"] == 1
+    assert found["recall"] > 0.5
+    assert 0 < found["precision"] < 1
+    assert min(found["precision"], found["recall"]) * 0.9 < found["f1"] < 1
+
+
 LEFT_OUT = tuple(name for name in networks.KINDS if name != "top-k")  # compiling takes its time
 KEPT = set(networks.KINDS) - set(LEFT_OUT)
 
@@ -139,6 +195,9 @@ def tiny_run(tmp_path_factory):
     args += ["--out", str(folder / "out")]
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setitem(style.STYLE, "savefig.dpi", 30)
+        patch.setattr(synthetic, "SMALL", TINY)
+        patch.setattr(known_truth, "HELD_OUT", 1024)
+        patch.setattr(known_truth, "LOOKS", {"BatchTopK": methods.LOOKS["BatchTopK"]})
         for name in LEFT_OUT:
             patch.delitem(networks.KINDS, name)
         assert command_line.run(dictionary.main, dictionary.Config, args) == 0
@@ -148,7 +207,7 @@ def tiny_run(tmp_path_factory):
 def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     names = {path.name for path in tiny_run.iterdir()}
     atoms = {"top-k"}
-    figures = {"recovery", "frontier", *(f"atoms_{name}" for name in atoms)}
+    figures = {"recovery", "frontier", "known_truth", *(f"atoms_{name}" for name in atoms)}
     files = {"metrics.json", "config.json", "log.jsonl", ".files.json"}
     assert names == {f"{name}.png" for name in figures} | files
     metrics = json.loads((tiny_run / "metrics.json").read_text())
@@ -162,13 +221,23 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
         assert set(frontier.UNITS) < set(row)
         if networks.KINDS[row["method"]].is_top_k:
             assert row["active_units"]["mean"] <= row["setting"] in (4, 8)
+    rows = {(row["method"], row["target"]) for row in metrics["known_truth"]}
+    assert rows == {("BatchTopK", 2), ("BatchTopK", 4)}
+    for row in metrics["known_truth"]:
+        assert set(known_truth.UNITS) < set(row)
+        assert len(row["f1"]["values"]) == 2
+    about = metrics["synthetic_truth"]
+    assert (about["atoms"], about["dimensions"], about["units"]) == (100, 8, 12)
+    assert about["samples"] == 200
+    assert 1 < about["active_atoms"] < 10
     epochs = len((tiny_run / "log.jsonl").read_text().splitlines())
-    assert epochs == 2 * (3 + 2)
+    assert epochs == 2 * (3 + 2 + 2 * methods.EPOCHS)
 
 
 BAD = {
     "patch": (["--patch-size", "1"], "--patch-size must be at least 2"),
     "patches": (["--patches", "3"], "--patches must be at least 10"),
+    "samples": (["--truth-samples", "0"], "--truth-samples must be at least 1"),
     "units": (["--units", "2"], "--units must be at least 4"),
     "blank": ([], "--dataset has no patches with something in them"),
 }

@@ -49,6 +49,19 @@ def test_rates_and_strengths_of_free_atoms(drawn):
     np.testing.assert_allclose(truth.means[jnp.array([0, -1])], [5.0, 4.0])
 
 
+def test_children_are_about_as_frequent_as_their_rates_say(drawn):
+    strengths = drawn[2]
+    rates = np.asarray(synthetic.firing_rates(400))
+    share = (strengths > 0).mean(axis=0)
+    for begin, end in ((2, 10), (10, 42), (42, 170)):
+        assert 0.6 < share[begin:end].sum() / rates[begin:end].sum() < 1.1
+    before = np.asarray(synthetic.rates_before_the_forest(jnp.asarray(rates), 2))
+    # by hand: the first child of the first root
+    others = rates[3:6].sum()
+    np.testing.assert_allclose(before[2], rates[2] / rates[0] * (1 + others / rates[0]), rtol=1e-5)
+    np.testing.assert_array_equal(before[[0, 1, 399]], rates[[0, 1, 399]])
+
+
 def test_children_need_their_parent_and_exclude_each_other(drawn):
     truth, _, strengths = drawn
     begin, parents = 0, 2

@@ -1,5 +1,10 @@
 """Activations and losses of dictionaries: JumpReLU, BatchTopK, gated, Matryoshka."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -199,3 +204,43 @@ def test_dtype_is_kept_and_thresholds_stay_in_float32(dtype):
     *shapes, of_inference = jax.eval_shape(results, pre, filters, x)
     assert {shape.dtype for shape in shapes} == {jnp.dtype(dtype)}
     assert of_inference.dtype == jnp.float32
+
+
+ON_TWO_DEVICES = """
+import jax, jax.numpy as jnp, optax
+import jaxae
+
+x = jax.random.normal(jax.random.key(1), (32, 6))
+atoms = jax.random.normal(jax.random.key(2), (8, 6))
+start = {"atoms": atoms, "encoder": atoms.T, "threshold": jnp.full(8, 0.1)}
+
+def loss(params, key, x):
+    pre, filters = x @ params["encoder"], params["atoms"]
+    code = jaxae.batch_top_k(pre, k=2)
+    jumped = jaxae.jump_relu(pre, params["threshold"], bandwidth=0.5)
+    values = jaxae.matryoshka_loss(code, filters, x, prefixes=(2, 8))
+    values = values + jaxae.tanh_l0_penalty(jumped, filters)
+    values = values + jaxae.step_l0_penalty(pre, params["threshold"], bandwidth=0.5)
+    values = values + jaxae.gated_auxiliary_loss(pre, lambda z: z @ filters, x)
+    return values + jaxae.squared_error(jaxae.gated_relu(pre, pre) @ filters, x)
+
+def trained(mesh):
+    run = jaxae.make_run(loss, optax.sgd(1e-3), batch_size=16, mesh=mesh)
+    state = jaxae.create_train_state(jax.tree.map(jnp.array, start), optax.sgd(1e-3))
+    return jaxae.fit(run, state, jax.random.key(0), x, epochs=2).params
+
+one, two = trained(None), trained(jaxae.data_mesh(devices=2))
+print(max(float(abs(jax.device_get(one[name]) - jax.device_get(two[name])).max()) for name in one))
+"""
+
+
+@pytest.mark.thorough
+def test_a_batch_over_two_devices_gives_the_parameters_of_one():
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", ON_TWO_DEVICES]
+    ran = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < 1e-5

@@ -19,7 +19,7 @@ def drawn():
     """A truth, and examples of it."""
     with as_on_the_command_line():
         truth = synthetic.make_truth(jax.random.key(0), SIZE)
-        x, strengths = jax.jit(lambda key: synthetic.draw(truth, key, COUNT))(jax.random.key(1))
+        x, strengths = jax.jit(lambda key: synthetic.sample(truth, key, COUNT))(jax.random.key(1))
         return truth, np.asarray(x), np.asarray(strengths)
 
 
@@ -88,7 +88,7 @@ def test_atoms_fire_together_as_their_factors_say():
         truth.atoms, 0 * rates, pair, truth.means, 0 * truth.spreads, truth.roots
     )
     with as_on_the_command_line():
-        _, strengths = jax.jit(lambda key: synthetic.draw(correlated, key, COUNT))(
+        _, strengths = jax.jit(lambda key: synthetic.sample(correlated, key, COUNT))(
             jax.random.key(2)
         )
     both = np.asarray((strengths[:, 200] > 0) & (strengths[:, 201] > 0)).mean()

@@ -98,7 +98,7 @@ def _tag(method: str, target: int, seed: int) -> Tag:
 
 def _active_atoms(truth: synthetic.Truth, key: Array) -> Array:
     """Returns how many atoms an example has, in the mean."""
-    strengths = jax.jit(lambda key: synthetic.sample(truth, key, PIECE)[1])(key)
+    strengths = jax.jit(lambda key: synthetic.draw_examples(truth, key, PIECE)[1])(key)
     return jaxae.active_units(strengths).mean()
 
 
@@ -113,7 +113,7 @@ def _scores(
 
     @jax.jit
     def piece(key: Array) -> tuple[jaxae.UnitCounts, Array, Array, Array]:
-        x, strengths = synthetic.sample(truth, key, PIECE)
+        x, strengths = synthetic.draw_examples(truth, key, PIECE)
         code = jax.vmap(partial(network.encode, params))(x)
         x_hat = jax.vmap(partial(network.decode, params))(code)
         return jaxae.unit_counts(code, strengths, nearest), jaxae.active_units(code), x, x_hat

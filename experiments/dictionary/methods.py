@@ -140,7 +140,7 @@ class MethodTrainer(Trainer):
 
     def _loss(self, params: Params, key: Array, slots: Array, setting: Array) -> Array:
         """Returns the loss ``(batch,)`` of new examples; ``slots`` says how many."""
-        x, _ = synthetic.sample(self._truth, key, len(slots))
+        x, _ = synthetic.draw_examples(self._truth, key, len(slots))
         pre, gate = pre_activations(params, x)
         code = self._code(params, pre, gate, setting)
         decode = lambda code_i: code_i @ params["atoms"] + params["decoder_bias"]

@@ -145,7 +145,7 @@ def _spread_out(atoms: Array) -> Array:
     return atoms
 
 
-def sample(truth: Truth, key: Array, count: int) -> tuple[Array, Array]:
+def draw_examples(truth: Truth, key: Array, count: int) -> tuple[Array, Array]:
     """Returns examples ``(count, d)``, and the strengths ``(count, m)`` of the atoms in them."""
     common_key, own_key, strength_key, forest_key = jax.random.split(key, 4)
     common = jax.random.normal(common_key, (count, truth.factors.shape[1]))

@@ -148,7 +148,7 @@ def test_every_method_trains_with_the_number_of_units_it_was_told(method, tiny_t
     trainer = methods.MethodTrainer(method, tiny_truth, TINY, 400, 1)
     slots, keys = jnp.zeros((800, 1)), [jax.random.key(1)] * 2
     options = {"on_epoch": lambda network, epoch, loss: None, "checkpoints": None}
-    x, _ = synthetic.sample(tiny_truth, jax.random.key(2), 500)
+    x, _ = synthetic.draw_examples(tiny_truth, jax.random.key(2), 500)
     trained = trainer.fit_many(keys, slots, [0.0, 1.0], **options)
     for params, target in zip(trained, TINY.targets, strict=True):
         network = trainer.network(target)

@@ -120,11 +120,11 @@ def test_epoch_equals_the_loop_of_steps(key):
 
     step = jax.jit(jaxae.make_train_step(dae_loss, optimizer))
     shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, 3))
-    order = jaxae.shuffled_order(shuffle_key, 37)
+    order, x = np.asarray(jaxae.shuffled_order(shuffle_key, 37)), np.asarray(X)
     state, total = start, 0.0
     for i in range(5):
         rows = order[8 * i : 8 * i + 8]
-        state, loss = step(state, jax.random.fold_in(noise_key, i), X[rows], 0.2)
+        state, loss = step(state, jax.random.fold_in(noise_key, i), x[rows], 0.2)
         total += float(loss) * len(rows)
     np.testing.assert_allclose(mean_loss, total / 37, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, state)

@@ -47,11 +47,11 @@ def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
         (6,), 9, code_activation=nn.sigmoid, tied=True, param_dtype=jnp.float64
     )
     init, encode, decode = jaxae.as_functions(model)
-    params = jax.tree.map(lambda leaf: 3 * leaf + 0.1, init(key))
-    x = jax.random.uniform(jax.random.fold_in(key, 1), (5, 6), jnp.float64)
+    params = jax.jit(lambda key: jax.tree.map(lambda leaf: 3 * leaf + 0.1, init(key)))(key)
+    x = np.random.default_rng(1).uniform(size=(5, 6))
     bound = [lambda v: encode(params, v), lambda z: decode(params, z)]
     kernel, bias = (np.asarray(params[f"encoder_{part}_0"]) for part in ("kernel", "bias"))
-    codes = 1 / (1 + np.exp(-(np.asarray(x) @ kernel + bias)))
+    codes = 1 / (1 + np.exp(-(x @ kernel + bias)))
     expected = np.square(codes * (1 - codes)) @ np.square(kernel).sum(0)
 
     @jax.jit
@@ -60,12 +60,12 @@ def test_penalty_of_the_encoder_is_its_closed_form(key, float64):
         norm = networks.over_examples(*bound, x)["jacobian_norm"]
         return norm, *losses, *jacobians.jacobian_svd(bound[0], x[0])
 
-    norm, plain, penalised, values, vectors = measured(x)
+    norm, plain, penalised, values, vectors = jax.device_get(measured(x))
     np.testing.assert_allclose(norm, expected.mean(), rtol=1e-10)
     np.testing.assert_allclose(penalised - plain, 2 * expected, rtol=1e-9)
     np.testing.assert_allclose(np.square(values).sum(), expected[0], rtol=1e-10)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(6), atol=1e-12)
-    row = scale_collapse.rescaled(params, np.asarray(x), np.asarray(x))[0]
+    row = scale_collapse.rescaled(params, x, x)[0]
     np.testing.assert_allclose(row["jacobian_norm"], expected.mean(), rtol=1e-10)
 
 

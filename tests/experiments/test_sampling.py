@@ -1,6 +1,7 @@
 """Sampling: the distance in closed form, the denoiser's scales, exact chains, one run."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,18 +34,28 @@ def test_sliced_distance_of_shifted_and_of_scaled_points():
     np.testing.assert_allclose(found, np.sqrt(2 / np.pi), rtol=0.05)
 
 
+def make_untrained(key, network, kind, levels):
+    """Returns a compiled function to the reconstruction and the score, with fresh weights."""
+    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5, "epochs": 1}
+    denoiser = conditional.Denoiser(network, kind, levels, **options)
+
+    @jax.jit
+    def estimates(x_i, stddev):
+        params = network.init(key, x_i, stddev)["params"]
+        return denoiser.reconstruct(params, x_i, stddev), denoiser.score(params, x_i, stddev)
+
+    return estimates
+
+
 def test_an_untrained_denoiser_is_that_of_gaussian_data(key):
     levels = conditional.Levels(0.1, 2.0)
     network = conditional.Scaled(hidden=(8, 8), outputs=3, of_data=0.5)
-    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5, "epochs": 1}
-    denoiser = conditional.Denoiser(network, conditional.POINTS, levels, **options)
-    params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]
-    x_i = jnp.array([1.0, -2.0, 0.5])
+    estimates = make_untrained(key, network, conditional.POINTS, levels)
+    x_i = np.array([1.0, -2.0, 0.5], np.float32)
     for stddev in (0.1, 0.5, 2.0):
         shrink = 0.25 / (0.25 + stddev**2)
-        found = denoiser.reconstruct(params, x_i, jnp.float32(stddev))
+        found, score = estimates(x_i, np.float32(stddev))
         np.testing.assert_allclose(found, shrink * x_i, rtol=1e-5)
-        score = denoiser.score(params, x_i, jnp.float32(stddev))
         np.testing.assert_allclose(score, -x_i / (0.25 + stddev**2), rtol=1e-4)
     ladder = np.asarray(levels.ladder(5))
     np.testing.assert_allclose(ladder[[0, -1]], [2.0, 0.1], rtol=1e-5)
@@ -52,12 +63,12 @@ def test_an_untrained_denoiser_is_that_of_gaussian_data(key):
 
 
 def test_the_exact_score_is_the_gradient_of_the_log_density():
-    points = jnp.array([[0.3, 1.2], [-0.9, 0.1], [0.0, 0.0]])
+    points = np.array([[0.3, 1.2], [-0.9, 0.1], [0.0, 0.0]], np.float32)
+    score = jax.jit(jax.vmap(mixture.exact_score, (0, None)))
     of_density = jax.jit(jax.vmap(jax.grad(mixture.DENSITY.log_noisy_density), (0, None)))
     for stddev in (0.1, 0.8):
         exact = of_density(points, stddev)
-        found = jax.vmap(mixture.exact_score, (0, None))(points, jnp.float32(stddev))
-        np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(score(points, stddev), exact, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +98,17 @@ def test_the_unit_is_the_distance_of_true_samples():
 
 def test_completion_keeps_what_is_known_and_shows_it_with_noise(key):
     # The "network" returns what it is shown; its score passes the noise of the known entry on.
-    known, x = jnp.array([True, False, False]), jnp.array([[0.25, 1.0, -1.0]] * 10_000)
+    known = jnp.array([True, False, False])
+    x = np.array([[0.25, 1.0, -1.0]] * 10_000, np.float32)
 
     def score(x_i, stddev):
         return jnp.array([0.0, 0.0, 1.0]) * (x_i[0] - 0.25) / stddev
 
     shown = lambda x_i, stddev: x_i + jnp.array([0.0, 1.0, 0.0]) * (x_i[0] - 0.25)
     options = {"score": score, "reconstruct": shown, "step_size": 2.0}
-    levels = jnp.full(2, 0.5)
-    clean = conditional.anneal(key, x, levels, fixed=known, keep=2, **options)
+    levels = np.full(2, 0.5, np.float32)
+    complete = jax.jit(partial(conditional.anneal, fixed=known, keep=2, **options))
+    clean = np.asarray(complete(key, x, levels))
     assert clean.shape == (2, 10_000, 3)
     np.testing.assert_array_equal(clean[..., 0], 0.25)
     # two steps add N(0, 2 level^2) each, and to the last entry level^2 times the noise over level;
@@ -103,21 +116,18 @@ def test_completion_keeps_what_is_known_and_shows_it_with_noise(key):
     level = 0.5
     want = [np.sqrt(4 * level**2 + level**2), np.sqrt(4 * level**2 + 2 * level**4)]
     np.testing.assert_allclose(np.std(clean[1], axis=0)[1:], want, rtol=0.025)
-    free = conditional.anneal(key, x, levels, **options)
+    free = np.asarray(jax.jit(partial(conditional.anneal, **options))(key, x, levels))
     assert free.shape == (1, 10_000, 3)
     assert np.std(free[0, :, 0]) > 0.9
 
 
 def test_pixels_are_between_0_and_1_and_every_level_counts_the_same(key):
     network = conditional.OfPixels(hidden=(8, 8), outputs=3, of_data=0.3)
-    options = {"learning_rate": 1e-3, "steps": 10, "batch_size": 5, "epochs": 1}
-    levels = conditional.Levels(0.1, 2.0)
-    denoiser = conditional.Denoiser(network, conditional.PIXELS, levels, **options)
-    params = network.init(key, jnp.zeros(3), jnp.ones(()))["params"]
-    x_i = jnp.array([5.0, -2.0, 0.5])
+    estimates = make_untrained(key, network, conditional.PIXELS, conditional.Levels(0.1, 2.0))
+    x_i = np.array([5.0, -2.0, 0.5], np.float32)
     for stddev in (0.1, 2.0):  # before training the logits are 0
-        np.testing.assert_allclose(denoiser.reconstruct(params, x_i, jnp.float32(stddev)), 0.5)
-        score = denoiser.score(params, x_i, jnp.float32(stddev))
+        found, score = estimates(x_i, np.float32(stddev))
+        np.testing.assert_allclose(found, 0.5)
         np.testing.assert_allclose(score, (0.5 - x_i) / stddev**2, rtol=1e-5)
     assert float(conditional.PIXELS.weight(jnp.float32(0.1))) == 1.0
 
@@ -143,25 +153,26 @@ def test_chains_corrupt_and_draw_and_the_walk_does_neither(key, monkeypatch):
     names = ("walkback", "CAE")
     signs = jnp.array([1.0, 1.0, -1.0])
     found = chains.Autoencoders(None, Shallow(), {name: [signs] for name in names})
-    pictures = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    start = jnp.repeat(pictures, 100, axis=0)
+    pictures = np.array([[1, 1, 0], [0, 0, 1]], np.float32)
+    start = np.repeat(pictures, 100, axis=0)
     for rate, moved in ((0.0, 0.0), (1.0, 0.5)):
         monkeypatch.setattr(chains, "RATE", rate)
         (samplers,) = chains.samplers_of(found)
-        states = samplers.chain("walkback", key, start, keep=2)
+        states = np.asarray(samplers.chain("walkback", key, jnp.asarray(start), keep=2))
         assert states.shape == (2, 200, 3)
-        is_picture = jnp.abs(states[:, :, None] - pictures).max(-1).min(-1) < 1e-6
+        is_picture = np.abs(states[:, :, None] - pictures).max(-1).min(-1) < 1e-6
         assert is_picture.all()
-        share = float(jnp.mean(jnp.abs(states[1] - start).max(-1) > 0.5))
+        share = np.mean(np.abs(states[1] - start).max(-1) > 0.5)
         assert abs(share - moved) < 0.11
     monkeypatch.setattr(chains, "TANGENT", 0.0)
     (samplers,) = chains.samplers_of(found)
-    np.testing.assert_allclose(samplers.chain("CAE", key, start)[-1], start, atol=1e-6)
+    states = np.asarray(samplers.chain("CAE", key, jnp.asarray(start)))
+    np.testing.assert_allclose(states[-1], start, atol=1e-6)
 
 
 def test_upper_half_of_pictures_with_channels():
     for height in (4, 5):
-        known = chains.upper_half((height, 3, 2)).reshape(height, 3, 2)
+        known = np.asarray(chains.upper_half((height, 3, 2))).reshape(height, 3, 2)
         assert known[:2].all()
         assert not known[2:].any()
 

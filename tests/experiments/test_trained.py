@@ -54,19 +54,30 @@ def exported(run, tmp_path_factory):
     return out
 
 
+def codes_and_outputs(encode, decode, x):
+    """Returns the code of every example and what it is decoded to."""
+
+    @jax.jit
+    def run(x):
+        codes = jax.vmap(encode)(x)
+        return codes, jax.vmap(decode)(codes)
+
+    return run(x)
+
+
 def expected(model, seed=1):
     """Returns what the functions with these weights give for some examples."""
     _, encode, decode = jaxae.as_functions(model)
     params = params_of(model, seed)
-    x = jax.random.uniform(jax.random.key(5), (7, *model.example_shape))
-    codes = jax.vmap(lambda x_i: encode(params, x_i))(x)
-    return x, codes, jax.vmap(lambda code: decode(params, code))(codes)
+    x = np.random.default_rng(5).uniform(size=(7, *model.example_shape)).astype(np.float32)
+    return x, *codes_and_outputs(partial(encode, params), partial(decode, params), x)
 
 
 def check(autoencoder, model, seed=1):
     x, codes, x_hat = expected(model, seed)
-    np.testing.assert_allclose(jax.vmap(autoencoder.encode)(x), codes, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(autoencoder.decode)(codes), x_hat, rtol=1e-5, atol=1e-6)
+    found = codes_and_outputs(autoencoder.encode, autoencoder.decode, x)
+    np.testing.assert_allclose(found[0], codes, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[1], x_hat, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.thorough(by_default=["dense"])
@@ -82,8 +93,8 @@ def test_a_checkpoint_is_loaded_for_use(name, run):
 def test_what_is_loaded_goes_into_every_function_of_the_library(run):
     autoencoder = trained.load(run / "checkpoints" / "dense")
     x = expected(DENSE)[0]
-    loss = jaxae.contractive_loss(autoencoder.encode, autoencoder.decode, x, weight=0.1)
-    assert loss.shape == (7,)
+    loss = partial(jaxae.contractive_loss, autoencoder.encode, autoencoder.decode, weight=0.1)
+    assert jax.jit(loss)(x).shape == (7,)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -97,7 +108,7 @@ def test_the_weights_are_those_of_the_model_by_name(exported):
     params = safetensors.flax.load_file(exported / "dense" / "model.safetensors")
     _, encode, _ = jaxae.as_functions(DENSE)
     x, codes, _ = expected(DENSE)
-    found = jax.vmap(lambda x_i: encode(params, x_i))(x)
+    found = jax.jit(jax.vmap(partial(encode, params)))(x)
     np.testing.assert_allclose(found, codes, rtol=1e-5, atol=1e-6)
 
 
@@ -345,12 +356,17 @@ def test_the_network_of_every_experiment_is_loaded(name, tmp_path, monkeypatch):
     assert trained.describe(loaded.model) == description
     encode, decode = bound(params_of(model, 1))
     level = (jnp.float32(0.5),) if name in ("points", "pixels") else ()
-    x_i = jax.random.uniform(jax.random.key(5), (12,))
-    code = loaded.encode(x_i, *level)
-    np.testing.assert_allclose(code, encode(x_i, *level), rtol=1e-5, atol=1e-6)
-    assert np.asarray(code).any()
-    x_hat = loaded.decode(code, *level)
-    np.testing.assert_allclose(x_hat, decode(code, *level), rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def of_both(x_i):
+        code = loaded.encode(x_i, *level)
+        x_hat = loaded.decode(code, *level)
+        return (code, x_hat), (encode(x_i, *level), decode(code, *level))
+
+    found, known = of_both(np.random.default_rng(5).uniform(size=12).astype(np.float32))
+    np.testing.assert_allclose(found[0], known[0], rtol=1e-5, atol=1e-6)
+    assert np.asarray(found[0]).any()
+    np.testing.assert_allclose(found[1], known[1], rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_of_an_experiment_is_exported_and_loaded_again(tmp_path, monkeypatch):
@@ -358,8 +374,8 @@ def test_a_network_of_an_experiment_is_exported_and_loaded_again(tmp_path, monke
     loaded = trained.load(save(tmp_path, "m", model))
     trained.export(loaded, tmp_path / "out")
     again = trained.load(tmp_path / "out")
-    x_i = jax.random.uniform(jax.random.key(5), (12,))
-    np.testing.assert_array_equal(again.encode(x_i), loaded.encode(x_i))
+    x_i = np.random.default_rng(5).uniform(size=12).astype(np.float32)
+    np.testing.assert_array_equal(jax.jit(again.encode)(x_i), jax.jit(loaded.encode)(x_i))
     assert again.model.takes == "pixels minus their mean over the training images"
     told, _ = OWN["points"](monkeypatch)
     with pytest.raises(InputError, match="told how strong the noise is"):

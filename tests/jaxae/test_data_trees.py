@@ -144,7 +144,7 @@ def test_streams_of_several_arrays_give_the_bits_of_arrays(stream, from_memory, 
 @pytest.mark.parametrize("method", ["threads", "vmap"])
 @pytest.mark.parametrize("data", [DATA, jaxae.Streamed(DATA)], ids=["arrays", "stream"])
 def test_many_models_on_several_arrays(method, data):
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), STATE)
+    states = jax.tree.map(lambda leaf: jnp.asarray(np.stack([leaf] * 2)), STATE)
     keys, seen = jnp.stack([jax.random.fold_in(KEY, 1), KEY]), [[], []]
     trained = jaxae.fit_many(
         RUN, states, keys, data, jnp.array([0.5, 1.0]), epochs=3, method=method,
@@ -208,7 +208,8 @@ def test_auxiliary_outputs_that_are_not_finite_stop_nothing():
 def test_auxiliary_means_of_half_precision_are_taken_in_float32():
     half = lambda params, key, x: (params * x, {"large": 60_000 + 0 * x, "small": 1e-6 + 0 * x})
     state = jaxae.create_train_state(jnp.zeros((), jnp.float16), SGD)
-    _, (_, aux) = jaxae.make_train_step(half, SGD)(state, KEY, jnp.ones(64, jnp.float16))
+    step = jax.jit(jaxae.make_train_step(half, SGD))
+    _, (_, aux) = step(state, KEY, np.ones(64, np.float16))
     assert aux["large"].dtype == jnp.float32
     np.testing.assert_allclose(aux["large"], 60_000, rtol=1e-3)
 

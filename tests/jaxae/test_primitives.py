@@ -127,12 +127,13 @@ def test_a_product_by_an_algorithm_is_a_factor(float64):
     weights = jnp.linspace(-1.0, 1.0, 18, dtype=jnp.float32).reshape(3, 6)
     rows = jnp.linspace(0.0, 1.0, 48, dtype=jnp.float32).reshape(2, 4, 6)
     encode = lambda x_i: jnp.sin(x_i @ weights.T).reshape(-1)
-    plain = jaxae.contractive_penalty(encode, rows, example_ndim=2)
+    penalty = jax.jit(partial(jaxae.contractive_penalty, encode, example_ndim=2))
+    plain = penalty(rows)
     with jax.default_matmul_precision("F32_F32_F32"):
-        found = jaxae.explain_contraction(encode, rows, example_ndim=2)
-        penalty = jaxae.contractive_penalty(encode, rows, example_ndim=2)
-    assert not found.reason
-    np.testing.assert_allclose(penalty, plain, rtol=1e-6)
+        explained = jaxae.explain_contraction(encode, rows, example_ndim=2)
+        found = penalty(rows)
+    assert not explained.reason
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 
 @pytest.mark.parametrize("reason", UNKNOWN_VALUES)
@@ -164,9 +165,8 @@ def test_what_is_a_weight_does_not_depend_on_its_dtype(name, float64):
         return lax.dot_general(weights, 2 * jnp.sin(v), numbers, preferred_element_type=v.dtype)
 
     x = np.random.default_rng(0).normal(size=(2, 6))
-    value, gradient = jax.value_and_grad(lambda x: jaxae.contractive_penalty(encode, x).sum())(
-        jnp.asarray(x)
-    )
+    total = lambda x: jaxae.contractive_penalty(encode, x).sum()
+    value, gradient = jax.jit(jax.value_and_grad(total))(x)
     # sum_ij (2 W_ij cos x_j)^2, of the real parts of the weights
     columns = 4 * np.square(np.real(WEIGHTS[name]).astype(float)).sum(0)
     np.testing.assert_allclose(value, (np.cos(x) ** 2 @ columns).sum(), rtol=1e-12)
@@ -177,7 +177,7 @@ def test_what_is_a_weight_does_not_depend_on_its_dtype(name, float64):
 def test_two_dtypes_in_one_encoder_need_no_promotion(narrow, wide, float64):
     """Worked by hand: 4 cos(0)^2 for each of six entries; tests forbid implicit promotion."""
     encode = lambda v: (2 * jnp.sin(v)).astype(wide) * jnp.ones(6, wide)
-    value = jaxae.contractive_penalty(encode, jnp.zeros((1, 6), narrow))
+    value = jax.jit(partial(jaxae.contractive_penalty, encode))(np.zeros((1, 6), narrow))
     assert (value.dtype, value.tolist()) == (jnp.dtype(narrow), [24.0])
 
 
@@ -187,7 +187,8 @@ def test_the_order_of_a_reshape_is_followed(float64):
         (v.reshape(2, 2) * jnp.array([[1.0, 2.0], [3.0, 4.0]])).reshape(-1, order="F")
         * jnp.array([1.0, 1.0, 0.0, 0.0])
     )
-    assert jaxae.contractive_penalty(encode, jnp.ones((1, 4))).tolist() == [10.0]
+    penalty = jax.jit(partial(jaxae.contractive_penalty, encode))
+    assert penalty(np.ones((1, 4))).tolist() == [10.0]
 
 
 def test_a_broadcast_that_permutes_axes_is_no_reshape(float64):
@@ -199,7 +200,7 @@ def test_a_broadcast_that_permutes_axes_is_no_reshape(float64):
         return permuted.reshape(-1) + scaled
 
     # 4 (1 + 36) for the ends; for the others two entries each: 2 (4 + 9 + 16 + 25)
-    value = jaxae.contractive_penalty(encode, jnp.ones((1, 6)))
+    value = jax.jit(partial(jaxae.contractive_penalty, encode))(np.ones((1, 6)))
     np.testing.assert_allclose(value, 4 * 37 + 2 * 54, rtol=1e-12)
 
 

@@ -28,9 +28,13 @@ def test_words_are_those_of_the_formula():
     use = 0x3C6EF372
     first, second = 123456789 ^ use, 4000000000 ^ ((use * 0x9E3779B1) & MASK)
     expected = [reference_mix((reference_mix(i ^ first) + second) & MASK) for i in range(7)]
-    assert jax.random.bits(key, (7,)).tolist() == expected
-    assert jax.random.bits(key, (7, 1)).ravel().tolist() == expected
-    assert jax.random.bits(key, (7,), "uint8").tolist() == [word >> 24 for word in expected]
+    bits = jax.random.bits
+    row, column, in_bytes = jax.device_get(
+        jax.jit(lambda key: (bits(key, (7,)), bits(key, (7, 1)), bits(key, (7,), "uint8")))(key)
+    )
+    assert row.tolist() == expected
+    assert column.ravel().tolist() == expected
+    assert in_bytes.tolist() == [word >> 24 for word in expected]
 
 
 def impl():
@@ -214,7 +218,8 @@ def test_every_bit_of_counter_and_key_moves_every_bit():
     ids=["uniform", "normal", "exponential"],
 )
 def test_distributions_of_jax_random(draw, distribution):
-    values = np.asarray(draw(jaxae.hash_key(jax.random.key(5)), (100_000,)), np.float64)
+    sample = jax.jit(partial(draw, shape=(100_000,)))
+    values = np.asarray(sample(jaxae.hash_key(jax.random.key(5))), np.float64)
     assert stats.kstest(values, distribution.cdf).pvalue > 1e-3
 
 
@@ -228,25 +233,35 @@ def test_distributions_of_jax_random(draw, distribution):
     ids=["uniform", "gaussian", "masking"],
 )
 def test_noise_has_the_distribution_that_the_default_generator_gives(noise, key):
-    x = jnp.full((400, 256), 0.5)
-    ours = np.asarray(noise(jaxae.hash_key(key), x)).ravel()
-    default = np.asarray(noise(key, x)).ravel()
-    assert stats.ks_2samp(ours, default).pvalue > 1e-3
-    rows = np.corrcoef(np.asarray(noise(jaxae.hash_key(key), x)))[np.triu_indices(400, 1)]
+    corrupt, x = jax.jit(noise), np.full((400, 256), 0.5, np.float32)
+    ours = np.asarray(corrupt(jaxae.hash_key(key), x))
+    default = np.asarray(corrupt(key, x))
+    assert stats.ks_2samp(ours.ravel(), default.ravel()).pvalue > 1e-3
+    rows = np.corrcoef(ours)[np.triu_indices(400, 1)]
     assert np.abs(rows).max() < 5.5 / 16  # 80,000 correlations over 256 entries
 
 
 def test_keys_obey_the_discipline_of_jax():
     key = jaxae.hash_key(jax.random.key(0))
-    np.testing.assert_array_equal(jax.random.bits(key, (5,)), jax.random.bits(key, (5,)))
-    children = jax.random.split(key, 4)
-    folded = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(4, dtype=jnp.uint32))
-    words = np.concatenate([jax.random.key_data(k) for k in (children, folded)] + [
-        np.asarray(jax.random.bits(key, (8,))).reshape(4, 2)])  # fmt: skip
+    bits = jax.jit(partial(jax.random.bits, shape=(8,)))
+    np.testing.assert_array_equal(bits(key), bits(key))
+
+    @jax.jit
+    def derived_keys(key):
+        children = jax.random.split(key, 4)
+        folded = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(4, dtype=jnp.uint32))
+        return jax.random.key_data(children), jax.random.key_data(folded)
+
+    words = np.concatenate([*derived_keys(key), np.asarray(bits(key)).reshape(4, 2)])
     assert len(np.unique(words)) == words.size  # no use of a key gives what another use gives
-    grid = jax.random.split(key, (2, 3))
-    drawn = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, (2,))))(grid)
-    np.testing.assert_array_equal(drawn[1, 2], jax.random.uniform(grid[1, 2], (2,)))
+
+    @jax.jit
+    def draw(key):
+        uniform = lambda k: jax.random.uniform(k, (2,))
+        grid = jax.random.split(key, (2, 3))
+        return jax.vmap(jax.vmap(uniform))(grid)[1, 2], uniform(grid[1, 2])
+
+    np.testing.assert_array_equal(*draw(key))
 
 
 def test_hash_key_takes_every_kind_of_key():
@@ -260,12 +275,14 @@ def test_hash_key_takes_every_kind_of_key():
     assert many.shape == (3,)
     again = jax.jit(jaxae.hash_key)(typed)
     np.testing.assert_array_equal(jax.random.key_data(again), jax.random.key_data(ours))
-    assert len({int(jax.random.bits(jaxae.hash_key(jax.random.key(s)))) for s in range(50)}) == 50
+    first_word = jax.jit(lambda seed: jax.random.bits(jaxae.hash_key(jax.random.key(seed))))
+    assert len({int(first_word(seed)) for seed in range(50)}) == 50
 
 
 def test_float64_draws_have_53_bits(float64):
     key = jaxae.hash_key(jax.random.key(2**40 + 1))
-    values = np.asarray(jax.random.uniform(key, (1000,), jnp.float64))
+    draw = jax.jit(partial(jax.random.uniform, shape=(1000,), dtype=jnp.float64))
+    values = np.asarray(draw(key))
     low = (values * 2**52).astype(np.int64) & 0xFFFF
     assert chi_square(np.bincount(low >> 12, minlength=16)) > 1e-4
 
@@ -307,13 +324,14 @@ def test_shuffles_are_uniform(make):
 @pytest.mark.thorough(by_default=["10"])
 @pytest.mark.parametrize("n", [10, 300])
 def test_an_order_is_of_32_bit_integers_in_float64_too(n, float64):
-    assert jaxae.shuffled_order(jax.random.key(0), n).dtype == jnp.int32
+    order = jax.jit(partial(jaxae.shuffled_order, n=n))(jax.random.key(0))
+    assert order.dtype == jnp.int32
 
 
 @pytest.mark.thorough(by_default=["int16"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32", "uint64"])
 def test_positions_may_be_of_any_integer_dtype(dtype, key, no_type_hook):
-    order = np.asarray(jaxae.shuffled_order(key, 60_000))
+    order = np.asarray(jax.jit(partial(jaxae.shuffled_order, n=60_000))(key))
     places = np.array([0, 5, 120, 127], dtype)
     np.testing.assert_array_equal(
         jaxae.shuffled_order(key, 60_000, positions=places), order[places]
@@ -324,6 +342,6 @@ def test_positions_may_be_of_any_integer_dtype(dtype, key, no_type_hook):
 
 
 def test_positions_of_64_bits_are_not_cut_to_32(key, no_type_hook):
-    order = jaxae.shuffled_order(key, 300)
+    order = np.asarray(jax.jit(partial(jaxae.shuffled_order, n=300))(key))
     found = jaxae.shuffled_order(key, 300, positions=np.array([2**40, -(2**40), 5]))
-    np.testing.assert_array_equal(found, order[jnp.array([299, 0, 5])])
+    np.testing.assert_array_equal(found, order[[299, 0, 5]])

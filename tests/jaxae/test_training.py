@@ -70,9 +70,9 @@ def test_a_step_is_compiled_once(key):
 
 def test_step_takes_the_mean_over_the_batch(key):
     optimizer = optax.sgd(1.0)
-    step = jaxae.make_train_step(lambda p, k, x: p * x.sum(-1), optimizer)
+    step = jax.jit(jaxae.make_train_step(lambda p, k, x: p * x.sum(-1), optimizer))
     state, loss = step(jaxae.create_train_state(jnp.ones(()), optimizer), key, X)
-    mean = float(X.sum(-1).mean())
+    mean = np.asarray(X).sum(-1).mean()
     np.testing.assert_allclose(loss, mean, rtol=1e-6)
     np.testing.assert_allclose(state.params, 1 - mean, rtol=1e-6)
 
@@ -89,7 +89,7 @@ def batches_of_an_epoch(key, epoch, n, batch_size):
     optimizer = optax.sgd(0.0)
     run_epoch = jaxae.make_epoch(loss, optimizer, batch_size=batch_size)
     state = jaxae.create_train_state(jnp.zeros(()), optimizer)
-    state, _ = run_epoch(state, key, epoch, jnp.arange(float(n))[:, None])
+    state, _ = run_epoch(state, key, epoch, jnp.asarray(np.arange(n, dtype=np.float32)[:, None]))
     jax.effects_barrier()
     assert int(state.step) == -(-n // batch_size)
     return seen
@@ -120,11 +120,11 @@ def test_epoch_equals_the_loop_of_steps(key):
 
     step = jax.jit(jaxae.make_train_step(dae_loss, optimizer))
     shuffle_key, noise_key = jax.random.split(jax.random.fold_in(key, 3))
-    order = jaxae.shuffled_order(shuffle_key, 37)
+    order, x = np.asarray(jaxae.shuffled_order(shuffle_key, 37)), np.asarray(X)
     state, total = start, 0.0
     for i in range(5):
         rows = order[8 * i : 8 * i + 8]
-        state, loss = step(state, jax.random.fold_in(noise_key, i), X[rows], 0.2)
+        state, loss = step(state, jax.random.fold_in(noise_key, i), x[rows], 0.2)
         total += float(loss) * len(rows)
     np.testing.assert_allclose(mean_loss, total / 37, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, state)
@@ -291,15 +291,15 @@ SAM = optax.contrib.sam(SGD, optax.sgd(0.05), opaque_mode=True)
 )
 def test_sam_steps_by_the_gradient_at_the_place_it_climbs_to(optimizer, key):
     # loss (p - 1)^2 at 0: gradient -2, climbs to -0.1, where the gradient is -2.2; step 0.22
-    step = jaxae.make_train_step(lambda p, key, x: (p - x) ** 2, optimizer)
-    state, _ = step(jaxae.create_train_state(0.0, optimizer), key, jnp.ones(1))
+    step = jax.jit(jaxae.make_train_step(lambda p, key, x: (p - x) ** 2, optimizer))
+    state, _ = step(jaxae.create_train_state(0.0, optimizer), key, np.ones(1, np.float32))
     np.testing.assert_allclose(state.params, 0.22, rtol=1e-6)
 
 
 def test_sophia_is_given_the_loss_whose_curvature_it_estimates(key):
     # the curvature of sum((p - 1)^2) is 2, whatever the signs that are drawn
     optimizer = optax.contrib.hutchinson_estimator_diag_hessian(jax.random.key(0))
-    step = jaxae.make_train_step(lambda p, key, x: jnp.sum((p - x) ** 2), optimizer)
+    step = jax.jit(jaxae.make_train_step(lambda p, key, x: jnp.sum((p - x) ** 2), optimizer))
     state, _ = step(jaxae.create_train_state(jnp.zeros(2), optimizer), key, jnp.ones(2))
     np.testing.assert_allclose(state.params, 2.0, rtol=1e-6)
 

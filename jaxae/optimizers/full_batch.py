@@ -147,7 +147,8 @@ def conjugate_gradient(
     References:
       Nocedal and Wright 1999, sec. 5.2, eq. 5.44 (PR+). Deviation: none.
     """
-    curv_rtol = float(_checks.number("curv_rtol", curv_rtol, low=0.0, high=1.0, strict=True))
+    _checks.number("curv_rtol", curv_rtol, low=0.0, high=1.0, strict=True)
+    curv_rtol = float(curv_rtol)  # of the argument: what the check returns is traced inside jit
     steps = _checks.integer("max_linesearch_steps", max_linesearch_steps, low=1)
     search = optax.scale_by_zoom_linesearch(steps, curv_rtol=curv_rtol)
     return search_along(_scale_by_conjugate_gradient(), search)

@@ -51,6 +51,13 @@ def run(loss, start, name, steps, **options):
     return minimize(loss, start, OPTIMIZERS[name](), steps, **options)
 
 
+@each_optimizer
+def test_an_optimizer_may_be_made_inside_of_jit(name):
+    made_inside = lambda w: jaxae.minimize(quadratic, w, OPTIMIZERS[name](), steps=2).values
+    values = jax.jit(made_inside)(jnp.zeros(6))
+    np.testing.assert_array_equal(values, run(quadratic, jnp.zeros(6), name, 2).values)
+
+
 @pytest.mark.thorough(by_default=["lbfgs"])
 @each_optimizer
 def test_quadratic_is_solved_in_about_as_many_steps_as_it_has_directions(name, float64):

@@ -59,10 +59,11 @@ def test_children_are_about_as_frequent_as_their_rates_say(drawn):
         # there is no more than one child for each active parent
         wanted = min(rates[begin:end].sum(), share[first:begin].sum())
         assert 0.5 < share[begin:end].sum() / wanted < 1.1
+    before = np.asarray(synthetic.rates_before_the_forest(jnp.full(400, 0.2), 2))
+    np.testing.assert_allclose(before[2:170], 1 - synthetic.LOWEST_RATE, rtol=1e-5)  # 4, but capped
+    rates = np.where(np.arange(400) < 2, 0.4, 0.02).astype(np.float32)
     before = np.asarray(synthetic.rates_before_the_forest(jnp.asarray(rates), 2))
-    # by hand: the first child of the first root
-    others = rates[3:6].sum()
-    np.testing.assert_allclose(before[2], rates[2] / rates[0] * (1 + others / rates[0]), rtol=1e-5)
+    np.testing.assert_allclose(before[2:10], 0.05 * (1 + 0.06 / 0.4), rtol=1e-5)
     np.testing.assert_array_equal(before[[0, 1, 399]], rates[[0, 1, 399]])
 
 

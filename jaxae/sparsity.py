@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 from jaxae import _checks
 from jaxae._batching import is_divided, one_example, over_batch
 from jaxae._checks import AnyArray
+from jaxae._filters import checked_decoder, row_norms
 
 
 def l1_penalty(code: Float[AnyArray, "*batch k"]) -> Float[Array, "*batch"]:
@@ -79,17 +80,10 @@ def decoder_weighted_l1_penalty(
       Conerly et al. 2024, "Update on how we train SAEs", https://transformer-circuits.pub.
       Deviation: none.
     """
-    code, decoder = _checks.codes(code), _checks.floating("decoder", decoder)
-    if decoder.ndim != 2 or decoder.shape[0] != code.shape[-1]:
-        raise ValueError(
-            f"decoder must be filters (k, d) with k = {code.shape[-1]} as in code, "
-            f"but its shape is {decoder.shape}"
-        )
+    code = _checks.codes(code)
+    decoder = checked_decoder(code, decoder)
     dtype = jnp.result_type(code, decoder)
-    code, decoder = _checks.widen(code), _checks.widen(decoder)
-    squared = jnp.sum(decoder * decoder, axis=-1)
-    is_zero = squared == 0  # where the square root has no derivative
-    norms = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    code, norms = _checks.widen(code), row_norms(_checks.widen(decoder))
     return jnp.inner(jnp.sign(code) * code, norms).astype(dtype)
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, ScalarLike
 from jaxae import _checks
 from jaxae._batching import over_batch
 from jaxae._checks import AnyArray
-from jaxae.dictionary._filters import checked_decoder, row_norms
+from jaxae._filters import checked_decoder, row_norms
 
 
 def jump_relu(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxae import _checks
 from jaxae._checks import AnyArray
-from jaxae.dictionary._filters import checked_decoder
+from jaxae._filters import checked_decoder
 
 
 def matryoshka_loss(

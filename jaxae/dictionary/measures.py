@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxae import _checks
 from jaxae._checks import AnyArray
-from jaxae.dictionary._filters import row_norms, unit_rows
+from jaxae._filters import row_norms, unit_rows
 
 
 class UnitCounts(NamedTuple):

@@ -1,4 +1,4 @@
-"""The filters of a dictionary: checks of them beside a code, and their norms."""
+"""The filters of a decoder, its rows: a check of them beside a code, and their norms."""
 
 import jax.numpy as jnp
 from jaxtyping import Array

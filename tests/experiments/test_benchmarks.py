@@ -432,8 +432,8 @@ def test_the_stream_of_random_words_is_that_of_the_steps_of_a_run():
     per_step = 64 * 784
     words = np.asarray(random_bits.words(key, np.uint32(5), per_step))
     assert len(words) == 64 * per_step
-    second = jax.random.bits(jax.random.fold_in(key, 6), (per_step,))
-    np.testing.assert_array_equal(words[per_step : 2 * per_step], second)
+    draw = jax.jit(lambda key: jax.random.bits(jax.random.fold_in(key, 6), (per_step,)))
+    np.testing.assert_array_equal(words[per_step : 2 * per_step], draw(key))
 
 
 MANY_STEPS = task.Case(8, 2, examples=512)  # the library takes two of its steps in a turn
@@ -535,19 +535,18 @@ def test_the_bare_products_are_those_of_training(as_users_run_it):
 def test_products_are_rounded_to_bfloat16_and_summed_in_float32():
     rng = np.random.default_rng(3)
     shapes = ((64, 50), (50, 20), (64, 20))
-    x, w, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
     @jax.jit
     def value_and_gradients(x, w, g):
         value, pull = jax.vjp(jax.vmap(rounding.rounded_product, in_axes=(0, None)), x, w)
         return value, *pull(g)
 
-    exact = [np.asarray(array, np.float64) for array in (x, w, g)]
-    x, w, g = (np.asarray(array.astype(jnp.bfloat16), np.float64) for array in (x, w, g))
-    found = value_and_gradients(*(jnp.asarray(array, jnp.float32) for array in exact))
+    found = jax.device_get(value_and_gradients(*arrays))
+    x, w, g = (array.astype(jnp.bfloat16).astype(np.float64) for array in arrays)
     for value, expected in zip(found, (x @ w, g @ w.T, x.T @ g), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-4)
-    x, w, g = exact
+    x, w, g = (array.astype(np.float64) for array in arrays)
     for value, other in zip(found, (x @ w, g @ w.T, x.T @ g), strict=True):
         assert np.abs(value - other).max() > 1e-2
 

@@ -7,11 +7,14 @@ at the parameters before they are kept or returned.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxae._optax import Params
 from jaxae.training._data import Stream
 from jaxae.training._job import FitArguments, ModelGroup, take_model
 from jaxae.training._processes import spans_processes, to_numpy
@@ -45,11 +48,20 @@ def check_snapshot(group: ModelGroup, snapshot: Snapshot) -> None:
 def _check_params(group: ModelGroup, state: TrainState, epoch: int) -> None:
     """Raises NonFiniteLossError for parameters after an epoch."""
     # A loss is taken before its update: the last update of all is seen in the parameters alone.
-    for leaf in jax.tree.leaves(state.params):
-        axes = tuple(range(1 if group.is_stacked else 0, leaf.ndim))
+    for total in _sums_of_nonfinite(state.params, is_stacked=group.is_stacked):
+        _check_values(group, np.asarray(total), _PARAMETER, epoch)
+
+
+@partial(jax.jit, static_argnames="is_stacked")  # one program instead of three for each array
+def _sums_of_nonfinite(params: Params, *, is_stacked: bool) -> list[Array]:
+    """Returns for each array of parameters, and each model, a sum that is 0 if all are finite."""
+
+    def total(leaf: Array) -> Array:
+        axes = tuple(range(1 if is_stacked else 0, leaf.ndim))
         # A plain sum of large finite parameters could overflow, so these count as 0.
-        total = np.asarray(jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), axis=axes))
-        _check_values(group, total, _PARAMETER, epoch)
+        return jnp.sum(jnp.where(jnp.isfinite(leaf), 0, leaf), axis=axes)
+
+    return [total(leaf) for leaf in jax.tree.leaves(params)]
 
 
 def _check_values(group: ModelGroup, values: np.ndarray, what: str, epoch: int) -> None:

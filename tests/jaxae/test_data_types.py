@@ -172,6 +172,8 @@ through = partial(jaxae.reconstruction_contractive_penalty, *AUTOENCODER)
 entry("reconstruction_contractive_penalty", through, x=X)
 higher = partial(jaxae.higher_order_contractive_penalty, KEY, ENCODE, stddev=0.1)
 entry("higher_order_contractive_penalty", higher, x=X)
+estimate = partial(jaxae.contractive_penalty_estimate, KEY, ENCODE)
+entry("contractive_penalty_estimate", estimate, x=X)
 entry("contraction_curve", partial(jaxae.contraction_curve, KEY, ENCODE), x=X, radii=X[0])
 entry("best_cosines", jaxae.best_cosines, filters=X, atoms=X)
 for penalty in (jaxae.jump_relu, jaxae.step_l0_penalty):
@@ -239,11 +241,19 @@ ELSEWHERE = {
     "make_run": "fit, fit_many",
 }
 NO_DATA = {
-    *("AutoencoderFunctions", "BestState", "Checkpoints", "ContractionPlan", "LostProcessError"),
-    *("Minimum", "NonFiniteLossError", "PairMoments", "Snapshot", "StoppedError", "TrainState"),
+    *("AutoencoderFunctions", "BestState", "Checkpoints", "ContractionPlan", "Estimate"),
+    *(
+        "LostProcessError",
+        "Minimum",
+        "NonFiniteLossError",
+        "PairMoments",
+        "Snapshot",
+        "StoppedError",
+        "TrainState",
+    ),
     *("conjugate_gradient", "create_train_state", "data_mesh", "hash_key", "keep_best", "lbfgs"),
     *("minimize", "shuffled_order", "sweep_method", "target_l0", "TargetL0State", "unit_norm"),
-    "UnitCounts",
+    *("UnitCounts", "register_contraction_rule"),
 }
 RUNS = {"fit", "fit_many"}  # of which one is compiled below
 

@@ -181,6 +181,10 @@ CASES |= {  # those that differentiate the encoder
         for encode, x in ((CURVED, ROWS), (SMALL, MANY))
         for method in ("auto", "jacfwd", "jacrev")
     ],
+    # Of a diagonal Jacobian every probe gives the exact penalty.
+    "contractive_penalty_estimate": lambda c: (
+        jaxae.contractive_penalty_estimate(KEY, CURVED, c(ROWS), method="hutchinson").value
+    ),
     "higher_order_contractive_penalty": lambda c: jaxae.higher_order_contractive_penalty(
         KEY, HALVE, c(ROWS), stddev=0.1
     ),
@@ -202,11 +206,12 @@ DRAWN_IN_FLOAT32 = {"gaussian_noise", "uniform_noise", "langevin_transition",
 
 WITHOUT_ARRAYS = {
     "a class of results, or what is raised": """AutoencoderFunctions BestState Checkpoints
-        ContractionPlan LinearDenoiser LostProcessError Minimum NonFiniteLossError PairMoments Run
-        Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState UnitCounts""",
+        ContractionPlan Estimate LinearDenoiser LostProcessError Minimum NonFiniteLossError
+        PairMoments Run Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState UnitCounts""",
     "a module: its arithmetic is that of Flax": "ConvAutoencoder DenseAutoencoder as_functions",
     "keys, integers or devices": "data_mesh hash_key shuffled_order sweep_method",
     "a plan, no numbers": "explain_contraction",
+    "a layer of the user's own": "register_contraction_rule",
     "training: the numbers are those of the user's loss and of optax": """conjugate_gradient
         create_train_state fit fit_many keep_best lbfgs make_epoch make_run make_train_step
         minimize""",

@@ -207,7 +207,8 @@ DRAWN_IN_FLOAT32 = {"gaussian_noise", "uniform_noise", "langevin_transition",
 WITHOUT_ARRAYS = {
     "a class of results, or what is raised": """AutoencoderFunctions BestState Checkpoints
         ContractionPlan Estimate LinearDenoiser LostProcessError Minimum NonFiniteLossError
-        PairMoments Run Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState UnitCounts""",
+        PairMoments Run Snapshot StoppedError Streamed StreamedBatches TargetL0State TrainState
+        UnitCounts""",
     "a module: its arithmetic is that of Flax": "ConvAutoencoder DenseAutoencoder as_functions",
     "keys, integers or devices": "data_mesh hash_key shuffled_order sweep_method",
     "a plan, no numbers": "explain_contraction",

@@ -19,7 +19,7 @@ from jax_settings import as_on_the_command_line
 
 from experiments import denoising
 from experiments.common.results import checkpoint_files
-from experiments.common.run import command_line
+from experiments.common.run import command_line, parts
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 120
@@ -223,7 +223,7 @@ def alone(tmp_path_factory):
     """The losses and the numbers of a run of one process."""
     out = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
-        patch.setattr(denoising, "draw", lambda *_: None)
+        patch.setattr(parts, "draw", lambda *_: None)
         args = [*OPTIONS, "--epochs", "80", "--out", str(out)]
         assert command_line.run(denoising.main, denoising.Config, args) == 0
     return losses(out), json.loads((out / "metrics.json").read_text())

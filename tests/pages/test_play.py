@@ -76,8 +76,6 @@ def run_shortly(part, out):
         patch.setattr(experiment.ExperimentRun, "draw", draw_nothing_else)
         patch.setattr(parts, "measure", lambda parts, run, trained, known: known)
         patch.setattr(parts, "draw", lambda parts, run, trained, found: None)
-        patch.setattr(denoising, "draw", lambda run, trained, found: None)
-        patch.setattr(vector_field, "measure", lambda run, trained, found: {})
         patch.setattr(densities, "ALL", curve_and_spots)
         assert command_line.run(PARTS[part].main, PARTS[part].Config, args) == 0
     return Run(out, kept)

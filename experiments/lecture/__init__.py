@@ -6,7 +6,7 @@ figure, and below it all numbers with their spread over the seeds. Results that 
 of the same command, data and version, are not made again; a part that fails is said to have failed
 on the page.
 
-    python -m experiments.lecture --dataset digits    about 8 minutes, 2 cores
+    python -m experiments.lecture --dataset digits    about 6 minutes, 2 cores
     python -m experiments.lecture --dataset mnist     about 20 minutes, 2 cores
 
 Options of the common kind are passed on to every experiment when they are given. To see one part

@@ -117,7 +117,7 @@ def _halvings(d: int) -> list[int]:
 
 
 def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what the slides say of the denoising autoencoder with what was measured."""
+    """Returns the statements of the slides about denoising, with our numbers."""
     return parts.claims(PARTS, metrics)
 
 

@@ -9,7 +9,7 @@ active units, and dead units beside. Last on a synthetic truth as hard as activa
 units for 1024 atoms in 128 dimensions: L1, top-k, BatchTopK, JumpReLU, gated and Matryoshka, by
 explained variance, F1 of the units and mean correlation against active units.
 
-    python -m experiments.dictionary --dataset mnist     about 20 minutes, 2 cores
+    python -m experiments.dictionary --dataset mnist     20 minutes on 2 cores, estimated
     python -m experiments.dictionary --full-truth        16,384 atoms and 200 million examples
                                                          for each network: needs an accelerator
 

@@ -1,4 +1,4 @@
-"""What networks are compared with: the corrupted input, and the best linear map of each rank."""
+"""Baselines for the networks: the corrupted input, and the best linear map of each rank."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jaxae.corruption import Corruption
 
 
 class Baseline(NamedTuple):
-    """What can be had at a noise level without an autoencoder.
+    """The baselines at one noise level.
 
     Attributes:
       corrupted: scores of the corrupted input itself.

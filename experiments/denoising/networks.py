@@ -193,7 +193,7 @@ class Runner:
         }
 
     def baselines(self) -> dict[float, Baseline]:
-        """Returns what the networks are compared with, by noise level."""
+        """Returns the baselines by noise level."""
         keys = [seed_keys(self.setup, seed)[1:] for seed in range(self.setup.num_seeds)]
         return {
             level: baselines.score(

@@ -97,7 +97,7 @@ def _tag(method: str, target: int, seed: int) -> Tag:
 
 
 def _active_atoms(truth: synthetic.Truth, key: Array) -> Array:
-    """Returns how many atoms an example has, in the mean."""
+    """Returns the mean number of atoms in an example."""
     strengths = jax.jit(lambda key: synthetic.draw_examples(truth, key, PIECE)[1])(key)
     return jaxae.active_units(strengths).mean()
 
@@ -108,7 +108,7 @@ def _scores(
     params: Params,
     key: Array,
 ) -> dict[str, float]:
-    """Returns what a dictionary is measured by, on held-out examples drawn in pieces."""
+    """Returns the measures of a dictionary on held-out examples, which are drawn in pieces."""
     nearest = jaxae.nearest_atoms(params["atoms"], truth.atoms)
 
     @jax.jit

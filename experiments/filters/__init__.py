@@ -1,4 +1,4 @@
-"""What the filters of a denoising autoencoder look like as the corruption rises.
+"""The filters of a denoising autoencoder at rising corruption.
 
 Vincent et al. 2010 ("Stacked Denoising Autoencoders", JMLR 11) show on MNIST that an autoencoder
 trained without noise has filters without structure, and that with more masked pixels the same

@@ -19,7 +19,7 @@ from experiments.common.training.sweep import Sweep, Tag
 
 
 class Setting(NamedTuple):
-    """What tells the networks apart."""
+    """The settings in which the networks differ: the level of corruption, and the emphasis."""
 
     level: float
     beta: float

@@ -127,7 +127,7 @@ def run_untouched(devices, epochs, folder):
 def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(
     devices, kills, tmp_path, tmp_path_factory
 ):
-    epochs = 60 * kills  # the first kills are among the first twenty saves
+    epochs = 60 * kills  # ten saves for each kill
     folder = tmp_path_factory.mktemp("untouched")
     command, expected, (begin, end) = run_untouched(devices, epochs, folder)
     moments = random.Random(0)
@@ -135,9 +135,11 @@ def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(
     for i in range(kills):
         process = command(tmp_path, "--resume")
         if i % 2 == 0:
-            kill_in_a_save(process, tmp_path, moments.randrange(20))
-        else:  # anywhere from its start to where all kills make the way together
-            kill_after(process, moments.uniform(0, begin + (end - begin) / kills))
+            # Saves that it misses count too: five at most leave room for all kills.
+            kill_in_a_save(process, tmp_path, moments.randrange(5))
+        else:  # Anywhere from its start to half of a kill's share of the training: what is left
+            # must outlast all kills, also where the untouched run had a slower hour.
+            kill_after(process, moments.uniform(0, begin + (end - begin) / (2 * kills)))
         if process.returncode == 0:  # it was faster than the untouched one: nothing is left
             break
         killed += process.returncode == -signal.SIGKILL

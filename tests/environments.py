@@ -1,15 +1,16 @@
-"""Runs the suite, also its thorough tests, in fresh environments: every Python, newest and oldest.
+"""Runs the suite in fresh environments: every Python, newest and oldest packages.
 
     python tests/environments.py                   all of them; writes docs/environments.md
     python tests/environments.py --only 3.13       this version alone; writes its lines
     python tests/environments.py --newest-other    the newest besides this one, or this one where
-                                                   it is alone; writes nothing
+                                                   it is alone, with the thorough tests;
+                                                   writes nothing
 
 Each environment is made from nothing in a temporary folder, from a clone of the last commit, so
 what is not committed is not tested. Python 3.11 and newer are looked for on the path and among
 the versions of pyenv. "newest" is what ``pip`` takes for the two requirements.txt, "oldest" are the
-lower bounds in them, as ``uv`` resolves them. About a quarter of an hour each, on
-two cores; needs a package index.
+lower bounds in them, as ``uv`` resolves them. On two cores a run takes about ten minutes, with
+the thorough tests half an hour; needs a package index.
 """
 
 import argparse
@@ -32,9 +33,10 @@ PACKAGES = ("jax", "flax", "optax", "numpy", "orbax-checkpoint", "matplotlib")
 OLDEST_PYTHON = (3, 11)
 HEAD = f"""# Where the tests were run
 
-Each line is a run of the whole suite in a fresh environment, from a fresh clone, by
-`python tests/environments.py`. "newest" is what `pip` takes for the two `requirements.txt` on that
-day, "oldest" the lower bounds in these files.
+Each line is a run of the suite as the README starts it, in a fresh environment, from a fresh clone,
+by `python tests/environments.py`. "newest" is what `pip` takes for the two `requirements.txt` on
+that day, "oldest" the lower bounds in these files. The thorough tests run besides at every change,
+in the newest Python (`.ci/run`).
 
 | Python | packages | {" | ".join(PACKAGES)} | result | minutes | cores | day |
 |---|---|{"---|" * len(PACKAGES)}---|---:|---:|---|
@@ -74,12 +76,13 @@ def newest_other(pythons: Sequence[Python]) -> Python | None:
     return others[-1] if others else None
 
 
-def run_suite(python: Python, packages: str) -> tuple[bool, str]:
+def run_suite(python: Python, packages: str, *options: str) -> tuple[bool, str]:
     """Runs the suite in an environment of its own.
 
     Args:
       python: the interpreter.
       packages: "newest" or "oldest".
+      *options: of pytest.
 
     Returns:
       Whether it passed, and its line of the table.
@@ -99,11 +102,11 @@ def run_suite(python: Python, packages: str) -> tuple[bool, str]:
             _call(str(own), "-m", "pip", "install", "--quiet", *files)
         else:
             _call(str(own), "-m", "pip", "install", "--quiet", "uv")
-            options = ["--quiet", "--python", str(own), "--resolution", "lowest-direct"]
-            _call(str(own), "-m", "uv", "pip", "install", *options, *files)
+            of_uv = ["--quiet", "--python", str(own), "--resolution", "lowest-direct"]
+            _call(str(own), "-m", "uv", "pip", "install", *of_uv, *files)
         started = time.monotonic()
         suite = subprocess.run(
-            [str(own), "-m", "pytest", "--thorough"], cwd=clone, text=True, stdout=subprocess.PIPE
+            [str(own), "-m", "pytest", *options], cwd=clone, text=True, stdout=subprocess.PIPE
         )
         minutes = (time.monotonic() - started) / 60
         print(suite.stdout[-6000:], flush=True)
@@ -137,7 +140,7 @@ def main() -> int:
             print("no other Python from 3.11 on is here")
             other = Python(sys.executable, (sys.version_info[0], sys.version_info[1]))
         print(f"the whole suite once more in Python {other.version[0]}.{other.version[1]}")
-        passed, line = run_suite(other, "newest")
+        passed, line = run_suite(other, "newest", "--thorough")
         print(line)
         return 0 if passed else 1
     runs = [(python, "newest") for python in pythons] + [(pythons[0], "oldest")]

@@ -121,9 +121,9 @@ def similar_claim(found: Metrics) -> Claim:
             for method in METHODS
         },
         "contraction.png",
-        "Left: code distance over input distance against distance; at small distances the plain "
-        "autoencoder is highest and the CAE lowest. Right: the same as a multiple of its value "
-        "at the smallest distance.",
+        "Two panels, a line for each of AE, DAE and CAE. Left: code distance over input "
+        "distance, against the distance. Right: the same as a multiple of its value at the "
+        "smallest distance.",
         anchor="contractive-similar-codes",
         plain=sentence(
             "Relative to typical code distances, a small random step moves the CAE's code {share} "
@@ -166,8 +166,8 @@ def local_claim(found: Metrics) -> Claim:
         verdict(holds, corrects=falls),
         {"rise of the ratio, CAE": cae["rise"], "rise of the ratio, AE": ae["rise"]},
         "contraction.png",
-        "Right: relative to its value at the smallest distance, the CAE's ratio stays up longer "
-        "than that of the plain autoencoder, which falls as soon as it changes.",
+        "Right panel: code distance over input distance, as a multiple of its value at the "
+        "smallest distance; a line for each of AE, DAE and CAE.",
         anchor="contractive-local",
         plain=sentence(
             "Away from the data, the CAE's code moves up to {cae} times as far per step as near "

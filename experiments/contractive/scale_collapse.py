@@ -133,8 +133,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "norm of the decoder, untied": free["decoder_norm"],
             },
             "collapse.png",
-            "Over lambda: the untied network has the smaller Jacobian norm, and its encoder's "
-            "weights shrink while its decoder's grow; the tied weights keep one norm.",
+            "Three panels against lambda, tied and untied weights: the squared Jacobian norm, "
+            "the test error, and the norms of the encoder's and the decoder's weights.",
             anchor="contractive-untied-weights",
             plain=sentence(
                 "Untied weights end at {norm} of the squared Jacobian norm of tied ones, and at "
@@ -146,9 +146,8 @@ def claims(found: Metrics) -> list[Claim]:
             "the weights. Compare tied weights (orange) with untied ones (pink).",
             more={
                 "rescaling.png": (
-                    "Three panels against the factor on the encoder's weights: with a smaller "
-                    "factor the Jacobian norm and the test error fall together, and the decoder's "
-                    "norm rises."
+                    "Three panels against the factor on the encoder's weights: the squared "
+                    "Jacobian norm, the test error, and the norm of the decoder's weights."
                 ),
             },
             source="The Deep Learning book says (sec. 14.7)",

@@ -89,8 +89,8 @@ def claims(found: Metrics) -> list[Claim]:
             {f"above 1, {method}": number for method, number in counts.items()}
             | {f"for 90 %, {method}": number for method, number in most.items()},
             "spectrum.png",
-            "Singular values on a logarithmic axis against their index: all methods start near or "
-            "above 1; the CAE's fall fastest, to far below those of the AE and the DAE.",
+            "Singular values of the encoder's Jacobian on a logarithmic axis against their "
+            "index, a line for each method; a dashed line at 1.",
             anchor="contractive-singular-values",
             plain=sentence(
                 "On average, {cae} singular values of the Jacobian exceed one in the CAE, and {ae} "

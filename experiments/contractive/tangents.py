@@ -115,9 +115,8 @@ def claims(found: Metrics) -> list[Claim]:
             {f"shifts and rotations, {m}": methods[m][names[0]] for m in METHODS}
             | {f"neighbours, {m}": methods[m][names[1]] for m in METHODS},
             "tangents.png",
-            "Ten test images; below each, in blue and red, its derivatives along two shifts and a "
-            "rotation, and its four leading singular vectors, with strokes of either sign side by "
-            "side around the image's own.",
+            "Ten test images; below each, in blue and red, its derivatives along two shifts and "
+            "a rotation, and its four leading singular vectors.",
             anchor="contractive-tangents",
             plain=sentence(
                 "The leading directions hold {cae} of a small shift or rotation of an image; the "

@@ -91,8 +91,8 @@ def trade_claim(found: Metrics) -> Claim:
             "test MSE, CAE": cae["test_mse"],
         },
         "weights.png",
-        "Over rising lambda the test error of the CAE rises from the dashed level of the plain "
-        "autoencoder, its Jacobian norm falls, and the share of saturated units is drawn beside.",
+        "Three panels against lambda: the test error, the squared Jacobian norm and the share of "
+        "saturated units of the CAE; a dashed line is the plain autoencoder.",
         anchor="contractive-objective",
         plain=sentence(
             "The strongest penalty leaves {norm} of the squared Jacobian norm and multiplies the "
@@ -106,8 +106,8 @@ def trade_claim(found: Metrics) -> Claim:
         r"\frac{\partial\, \text{enc}(x)}{\partial x} \right\|_F^2",
         more={
             "trade.png": (
-                "Test error against the squared Jacobian norm on a logarithmic axis, one point for"
-                " each lambda: the smaller the norm, the larger the error."
+                "Test error against the squared Jacobian norm on a logarithmic axis, one point "
+                "for each lambda."
             ),
         },
     )
@@ -148,8 +148,8 @@ def saturation_claim(found: Metrics) -> Claim:
             "most over lambda": most["saturated_share"],
         },
         "weights.png",
-        "Right panel: the share of saturated units of the CAE over lambda, above the dashed "
-        "level of the plain autoencoder.",
+        "Right panel: the share of saturated units of the CAE against lambda; a dashed line is "
+        "the plain autoencoder.",
         anchor="contractive-saturation",
         plain=sentence(
             "With the penalty {with_it} of the sigmoid units are saturated, without it {without}.",

@@ -72,8 +72,9 @@ def claims(found: Metrics) -> list[Claim]:
             "The DAE needs only one or two lines more than a plain autoencoder, and no Jacobian.",
             f"A DAE's gradient takes {shown(first)} times the operations of a plain one, a CAE's "
             f"{shown(full)} times with the Jacobian by automatic differentiation. But the CAE "
-            "needs none: the norm of the Jacobian follows from the encoder's structure, exactly, "
-            f"and of one layer costs as good as nothing ({shown(exact)} times a plain gradient).",
+            "needs none: of one layer the norm of the Jacobian follows from the encoder's "
+            f"structure, exactly, and a gradient takes {shown(exact)} times the operations of a "
+            "plain one.",
             verdict(first["mean"] < 1.5 < full["mean"], corrects=exact["mean"] < 1.5),
             {
                 "operations of a gradient, DAE / AE": first,
@@ -81,8 +82,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "CAE, from the structure / AE": exact,
             },
             "cost.png",
-            "Four dots on one axis: the operations of a gradient of AE, DAE, CAE and CAE without a "
-            "Jacobian. The CAE is to the right, the others are close together.",
+            "Four dots on one axis: the operations of a gradient of AE, DAE, CAE and CAE without "
+            "a Jacobian, in units of the AE's.",
             anchor="comparison-cost",
             plain=sentence(
                 "Relative to a plain autoencoder, a gradient of the DAE costs {dae} times as much, "

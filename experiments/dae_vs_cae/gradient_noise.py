@@ -142,11 +142,11 @@ def claims(found: Metrics) -> list[Claim]:
         Claim(
             "The CAE's gradient is deterministic and may be more stable than the DAE's, which is "
             "sampled.",
-            "It is on the full batch, where the variance of the CAE's gradient is "
-            f"{shown(found['CAE'])} and the DAE's {shown(found['DAE 1'])} of its squared mean, "
-            "falling as one over the number of corruptions. In batches of 64 the choice of the "
-            "batch makes both noisy, the CAE's "
-            + ("still less: " if in_batches[0] < in_batches[1] else "not less: ")
+            "On the full batch the variance of the CAE's gradient is "
+            f"{shown(found['CAE'])}; the DAE's is {shown(found['DAE 1'])} of its squared mean, "
+            "and falls as one over the number of corruptions. In batches of "
+            f"{BATCH} both depend on the choice of the batch, the CAE's "
+            + ("less: " if in_batches[0] < in_batches[1] else "not less: ")
             + f"{shown(found['CAE minibatch'])} against {shown(found['DAE minibatch'])}.",
             verdict(
                 max(found["CAE"]["values"]) == 0 < min(found["DAE 1"]["values"]),
@@ -159,8 +159,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "DAE, batches of 64": found["DAE minibatch"],
             },
             "gradient_variance.png",
-            "A straight falling line on logarithmic axes: the variance of the DAE's gradient "
-            "against the number of corruptions. A horizontal line: the CAE's in batches of 64.",
+            "Logarithmic axes: the variance of the DAE's gradient against the number of "
+            "corruptions, and as a horizontal line that of the CAE in batches of 64.",
             anchor="comparison-gradient-noise",
             plain=sentence(
                 "On all data at once the CAE's gradient has no noise; in small batches its "

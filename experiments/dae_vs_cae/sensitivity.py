@@ -123,13 +123,12 @@ def claims(found: Metrics) -> list[Claim]:
         Claim(
             "The DAE makes the decoder (reconstruction) function resist small perturbations of the "
             "input; the CAE makes the encoder resist them.",
-            comparison(equal, holds=holds) if equal else NOT_COMPARABLE,
+            comparison(found, holds=holds) if equal else NOT_COMPARABLE,
             verdict(holds),
             numbers or {f"clean error, {name}": number for name, number in unequal.items()},
             "sensitivity.png",
-            "Two panels of three nearly flat curves: output distance over input distance against "
-            "the distance, for the encoder and for the reconstruction, of AE, DAE and CAE; the "
-            "plain AE lies highest in both.",
+            "Two panels of three curves, AE, DAE and CAE: output distance over input distance "
+            "against the distance, for the encoder and for the reconstruction.",
             anchor="comparison-sensitivity",
             plain=sentence(
                 "At equal error on clean images, the CAE's code moves {encoder} times as far as "
@@ -148,12 +147,18 @@ def claims(found: Metrics) -> list[Claim]:
     ]
 
 
-def comparison(equal: Metrics, *, holds: bool) -> str:
+def comparison(found: Metrics, *, holds: bool) -> str:
     """Returns what is found at equal clean error."""
+    equal = found["at_equal_clean_error"]
+    calmer = all(
+        found[name][part][0]["mean"] < found["AE"][part][0]["mean"]
+        for name in ("DAE", "CAE")
+        for part in equal
+    )
     return (
         "Compared where both reconstruct clean test inputs equally well, the CAE's encoder "
         f"moves {shown(equal['encoder'])} times as far as the DAE's, and its reconstruction "
-        f"{shown(equal['reconstruction'])} times as far. With tied weights both regularisers calm "
-        "both functions; "
-        + ("each calms its own more." if holds else "here not each its own more.")
+        f"{shown(equal['reconstruction'])} times as far. "
+        + ("Both regularisers calm both functions. " if calmer else "")
+        + ("Each calms its own function more." if holds else "Not each calms its own more.")
     )

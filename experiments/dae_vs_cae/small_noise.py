@@ -197,8 +197,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "Laplacian term / Jacobian term": found["laplacian_share"],
             },
             "small_noise.png",
-            "Two straight lines on logarithmic axes: the gap without the Laplacian term falls with "
-            "slope 2, the gap with it with slope 4.",
+            "Two lines on logarithmic axes: the gap between formula and denoising loss against "
+            "the noise, without the Laplacian term and with it.",
             anchor="comparison-small-noise",
             plain=sentence(
                 "The error of this formula falls like the noise to the power {without}; with the "

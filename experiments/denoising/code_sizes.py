@@ -66,8 +66,7 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {f"code of {row['code_dim']}": error(row) for row in by_dim},
             "code_dims.png",
-            "Rows of ten images: original, corrupted, then denoised through codes of falling "
-            "size; the last rows are blurred and some images change.",
+            "Rows of ten images: original, corrupted, then denoised through codes of falling size.",
             anchor="denoising-code-sizes",
             plain=sentence(
                 "With {density} code numbers per pixel, the autoencoder leaves {share} of the "
@@ -91,9 +90,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {f"PSNR, code of {row['code_dim']} (dB)": row["test_psnr"] for row in by_dim},
             "curves_code_dim.png",
-            "Two panels against the code dimension on a logarithmic axis, error falling and PSNR "
-            "rising until they level off: the autoencoder, the best linear map, and the corrupted "
-            "input as a flat line.",
+            "Two panels, error and PSNR against the code dimension on a logarithmic axis: the "
+            "autoencoder, the best linear map, and the corrupted input as a flat line.",
             anchor="denoising-narrow-codes",
             plain=sentence(
                 "The narrowest code, of {dim} numbers, leaves {times} times the squared error of "

@@ -64,8 +64,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {f"noise {row['noise_level']:g}": error(row) for row in by_noise},
             "noise_levels.png",
-            "Pairs of rows of ten images for rising noise: the corrupted images, at the end hardly "
-            "readable, and below each the denoised ones, at the end blurred.",
+            "Pairs of rows of ten images for rising noise: the corrupted images, and below each "
+            "row the denoised ones.",
             anchor="denoising-more-noise",
             plain=sentence(
                 "At the highest noise the squared error is {times} times that at the lowest, and "
@@ -84,8 +84,8 @@ def claims(found: Metrics) -> list[Claim]:
             take_home=_breaking_noise(by_noise, narrowest),
             more={
                 "curves_noise_level.png": (
-                    "Error and PSNR against the noise level: the autoencoder stays below the best "
-                    "linear map and far below the corrupted input."
+                    "Two panels, error and PSNR against the noise level: the autoencoder, the "
+                    "best linear map and the corrupted input."
                 ),
             },
         ),

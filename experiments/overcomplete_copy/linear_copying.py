@@ -92,9 +92,9 @@ def claims(found: Metrics) -> list[Claim]:
                 "relu AE, error on white noise": relu_errors["white noise"],
             },
             "copying.png",
-            "Dot chart of relative errors on a logarithmic axis, a row per network. In the row of "
-            "the linear AE all four markers are far left, noise included; with any regulariser the "
-            "markers of permuted pixels and noise are far to the right of the test images.",
+            "Dot chart of relative errors on a logarithmic axis: a row for each network, in each "
+            "row a marker for test images, the same turned, with permuted pixels, and white "
+            "noise.",
             anchor="overcomplete-linear-copy",
             plain=sentence(
                 "Without a regulariser the linear autoencoder keeps {noise} of added noise, and "
@@ -115,13 +115,12 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             more={
                 "training.png": (
-                    "Relative errors falling over the epochs on logarithmic axes, for the linear "
-                    "and the relu code: with the linear one all inputs fall together, noise too."
+                    "Two panels, linear and relu code: relative errors over the epochs on "
+                    "logarithmic axes, a line for each kind of input."
                 ),
                 "reconstructions.png": (
                     "Rows of pictures: test images, the same turned, with permuted pixels, and "
-                    "white noise, and below what each network makes of them; the linear AE's row "
-                    "looks like the input, the DAE's and CAE's noise is blurred."
+                    "white noise, and below them what each network makes of them."
                 ),
             },
         ),

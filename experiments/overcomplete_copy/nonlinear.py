@@ -59,12 +59,9 @@ def claims(found: Metrics) -> list[Claim]:
                 "relu sparse, noise left": relu["sparse"]["noise_left"],
             },
             "gains.png",
-            "Two panels, linear and relu code: gain of the reconstruction against the variance of "
-            "the direction. Without a regulariser the gain is 1 along all but the weakest "
-            "directions. With denoising or contraction it falls towards 0 as the variance does, "
-            "with the L1 penalty too, but on the linear code only along a few weak directions. In "
-            "the left panel grey dashed lines are the closed forms of the denoising and the "
-            "contractive curve.",
+            "Two panels, linear and relu code: gain of the reconstruction against the variance "
+            "of the direction, a line for each regulariser and one without. In the left panel "
+            "grey dashed lines are the closed forms of the denoising and the contractive curve.",
             anchor="overcomplete-nonlinear",
             plain=sentence(
                 "The denoising autoencoder with relu units leaves {denoised} of the squared error "

@@ -75,9 +75,8 @@ def claims(found: Metrics) -> list[Claim]:
                 for name, row in by_name(found).items()
             },
             "noise.png",
-            "Dot chart of the share of noise that gets through each network. Without a "
-            "regulariser it is near 1, with one it is lower; lowest for denoising with a relu "
-            "code.",
+            "Dot chart of the share of noise that gets through each network: a row for each "
+            "network, without a regulariser and with each of them.",
             anchor="overcomplete-regularised",
             plain=sentence(
                 "Trained to denoise, a linear autoencoder passes on {denoising} of the noise; with "

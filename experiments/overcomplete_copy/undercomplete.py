@@ -104,8 +104,8 @@ def claims(found: Metrics) -> list[Claim]:
             verdict(holds),
             {"largest principal angle": pca["largest_angle"], "excess": pca["excess_loss"]},
             "pca.png",
-            "The loss of the linear autoencoder, relative to that of PCA, minus 1, against the "
-            "step, on logarithmic axes: it falls by several orders of magnitude.",
+            "A line for each seed on logarithmic axes: the loss of the linear autoencoder, "
+            "relative to that of PCA, minus 1, against the step.",
             anchor="overcomplete-pca",
             plain=sentence(
                 "With {units} linear code units, the decoder spans the principal subspace of PCA "

@@ -106,8 +106,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "correlation of units, AE": plain["correlation"],
             },
             "top_inputs_sparse.png",
-            "Eight rows, a filter and the ten test images that activate it most: the images of a "
-            "row look alike.",
+            "Eight rows: a filter of the network with the penalty, and beside it the ten test "
+            "images that activate it most.",
             anchor="sparse-features",
             plain=sentence(
                 "Of the images that activate a unit most, {with_it} are of one class with the "
@@ -125,15 +125,12 @@ def claims(found: Metrics) -> list[Claim]:
             caption="Each row is a unit: its filter, then the test images that activate it most. "
             "The more alike the images of a row are, the clearer is the feature.",
             more={
-                "top_inputs_ae.png": (
-                    "The same without the penalty: the images of a row have less in common."
-                ),
+                "top_inputs_ae.png": "The same eight rows for the network without the penalty.",
                 "filters_sparse.png": (
-                    "A grid of filters in blue and red, of the network with the penalty: strokes "
-                    "and parts of images."
+                    "A grid of filters in blue and red, of the network with the penalty."
                 ),
                 "filters_ae.png": (
-                    "A grid of filters of the network without the penalty: they look like noise."
+                    "A grid of filters in blue and red, of the network without the penalty."
                 ),
             },
         )

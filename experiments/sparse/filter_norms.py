@@ -79,9 +79,9 @@ def claims(found: Metrics) -> list[Claim]:
                 "norm of the free filters": free["filter_norm"],
             },
             FIGURE,
-            "Two panels against lambda. Left: the norm of free filters lies above 1. Right, on "
-            "logarithmic axes: the lambda that the residual shows follows lambda with filters of "
-            "norm 1 and lies below it with free filters.",
+            "Two panels against lambda. Left: the norm of free filters and of filters of norm 1. "
+            "Right, on logarithmic axes: the lambda that the residual shows, for both, and a "
+            "dashed diagonal.",
             anchor="sparse-filter-norms",
             plain=_strength_on_free_filters(free, picked),
             caption="Left: the norm of the decoder's filters. Right: the strength with which the "

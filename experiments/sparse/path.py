@@ -11,8 +11,8 @@ from experiments.sparse.units import below
 
 FIGURE = "path.png"
 ALT = (
-    "Three panels. Left, on logarithmic axes: test MSE falls as more units are active, for "
-    "L1, top-k and KL. Middle: active units fall with lambda. Right: dead units against it."
+    "Three panels. Left, on logarithmic axes: test MSE against the number of active units, for "
+    "L1, top-k and KL. Middle: active units against lambda. Right: dead units against lambda."
 )
 LABEL = "lambda, weight of the L1 norm"
 
@@ -84,8 +84,8 @@ def claims(found: Metrics) -> list[Claim]:
             formula=r"\|z\|_1 = \sum_j |z_j|",
             more={
                 "activations.png": (
-                    "Histogram of all activations on a logarithmic axis: with the penalty almost "
-                    "all of them are 0, without it they spread."
+                    "Histogram of all activations on a logarithmic axis, with the penalty and "
+                    "without it."
                 ),
             },
         )

@@ -141,9 +141,9 @@ def claims(found: Metrics) -> list[Claim]:
             {"error of the codes": orthonormal["code_error"], "residual, L1": along}
             | {f"residual, {name}": row["residual_along_filters"] for name, row in largest.items()},
             FIGURE,
-            "Two panels. Left: learned code against the coefficient, 0 up to lambda / 2 and then "
-            "parallel to the diagonal, on the closed form. Right: residual along active filters "
-            "against lambda, on the line lambda / 2.",
+            "Two panels. Left: learned code against the coefficient, with the closed form and "
+            "the diagonal. Right: residual along active filters against lambda, with the line "
+            "lambda / 2.",
             anchor="sparse-shrinkage",
             plain=_plain(along, half),
             caption="Left: the learned code against the true coefficient; the dotted diagonal is "

@@ -94,8 +94,7 @@ def claims(found: Metrics) -> list[Claim]:
                 for part, where in (("near", "near the data"), ("far", "elsewhere"))
             },
             "field_spiral.png",
-            "Two panels of arrows over a spiral, learned and exact, that can hardly be told apart: "
-            "all arrows lead to the spiral.",
+            "Two panels of arrows over a spiral: the learned steps, and the exact ones.",
             anchor="manifold-centre-of-mass",
             plain=sentence(
                 "Near the data, the learned field differs from the exact one by {circle} on the "

@@ -82,8 +82,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "spiral, against the nearest point": spiral["error_of_nearest"],
             },
             "ring_circle.png",
-            "A grey disc around one clean point of a curve; corrupted points on its rim; arrows "
-            "from each of them to the curve, most of them to points beside the clean one.",
+            "A grey disc around one clean point of a curve; corrupted points on its rim; an "
+            "arrow from each of them to where the network moves it.",
             anchor="manifold-nearest-point",
             plain=sentence(
                 "The learned step misses the nearest point by {circle} of the way on the circle "
@@ -96,10 +96,7 @@ def claims(found: Metrics) -> list[Claim]:
             formula=r"\text{dec}(\text{enc}(\tilde x)) - \tilde x",
             more={
                 "ring_spiral.png": "The same around a point of the spiral.",
-                "ring_mixture.png": (
-                    "The same around the mean of one of five Gaussians: the arrows are shorter "
-                    "than the way to it, because the data are spread around it."
-                ),
+                "ring_mixture.png": "The same around the mean of one of five Gaussians.",
             },
         ),
     ]

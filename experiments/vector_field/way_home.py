@@ -76,8 +76,8 @@ def claims(found: Metrics) -> list[Claim]:
                 "spiral, distance left": spiral["distance_left"],
             },
             "path_spiral.gif",
-            "An animation: five points start around a spiral, move step by step to its nearest "
-            "arm and stay there.",
+            "An animation: five points start around a spiral and follow the learned field, one "
+            "step per picture.",
             anchor="manifold-vector-field",
             plain=sentence(
                 "After ten steps along the field, noisy points keep {circle} of their distance to "
@@ -88,10 +88,8 @@ def claims(found: Metrics) -> list[Claim]:
             caption="Five points follow the learned field, one step per picture. Blue: the way "
             "behind them. Grey: the spiral on which the data lie.",
             more={
-                "path_circle.gif": (
-                    "The same on a circle; also from near its centre the points reach the line."
-                ),
-                "path_mixture.gif": "The same on five Gaussians: the points end at their means.",
+                "path_circle.gif": ("The same on a circle."),
+                "path_mixture.gif": "The same on five Gaussians.",
             },
         ),
     ]

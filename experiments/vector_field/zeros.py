@@ -114,8 +114,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             {"critical point to learned zero": mixture["distance_to_zeros"]},
             "field_mixture.png",
-            "Two panels of arrows around five blobs on a circle, learned and exact: arrows vanish "
-            "in the blobs, between neighbouring blobs, and in the middle of all.",
+            "Two panels of arrows around five blobs on a circle: the learned steps, and the exact "
+            "ones.",
             anchor="manifold-zeros",
             plain=sentence(
                 "Each maximum, saddle and minimum of the density has a zero of the learned field "

@@ -42,7 +42,8 @@ class Claim(NamedTuple):
         ``"not reproduced"``.
       numbers: label, and a number over the seeds as ``over_seeds.over_seeds`` makes it.
       figure: file name of the picture beside ``metrics.json``.
-      alt: what is to be seen in the picture, for those who cannot see it.
+      alt: what is drawn in the picture, for those who cannot see it. What came out is not said
+        here: it can be otherwise on other data, and the finding and the numbers say it.
       anchor: the name of the statement in links; it never changes.
       plain: what was measured, in at most 25 words with at most two numbers, as
         :func:`sentence` makes it: true of every data set, whatever the verdict is.

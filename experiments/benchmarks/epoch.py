@@ -3,10 +3,11 @@
     python -m experiments.benchmarks.epoch
 
 A profile of one epoch by kind of work, from JAX's own profiler; then the epoch with other random
-generators, with a sorting shuffle, with one or four steps in each turn of its loop and, on a CPU,
-with the compiler's default options, all in turn. Each variant must be another compiled program and
-come to the same loss. About five minutes on two cores. Expected: the tables of docs/speed.md, which
-are made from ``results/epoch-<device>.json``.
+generators, with a sorting shuffle, with a shuffled copy of the data, with Adam block by block, with
+one or four steps in each turn of its loop and, on a CPU, with the compiler's default options, all
+in turn. Each variant must be another compiled program and come to the same loss. About ten minutes
+on two cores. Expected: the tables of docs/speed.md, which are made from
+``results/epoch-<device>.json``.
 """
 
 import sys
@@ -31,7 +32,8 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+import optax
+from jaxtyping import Array, PyTree, ScalarLike
 
 import jaxae
 from experiments.benchmarks import common
@@ -51,6 +53,9 @@ KINDS = {
     "elementwise": "sigmoid, loss and their derivatives, biases",
     "copies": "copies and bookkeeping",
 }
+
+# Of a kernel with 1568 columns 64 rows are 0.4 MB, and with Adam's two moments 1.2 MB.
+ROWS = 64
 
 Config = common.Options
 
@@ -138,6 +143,12 @@ def variants() -> dict[str, Variant]:
     found = {
         **{f"generator {name}": Variant(make_key) for name, make_key in generators().items()},
         "shuffle by sorting": Variant(replaced=sorting),
+        "shuffled copy of the data": Variant(
+            replaced=partial(mock.patch.object, training_epoch, "_make_batches", copied_batches)
+        ),
+        "Adam block by block": Variant(
+            replaced=partial(mock.patch.object, optax, "adam", adam_by_blocks)
+        ),
         "one step at a time": Variant(steps_per_block=1),
         "four steps at a time": Variant(steps_per_block=4),
     }
@@ -145,6 +156,42 @@ def variants() -> dict[str, Variant]:
         plain = partial(mock.patch.object, programs, "_CPU_OPTIONS", {})
         found["compiler's default options"] = Variant(replaced=plain)
     return found
+
+
+def copied_batches(
+    x: Array, shuffle_key: Array, layout: training_epoch.EpochLayout
+) -> training_epoch._Batches:
+    """Returns the batches of an epoch out of a shuffled copy of the data, made at its start.
+
+    The barrier keeps the compiler from fetching the rows of each batch where it is used.
+    """
+    with jax.named_scope("shuffle"):
+        order = training_epoch.shuffled_order(shuffle_key, len(x))
+        copy = jax.lax.optimization_barrier(x[order])
+    size = layout.batch_size
+
+    def take_full(i: ScalarLike) -> Array:
+        return jax.lax.dynamic_slice_in_dim(copy, i * size, size)
+
+    return training_epoch._Batches(take_full, lambda: copy[layout.full_steps * size :])
+
+
+def adam_by_blocks(rate: float) -> optax.GradientTransformation:
+    """Returns Adam that works on blocks of the arrays, each small enough for a core's cache."""
+    return optax.chain(_in_blocks(optax.scale_by_adam()), optax.scale_by_learning_rate(rate))
+
+
+def _in_blocks(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns an optimiser whose state and updates are those of another one, block by block."""
+
+    def cut(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.split(leaf, list(range(ROWS, len(leaf), ROWS))), tree)
+
+    def update(updates: PyTree, state: PyTree, _: PyTree = None) -> tuple[PyTree, PyTree]:
+        blocks, state = optimizer.update(cut(updates), state)
+        return jax.tree.map(lambda _, parts: jnp.concatenate(parts), updates, blocks), state
+
+    return optax.GradientTransformation(lambda params: optimizer.init(cut(params)), update)
 
 
 def generators() -> dict[str, Callable[[Array], Array]]:
@@ -187,7 +234,12 @@ def make_contenders(case: Case, chosen: dict[str, Variant]) -> dict[str, Contend
 
 def measure(case: Case, rounds: int) -> common.Results:
     """Returns the profile of an epoch, and the times of its variants."""
-    names = ("generator Threefry (default)", "shuffle by sorting")  # of a trial
+    names = (  # of a trial
+        "generator Threefry (default)",
+        "shuffle by sorting",
+        "shuffled copy of the data",
+        "Adam block by block",
+    )
     chosen = {name: v for name, v in variants().items() if case != QUICK or name in names}
     found = race(make_contenders(case, chosen), rounds)
     for row in found.values():

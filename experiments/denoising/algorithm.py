@@ -55,7 +55,7 @@ def claims(found: Metrics) -> list[Claim]:
             r"\min L(x, \text{dec}(\text{enc}(\tilde x)))",
             take_home=sentence(
                 "A denoising autoencoder is trained to rebuild the clean image from a noisy one; "
-                "here it leaves {denoised} of the noise's squared error.",
+                "of the noise's squared error {denoised} is left.",
                 denoised=percent(ratio(error(swept), noise_error(swept))),
             ),
         ),

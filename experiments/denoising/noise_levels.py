@@ -108,22 +108,25 @@ def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
     limit = narrowest["test_mse"]["mean"]
     is_worse = [row["test_mse"]["mean"] > limit for row in by_noise]
     levels = [brief(row["noise_level"]) for row in by_noise]
+    units = brief(narrowest["code_dim"])
     if not any(is_worse):
         return sentence(
-            "Strong noise does not break it: even at level {level} its images are no worse than "
-            "with the smallest code that was tried.",
+            "Even noise of level {level} does not break it: its images are as close to the clean "
+            "ones as through a code of size {units}.",
             level=levels[-1],
+            units=units,
         )
     broken = is_worse.index(True)
     if broken == 0:
         return sentence(
-            "Already noise of level {level} breaks it: its images are worse than with the smallest "
-            "code that was tried.",
+            "Already noise of level {level} breaks it: its images are farther from the clean ones "
+            "than through a code of size {units}.",
             level=levels[0],
+            units=units,
         )
     return sentence(
-        "A denoising autoencoder copes with noise of level {less}; level {level} breaks it: its "
-        "images are worse than with the smallest code that was tried.",
-        less=levels[broken - 1],
+        "Noise of level {level} breaks a denoising autoencoder: its images are farther from the "
+        "clean ones than through a code of only size {units}.",
         level=levels[broken],
+        units=units,
     )

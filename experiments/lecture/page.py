@@ -30,6 +30,26 @@ from jaxae._version import __version__
 
 SYMBOLS: dict[Verdict, str] = {"reproduced": "✓", "corrected": "≈", "not reproduced": "✗"}
 
+# What a student may not know yet, in the order in which it is met.
+GLOSSARY = {
+    "code": "the numbers that the network makes of an input; code dimension, code size: how many "
+    "there are. A unit is one of them.",
+    "x, enc, dec, r": "the input, the encoder from input to code, the decoder from code to output, "
+    "and both in turn: r(x) = dec(enc(x)), the reconstruction.",
+    "overcomplete": "the code has more numbers than the input.",
+    "loss": "what training makes as small as possible: here the squared difference between output "
+    "and clean input, and sometimes a penalty.",
+    "regulariser": "a change of the loss or of the input that keeps the network from only copying.",
+    "AE, sparse, DAE, CAE": "an autoencoder without a regulariser; with a penalty on the sum of "
+    "the code's absolute values (L1), so that most of them become 0; trained to remove noise; with "
+    "a penalty on how far the code moves when the input moves.",
+    "linear, relu, sigmoid": "what each code unit does to its weighted sum of the pixels: nothing; "
+    "negative numbers become 0; everything is squeezed between 0 and 1.",
+    "Jacobian": "the matrix of the derivatives of all code numbers by all input numbers; its "
+    "squared norm is the sum of their squares.",
+    "manifold": "the thin set around which the data lie, for example a curve in the plane.",
+}
+
 COVER = "denoising-more-noise"  # the statement whose picture stands on the first screen
 
 _FOLDER = Path(__file__).parent
@@ -140,6 +160,7 @@ def render(
         parts=parts,
         cover=next((one for one in statements if one.claim.anchor == COVER), None),
         take_home=_take_home(statements),
+        glossary=GLOSSARY,
         widgets=widgets,
         language=language,
     )

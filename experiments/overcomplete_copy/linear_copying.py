@@ -106,11 +106,11 @@ def claims(found: Metrics) -> list[Claim]:
             "more exact is the copy. Compare white noise (orange) with test images (black).",
             formula=r"\text{dec}(\text{enc}(x)) = x",
             take_home=sentence(
-                "Without a regulariser, an autoencoder with a large code only copies: {noise} of "
-                "added noise stays in the image."
+                "Without a regulariser, a linear autoencoder whose code is larger than the image "
+                "only copies: {noise} of added noise stays."
                 if holds
-                else "Without a regulariser, a linear autoencoder with a large code leaves {noise} "
-                "of added noise in the image.",
+                else "Without a regulariser, a linear autoencoder whose code is larger than the "
+                "image leaves {noise} of added noise in it.",
                 noise=percent(linear["noise_left"]["mean"]),
             ),
             more={

@@ -39,6 +39,7 @@ def constants(expression):
 def texts_of_claims():
     """Returns every text without numbers that the claims bring to the page."""
     found = {one.title for one in lecture.EXPERIMENTS.values()} | set(page.SYMBOLS)
+    found |= {*page.GLOSSARY, *page.GLOSSARY.values()}
     for name, data in plain.COMMITTED:
         for claim in plain.claims_of(name, plain.metrics_of(name, data)):
             found |= {claim.slide, claim.source, claim.caption, claim.alt, *claim.more.values()}

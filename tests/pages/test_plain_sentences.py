@@ -153,10 +153,10 @@ def test_the_numbers_of_a_sentence_are_those_of_the_run():
 @pytest.mark.parametrize(
     ("narrowest", "wanted"),
     [
-        (0.05, "A denoising autoencoder copes with noise of level 1; level 2 breaks it: its "),
-        (0.035, "A denoising autoencoder copes with noise of level 0.55; level 1 breaks it: its "),
-        (0.025, "Already noise of level 0.55 breaks it: its images are worse than "),
-        (0.06, "Strong noise does not break it: even at level 2 its images are no worse than "),
+        (0.05, "Noise of level 2 breaks a denoising autoencoder: its images are farther from the "),
+        (0.035, "Noise of level 1 breaks a denoising autoencoder: its images are farther from the"),
+        (0.025, "Already noise of level 0.55 breaks it: its images are farther from the clean "),
+        (0.06, "Even noise of level 2 does not break it: its images are as close to the clean "),
     ],
 )
 def test_the_noise_that_breaks_it_is_the_first_that_is_worse_than_the_narrowest_code(
@@ -165,7 +165,7 @@ def test_the_noise_that_breaks_it_is_the_first_that_is_worse_than_the_narrowest_
     claims = claims_of("denoising", denoising_with([0.03, 0.04, 0.06], narrowest=narrowest))
     (said,) = [str(claim.take_home) for claim in claims if claim.anchor == "denoising-more-noise"]
     assert said.startswith(wanted)
-    assert said.endswith("the smallest code that was tried.")
+    assert said.endswith("size 2.")
 
 
 def test_a_network_that_does_not_denoise_is_said_to_be_broken_by_the_lowest_noise():

@@ -37,17 +37,18 @@ from experiments.denoising import (
     code_sizes,
     gaussian_view,
     networks,
-    noise_levels,
     page_networks,
+    rising_noise,
 )
 
 PARTS: tuple[LecturePart[networks.Trained], ...] = (
     algorithm,
     gaussian_view,
     code_sizes,
-    noise_levels,
+    rising_noise,
 )
-# "Noise", "a lot of noise" and "a lot more": the levels unless told. The first is for training.
+# "Noise", "a lot of noise" and "a lot more": the levels unless told. Networks of all code sizes are
+# trained on the first, those of one size on every level.
 LEVELS: Mapping[noises.Name, tuple[float, ...]] = MappingProxyType(
     {
         "uniform": (0.55, 1.0, 2.0),

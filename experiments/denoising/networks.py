@@ -13,7 +13,7 @@ import jaxae
 from experiments.common.data import datasets, noises
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.command_line import CommonConfig
-from experiments.common.run.experiment import ExperimentRun
+from experiments.common.run.experiment import ITEMS_IN_PARALLEL, ExperimentRun
 from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.sweep import Sweep, Tag
@@ -52,7 +52,8 @@ class Setup(NamedTuple):
             levels = len(self.levels) if dim == self.swept_dim else 1
             return self.num_seeds * levels * 3 * 4 * (2 * d * dim + d + dim)
 
-        return sum(bytes_at(dim) for dim in self.dims[:2])  # the largest; two train at a time
+        # The largest come first.
+        return sum(bytes_at(dim) for dim in self.dims[:ITEMS_IN_PARALLEL])
 
 
 def seed_keys(setup: Setup, seed: int) -> tuple[Array, Array, Array]:

@@ -28,7 +28,7 @@ from hypothesis.extra import numpy as hnp
 from idx_files import idx_bytes, random_split, write_four
 
 from experiments.common.data import datasets
-from experiments.common.data.sources import array_file, folders, idx, tfds_source
+from experiments.common.data.sources import array_file, folders, idx, tfds_prepare, tfds_source
 from experiments.common.data.sources.names import Name
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
@@ -777,7 +777,7 @@ def test_a_server_that_answers_garbage_is_no_network(tmp_path):
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        assert not tfds_source._reachable(f"http://127.0.0.1:{port}/")
+        assert not tfds_prepare._reachable(f"http://127.0.0.1:{port}/")
         thread.join()
 
 
@@ -849,7 +849,7 @@ def test_preparing_other_data_sets_names_the_command(tmp_path, monkeypatch):
 
 
 def test_downloading_elsewhere_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
+    monkeypatch.setattr(tfds_prepare, "_reachable", lambda url: False)
     place = tmp_path / "it's here"
     place.mkdir()
     with pytest.raises(InputError, match="cannot be reached") as caught:
@@ -895,7 +895,7 @@ LYING_THERE = {
 
 @pytest.mark.parametrize(("make", "match"), LYING_THERE.values(), ids=LYING_THERE)
 def test_what_lies_in_the_folder_instead(make, match, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
+    monkeypatch.setattr(tfds_prepare, "_reachable", lambda url: False)
     make(tmp_path)
     with pytest.raises(InputError, match=match) as caught:
         datasets.load("kmnist", tmp_path)

@@ -182,18 +182,18 @@ def test_the_same_seed_gives_the_same_numbers_from_tfds_and_from_idx(tmp_path, m
     # "Same" means: the same examples in one canonical order, hence bit-identical metrics.
     import tensorflow_datasets as tfds
 
-    from experiments.common.data.sources import tfds_source
+    from experiments.common.data.sources import tfds_prepare
 
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(parts, "draw", lambda *_: None)  # numbers are compared, no figures
     write_four(tmp_path / "idx", train=30, test=10)
-    builder = tfds_source._idx_builder(tfds.builder_cls("mnist"))
+    builder = tfds_prepare._idx_builder(tfds.builder_cls("mnist"))
     monkeypatch.setattr(
         builder,
         "_split_generators",
         lambda self, manager: {
-            split: tfds_source._idx_examples(files)
-            for split, files in tfds_source.idx.find(tmp_path / "idx", "mnist").items()
+            split: tfds_prepare._idx_examples(files)
+            for split, files in tfds_prepare.idx.find(tmp_path / "idx", "mnist").items()
         },
     )
     builder(data_dir=tmp_path / "tfds", file_format="array_record").download_and_prepare()

@@ -21,7 +21,7 @@ from idx_files import idx_bytes, write_four
 from jax_settings import as_on_the_command_line
 
 from experiments.common.data import datasets
-from experiments.common.data.sources import tfds_source
+from experiments.common.data.sources import tfds_prepare
 from experiments.common.run import command_line
 
 GREY = np.full((10, 4, 4), 0.5, np.float32)
@@ -246,10 +246,10 @@ def make_tfds(folder, cache):
     """Prepares MNIST from IDX files without a network, then damages copies of it."""
     import tensorflow_datasets as tfds
 
-    builder = tfds_source._idx_builder(tfds.builder_cls("mnist"))
+    builder = tfds_prepare._idx_builder(tfds.builder_cls("mnist"))
     builder._split_generators = lambda self, manager: {
-        split: tfds_source._idx_examples(files)
-        for split, files in tfds_source.idx.find(folder / "idx", "mnist").items()
+        split: tfds_prepare._idx_examples(files)
+        for split, files in tfds_prepare.idx.find(folder / "idx", "mnist").items()
     }
     builder(data_dir=folder / "tfds", file_format="array_record").download_and_prepare()
     for name, damage in TFDS.items():
@@ -517,7 +517,7 @@ def folders(inputs, tmp_path, monkeypatch):
     """Where a row may look, and a check that it has left everything as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXAE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(tfds_source, "_reachable", lambda url: False)
+    monkeypatch.setattr(tfds_prepare, "_reachable", lambda url: False)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tensorflow_datasets"))
     before = listing(inputs) | listing(tmp_path)
     with as_on_the_command_line():

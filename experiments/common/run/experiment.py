@@ -26,6 +26,9 @@ from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.progress import Progress
 from jaxae._version import __version__
 
+# What ExperimentRun.in_parallel does at a time: while one is compiled, another one trains.
+ITEMS_IN_PARALLEL = 2
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -283,7 +286,7 @@ class ExperimentRun:
     def in_parallel(
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> list[Result]:
-        """Returns the results of a function that trains and logs, two items at a time.
+        """Returns the results of a function that trains and logs, some items at a time.
 
         While one is compiled another one trains. After an error or an interrupt the others stop
         after their next steps.
@@ -291,7 +294,7 @@ class ExperimentRun:
         assert self._checkpoints is not None
         if processes.are_several():  # all must train the same at the same time
             return [function(item) for item in items]
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(ITEMS_IN_PARALLEL) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 return [future.result() for future in futures]

@@ -31,7 +31,9 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep(Generic[Setting]):
-    """Trains one network for every setting and every seed, all of them in one program.
+    """Trains one network for every setting and every seed, all of them with one compiled program.
+
+    How many train at a time, as a batch or in threads, ``jaxae.fit_many`` decides.
 
     Attributes:
       run: takes the log and the checkpoints.

@@ -10,9 +10,11 @@ An example is a sum of atoms. Which of them are active is drawn as follows.
    one is active at a time. The atoms beyond the forest are free.
 4. Strengths: a Gaussian of a mean between 5 and 4 and of a spread that differs between atoms.
 
-Everything is drawn on the device from one key, so it can be part of a compiled step. The recipe is
-that of SAELens, also in how children fire more often than their rate says, to make up for what the
-forest takes away. The spreads are |N(0.5, 0.5)|, which the recipe leaves open.
+Everything is drawn on the device from one key, so it can be part of a compiled step. A parent has
+at most one active child, so one path down from each root is drawn instead of the whole forest. This
+costs less than a step of training. The recipe is that of SAELens, also in how children fire more
+often than their rate says, to make up for what the forest takes away. The spreads are
+|N(0.5, 0.5)|, which the recipe leaves open.
 """
 
 from dataclasses import dataclass
@@ -147,29 +149,72 @@ def _spread_out(atoms: Array) -> Array:
 
 def draw_examples(truth: Truth, key: Array, count: int) -> tuple[Array, Array]:
     """Returns examples ``(count, d)``, and the strengths ``(count, m)`` of the atoms in them."""
-    common_key, own_key, strength_key, forest_key = jax.random.split(key, 4)
+    common_key, roots_key, free_key, forest_key = jax.random.split(key, 4)
     common = jax.random.normal(common_key, (count, truth.factors.shape[1]))
-    own = jax.random.normal(own_key, (count, len(truth.atoms)))
     own_stddev = jnp.sqrt(1 - jnp.sum(truth.factors**2, axis=1))
-    fires = common @ truth.factors.T + own * own_stddev > truth.thresholds
-    noise = jax.random.normal(strength_key, own.shape)
-    strengths = jnp.where(fires, jax.nn.relu(truth.means + truth.spreads * noise), 0)
-    strengths = _through_the_forest(truth, forest_key, strengths)
+    limits = (truth.thresholds - common @ truth.factors.T) / own_stddev
+
+    def draw(key: Array, begin: int, end: int) -> Array:
+        means, spreads = truth.means[begin:end], truth.spreads[begin:end]
+        return _draw_strengths(key, limits[:, begin:end], means, spreads)
+
+    first_free = truth.roots * sum(BRANCHING**level for level in range(DEPTH + 1))
+    roots = draw(roots_key, 0, truth.roots)
+    free = draw(free_key, first_free, len(truth.atoms))
+    between = jnp.zeros((count, first_free - truth.roots), roots.dtype)
+    chosen, chosen_strengths = _draw_descendants(truth, forest_key, limits, roots)
+    strengths = jnp.concatenate([roots, between, free], axis=1)
+    strengths = strengths.at[jnp.arange(count)[:, None], chosen].set(
+        chosen_strengths, unique_indices=True
+    )
     return strengths @ truth.atoms, strengths
 
 
-def _through_the_forest(truth: Truth, key: Array, strengths: Array) -> Array:
-    """Returns strengths under which a child needs its parent, and excludes its siblings.
+def _draw_strengths(key: Array, limits: Array, means: Array, spreads: Array) -> Array:
+    """Returns strengths of atoms, 0 where the own Gaussian of an atom is below its limit."""
+    own_key, noise_key = jax.random.split(key)
+    own, noise = (jax.random.normal(one, limits.shape) for one in (own_key, noise_key))
+    return jnp.where(own > limits, jax.nn.relu(means + spreads * noise), 0)
+
+
+def _draw_descendants(truth: Truth, key: Array, limits: Array, roots: Array) -> tuple[Array, Array]:
+    """Returns the atoms below the roots that may be active, and their strengths.
 
     The forest lies in the order of the atoms, level by level, children of a parent side by side.
+    A parent has at most one active child, so each root has at most one active atom in each level.
+    From each root one path is followed down. Atoms beside the paths are not drawn, because the
+    forest would take them away whatever their Gaussians were.
+
+    Args:
+      truth: the truth.
+      key: PRNG key.
+      limits: an atom fires where its own Gaussian exceeds this ``(count, m)``.
+      roots: strengths of the roots ``(count, roots)``.
+
+    Returns:
+      Indices of atoms ``(count, DEPTH * roots)``, and their strengths, 0 where they are off.
     """
-    levels, begin, size = [strengths[:, : truth.roots]], 0, truth.roots
-    for level in range(DEPTH):
-        parents = levels[-1] / truth.means[begin : begin + size]
-        begin, size = begin + size, size * BRANCHING
-        children = strengths[:, begin : begin + size].reshape(len(strengths), -1, BRANCHING)
-        lots = jax.random.uniform(jax.random.fold_in(key, level), children.shape)
-        lots = jnp.where(children > 0, lots, -1)
-        is_chosen = jax.nn.one_hot(jnp.argmax(lots, axis=-1), BRANCHING)
-        levels.append((children * is_chosen * parents[..., None]).reshape(len(strengths), -1))
-    return jnp.concatenate([*levels, strengths[:, begin + size :]], axis=1)
+    count = len(roots)
+    parents, strengths = jnp.broadcast_to(jnp.arange(truth.roots), roots.shape), roots
+    begin, size = 0, truth.roots
+    found = []
+    for level_key in jax.random.split(key, DEPTH):
+        strength_key, lot_key = jax.random.split(level_key)
+        ratios = strengths / truth.means[parents]
+        first = begin + size + BRANCHING * (parents - begin)
+        children = first[..., None] + jnp.arange(BRANCHING)  # (count, roots, BRANCHING)
+        own_limits = jnp.take_along_axis(limits, children.reshape(count, -1), axis=1)
+        drawn = _draw_strengths(
+            strength_key,
+            own_limits.reshape(children.shape),
+            truth.means[children],
+            truth.spreads[children],
+        )
+        lots = jnp.where(drawn > 0, jax.random.uniform(lot_key, drawn.shape), -1)
+        position = jnp.argmax(lots, axis=-1)
+        parents = first + position
+        strengths = ratios * jnp.take_along_axis(drawn, position[..., None], axis=-1)[..., 0]
+        found.append((parents, strengths))
+        begin, size = begin + size, BRANCHING * size
+    chosen, chosen_strengths = zip(*found, strict=True)
+    return jnp.concatenate(chosen, axis=1), jnp.concatenate(chosen_strengths, axis=1)

@@ -84,6 +84,38 @@ def test_children_need_their_parent_and_exclude_each_other(drawn):
     np.testing.assert_allclose(ratio.mean(), truth.means[2], rtol=0.05)
 
 
+def strengths_of_the_whole_forest(truth, generator):
+    """Strengths as the recipe says it: every atom is drawn, then the forest takes away."""
+    factors, means = np.asarray(truth.factors), np.asarray(truth.means)
+    common = generator.standard_normal((COUNT, 25)) @ factors.T
+    own = generator.standard_normal((COUNT, 400)) * np.sqrt(1 - (factors**2).sum(axis=1))
+    fires = common + own > np.asarray(truth.thresholds)
+    noise = generator.standard_normal(fires.shape)
+    strengths = fires * np.maximum(means + np.asarray(truth.spreads) * noise, 0)
+    begin, parents = 0, 2
+    for _ in range(3):
+        ratios = strengths[:, begin : begin + parents] / means[begin : begin + parents]
+        begin, parents = begin + parents, 4 * parents
+        children = strengths[:, begin : begin + parents].reshape(COUNT, -1, 4)
+        lots = np.where(children > 0, generator.random(children.shape), -1)
+        is_chosen = lots.argmax(axis=-1)[..., None] == np.arange(4)
+        kept = children * is_chosen * ratios[..., None]
+        strengths[:, begin : begin + parents] = kept.reshape(COUNT, -1)
+    return strengths
+
+
+def test_one_path_from_each_root_has_the_distribution_of_the_whole_forest(drawn):
+    truth, _, strengths = drawn
+    whole = strengths_of_the_whole_forest(truth, np.random.default_rng(0))
+    for moment in (lambda s: s, np.square):  # the shares of active atoms are among the pairs
+        found, wanted = moment(strengths), moment(whole)
+        error = np.abs(found.mean(axis=0) - wanted.mean(axis=0))
+        assert (error <= 5 * np.sqrt((found.var(axis=0) + wanted.var(axis=0)) / COUNT)).all()
+    pairs, wanted = ((s > 0).T.astype(np.float32) @ (s > 0) / COUNT for s in (strengths, whole))
+    assert (wanted > 0.001).mean() > 0.01
+    assert (np.abs(pairs - wanted) <= 6 * np.sqrt((pairs + wanted) / COUNT)).all()
+
+
 def test_atoms_fire_together_as_their_factors_say():
     with as_on_the_command_line():
         truth = synthetic.make_truth(jax.random.key(0), SIZE)

@@ -172,7 +172,8 @@ def test_scores_of_a_dictionary_that_is_the_truth(tiny_truth, monkeypatch):
 
     decode = lambda params, code: code @ params["atoms"]
     network = type("Network", (), {"encode": staticmethod(encode), "decode": staticmethod(decode)})
-    found = known_truth._scores(tiny_truth, network, {"atoms": units}, jax.random.key(3))
+    measure_piece = known_truth._make_measure_piece(tiny_truth, network)
+    found = known_truth._scores(tiny_truth, measure_piece, {"atoms": units}, jax.random.key(3))
     assert set(found) == set(known_truth.UNITS)
     np.testing.assert_allclose(found["mean_correlation"], 1, rtol=1e-5)
     assert found["uniqueness"] == 1

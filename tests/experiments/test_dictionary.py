@@ -127,7 +127,7 @@ def test_the_weight_rises_from_zero_over_the_first_tenth():
 def test_known_atoms_are_found(name):
     family, data = small(name, 2, epochs=40, count=3000)
     kind = networks.KINDS[name]
-    run = recovery.train_and_measure(family, jax.random.key(3), data, 0, "one", Log())
+    (run,) = recovery.train_and_measure(family, [jax.random.key(3)], [data], [0], ["one"], Log())
     assert run["recovered_share"] >= 0.9, kind
     assert run["explained_variance"] > 0.8
     assert run["active_units"] <= (2 if kind.is_top_k else 8)

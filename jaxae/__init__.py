@@ -38,6 +38,7 @@ Dictionaries of activations:
 * ``gated_relu``: one path decides which units are active, another one how strongly
 * ``gated_auxiliary_loss``: the loss that teaches the gates
 * ``matryoshka_loss``: the error of every prefix of the code
+* ``sparse_decode``: the reconstruction from the active units alone
 * ``dense_units``: which units are active too often
 * ``shrinkage``: the norm of a reconstruction over that of its target
 * ``mean_correlation``: of filters and known atoms, matched one to one
@@ -174,6 +175,7 @@ from jaxae.dictionary.measures import nearest_atoms as nearest_atoms
 from jaxae.dictionary.measures import shrinkage as shrinkage
 from jaxae.dictionary.measures import uniqueness as uniqueness
 from jaxae.dictionary.measures import unit_counts as unit_counts
+from jaxae.dictionary.sparse_decode import sparse_decode as sparse_decode
 from jaxae.distributions import Bernoulli as Bernoulli
 from jaxae.distributions import DiagonalGaussian as DiagonalGaussian
 from jaxae.distributions import Gaussian as Gaussian

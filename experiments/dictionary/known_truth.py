@@ -1,6 +1,8 @@
 """The synthetic truth: what each method finds of it, against the number of active units."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,11 @@ UNITS = {
     "dead_share": "share of units that no held-out example activates",
 }
 
+# ``measure_piece(params, nearest, key)``: counts of units, active units, examples, reconstructions.
+MeasurePiece: TypeAlias = Callable[
+    [Params, Array, Array], tuple[jaxae.UnitCounts, Array, Array, Array]
+]
+
 
 def epochs(setup: TruthSetup) -> int:
     """Returns how many epochs all networks take, for the progress bar."""
@@ -56,7 +63,8 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
         params = sweep.fit(trainer, slots, settings, models=networks)
         for target, own in params.items():
             network = networks[target].make(**networks[target].arguments)
-            scores = [_scores(truth, network, one, test_key) for one in own]
+            measure_piece = _make_measure_piece(truth, network)
+            scores = [_scores(truth, measure_piece, one, test_key) for one in own]
             numbers = rows_over_seeds(scores, UNITS)
             rows.append({"method": method, "target": target, **numbers})
             f1, explained = (numbers[name]["mean"] for name in ("f1", "explained_variance"))
@@ -102,24 +110,31 @@ def _active_atoms(truth: synthetic.Truth, key: Array) -> Array:
     return jaxae.active_units(strengths).mean()
 
 
-def _scores(
-    truth: synthetic.Truth,
-    network: jaxae.AutoencoderFunctions,
-    params: Params,
-    key: Array,
-) -> dict[str, float]:
-    """Returns the measures of a dictionary on held-out examples, which are drawn in pieces."""
-    nearest = jaxae.nearest_atoms(params["atoms"], truth.atoms)
+def _make_measure_piece(
+    truth: synthetic.Truth, network: jaxae.AutoencoderFunctions
+) -> MeasurePiece:
+    """Returns the compiled measures of a piece of the examples, one program for all seeds."""
 
     @jax.jit
-    def piece(key: Array) -> tuple[jaxae.UnitCounts, Array, Array, Array]:
+    def measure_piece(
+        params: Params, nearest: Array, key: Array
+    ) -> tuple[jaxae.UnitCounts, Array, Array, Array]:
         x, strengths = synthetic.draw_examples(truth, key, PIECE)
         code = jax.vmap(partial(network.encode, params))(x)
         x_hat = jax.vmap(partial(network.decode, params))(code)
         return jaxae.unit_counts(code, strengths, nearest), jaxae.active_units(code), x, x_hat
 
+    return measure_piece
+
+
+def _scores(
+    truth: synthetic.Truth, measure_piece: MeasurePiece, params: Params, key: Array
+) -> dict[str, float]:
+    """Returns the measures of a dictionary on held-out examples, which are drawn in pieces."""
+    nearest = jaxae.nearest_atoms(params["atoms"], truth.atoms)
     with jax.default_matmul_precision("highest"):
-        pieces = [piece(one) for one in jax.random.split(key, HELD_OUT // PIECE)]
+        keys = jax.random.split(key, HELD_OUT // PIECE)
+        pieces = [measure_piece(params, nearest, one) for one in keys]
         counts = jax.tree.map(lambda *several: sum(several), *(found[0] for found in pieces))
         l0, x, x_hat = (jnp.concatenate(several) for several in list(zip(*pieces, strict=True))[1:])
         is_there = jnp.linalg.norm(x, axis=1) > 0  # an example may have no atom at all

@@ -191,8 +191,20 @@ class Family(Trainer):
         kept = jax.lax.switch(chosen, self._keepers, jax.lax.stop_gradient(units))
         return jnp.where(kept > 0, units, 0)  # no gradient through the choice
 
-    def _loss(self, params: Params, key: Array, x: Array, setting: Array) -> Array:
-        """Returns the loss ``(batch,)``; a setting is the weight of L1, or the position of k."""
+    def _loss(
+        self, params: Params, key: Array, x: Array, setting: Array, *own_examples: Array
+    ) -> Array:
+        """Returns the loss ``(batch,)``.
+
+        Args:
+          params: of one network.
+          key: not used.
+          x: examples ``(batch, d)``, or the numbers of examples ``(batch, 1)``.
+          setting: the weight of L1, or the position of k.
+          own_examples: the examples of this network alone, where ``x`` has their numbers.
+        """
+        if own_examples:
+            x = own_examples[0][x[:, 0].astype(jnp.int32)]
         units = jax.vmap(partial(activations, params))(x)
         code = jax.vmap(self._kept, (0, None))(units, setting)
         x_hat = code @ params["atoms"] + params["decoder_bias"][None]

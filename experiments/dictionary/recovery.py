@@ -1,5 +1,7 @@
 """Known atoms: which of them are found again."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -31,22 +33,24 @@ def epochs(schedule: Schedule, seeds: int) -> int:
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Trains every kind for each number of active atoms; returns the numbers.
 
-    Each network has its own examples. They are made, and dropped, as it is trained.
+    Each network has its own examples, the same for every kind.
     """
     sums = trained.sums
+    cases = [(active, seed) for active in ACTIVE for seed in range(sums.num_seeds)]
     rows = []
     for name, kind in KINDS.items():
         family = Family(kind, INPUTS, ACTIVE, sums.schedule, sums.count)
-        for position, active in enumerate(ACTIVE):
-            scores = []
-            for seed in range(sums.num_seeds):
-                data_key, key = jax.random.split(jax.random.fold_in(sums.key, seed))
-                data = examples.sums(
-                    data_key, atoms=ATOMS, inputs=INPUTS, active=active, count=sums.count
-                )
-                named = f"{name}_atoms-{active}_seed-{seed}"
-                scores.append(train_and_measure(family, key, data, position, named, run))
-            numbers = rows_over_seeds(scores, UNITS)
+        keys = [jax.random.split(jax.random.fold_in(sums.key, seed)) for _, seed in cases]
+        data = [
+            examples.sums(data_key, atoms=ATOMS, inputs=INPUTS, active=active, count=sums.count)
+            for (data_key, _), (active, _) in zip(keys, cases, strict=True)
+        ]
+        positions = [ACTIVE.index(active) for active, _ in cases]
+        names = [f"{name}_atoms-{active}_seed-{seed}" for active, seed in cases]
+        scores = train_and_measure(family, [key for _, key in keys], data, positions, names, run)
+        for active in ACTIVE:
+            own = [one for one, (its, _) in zip(scores, cases, strict=True) if its == active]
+            numbers = rows_over_seeds(own, UNITS)
             rows.append({"method": name, "active_atoms": active, **numbers})
             share = numbers["recovered_share"]["mean"]
             run.say(f"{active} of {ATOMS} atoms, {name}: {100 * share:.1f} % recovered")
@@ -55,29 +59,41 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
 
 def train_and_measure(
     family: Family,
-    key: jax.Array,
-    data: examples.Sums,
-    position: int,
-    named: str,
+    keys: Sequence[jax.Array],
+    data: Sequence[examples.Sums],
+    positions: Sequence[int],
+    names: Sequence[str],
     run: ExperimentRun,
-) -> dict[str, float]:
-    """Returns the numbers of one network, trained on its own sums of its own atoms."""
-    norm = float(jnp.sqrt(jnp.mean(jnp.sum(data.train**2, axis=1))))
-    setting = float(position) if family.kind.is_top_k else L1_WEIGHT * norm
-    log = tag(named).log
-    (params,) = family.fit_many(
-        [key],
-        data.train,
-        [setting],
-        on_epoch=lambda _, epoch, loss: log(run, epoch, loss),
-        checkpoints=run.checkpoints([named], family.network(setting)),
+) -> list[dict[str, float]]:
+    """Returns the numbers of networks of one kind, each trained on its own sums of its own atoms.
+
+    They share one program: what they train on are the numbers of the examples, and the examples
+    themselves are a setting of each network.
+    """
+    settings = [float(position) for position in positions]
+    if not family.kind.is_top_k:
+        norms = [jnp.sqrt(jnp.mean(jnp.sum(one.train**2, axis=1))) for one in data]
+        settings = [L1_WEIGHT * float(norm) for norm in norms]
+    tags = [tag(name) for name in names]
+    trained = family.fit_many(
+        keys,
+        jnp.arange(len(data[0].train), dtype=jnp.float32)[:, None],
+        settings,
+        jnp.stack([one.train for one in data]),
+        on_epoch=lambda network, epoch, loss: tags[network].log(run, epoch, loss),
+        checkpoints=run.checkpoints(names, [family.network(one) for one in settings]),
     )
-    cosines = jaxae.best_cosines(params["atoms"], data.atoms)
-    return {
-        "mean_max_cosine": float(cosines.mean()),
-        "recovered_share": float((cosines > RECOVERED).mean()),
-        **family.measure(params, setting, data.test),
-    }
+    scores = []
+    for params, setting, one in zip(trained, settings, data, strict=True):
+        cosines = jaxae.best_cosines(params["atoms"], one.atoms)
+        scores.append(
+            {
+                "mean_max_cosine": float(cosines.mean()),
+                "recovered_share": float((cosines > RECOVERED).mean()),
+                **family.measure(params, setting, one.test),
+            }
+        )
+    return scores
 
 
 def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:

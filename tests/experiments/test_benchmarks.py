@@ -25,6 +25,7 @@ from experiments.benchmarks import (
     common,
     contraction,
     cost_model,
+    dictionary,
     encoders,
     epoch,
     growth,
@@ -613,9 +614,24 @@ def test_the_cost_model_is_measured(tmp_path):
     assert list(found["blocks_over_whole_by_columns"]) == [8]
 
 
+def test_decoding_is_measured_beside_the_whole_code(tmp_path):
+    found = dictionary.main(dictionary.Config(quick=True, rounds=1, out=tmp_path / "out"))
+    (path,) = (tmp_path / "out").glob("dictionary-*.json")
+    (row,) = json.loads(path.read_text())["widths"]
+    assert row == found["widths"][0]
+    for part in ("decode", "decode_and_gradients"):
+        assert list(row[part]) == ["whole code", "active units"]
+        assert all(way["seconds"]["median"] > 0 for way in row[part].values())
+    arrays = dictionary.make_inputs(64)
+    results = {name: decode(*arrays)[None] for name, decode in dictionary.WAYS.items()}
+    dictionary.require_equal(results)
+    with pytest.raises(RuntimeError, match="differ by"):
+        dictionary.require_equal(results | {"active units": 1.01 * results["active units"]})
+
+
 BENCHMARKS = (
-    *(agreement, contraction, cost_model, encoders, epoch, growth, large, start, streaming),
-    training,
+    *(agreement, contraction, cost_model, dictionary, encoders, epoch, growth, large, start),
+    *(streaming, training),
 )
 
 

@@ -127,7 +127,7 @@ def test_the_weight_rises_from_zero_over_the_first_tenth():
 def test_known_atoms_are_found(name):
     family, data = small(name, 2, epochs=40, count=3000)
     kind = networks.KINDS[name]
-    run = recovery.train_and_measure(family, jax.random.key(3), data, 0, "one", Log())
+    (run,) = recovery.train_and_measure(family, [jax.random.key(3)], [data], [0], ["one"], Log())
     assert run["recovered_share"] >= 0.9, kind
     assert run["explained_variance"] > 0.8
     assert run["active_units"] <= (2 if kind.is_top_k else 8)
@@ -172,7 +172,8 @@ def test_scores_of_a_dictionary_that_is_the_truth(tiny_truth, monkeypatch):
 
     decode = lambda params, code: code @ params["atoms"]
     network = type("Network", (), {"encode": staticmethod(encode), "decode": staticmethod(decode)})
-    found = known_truth._scores(tiny_truth, network, {"atoms": units}, jax.random.key(3))
+    measure_piece = known_truth._make_measure_piece(tiny_truth, network)
+    found = known_truth._scores(tiny_truth, measure_piece, {"atoms": units}, jax.random.key(3))
     assert set(found) == set(known_truth.UNITS)
     np.testing.assert_allclose(found["mean_correlation"], 1, rtol=1e-5)
     assert found["uniqueness"] == 1

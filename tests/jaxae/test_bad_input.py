@@ -149,6 +149,12 @@ matryoshka_loss(X, X[:3], X, prefixes=(1, 2))                    | ValueError | 
 matryoshka_loss(X, X[:3], X, prefixes=(2, 1, 3))                 | ValueError | prefixes must rise
 matryoshka_loss(X, X[:3], X, prefixes=(1, 4))                    | ValueError | prefixes\[1\] must be an integer of at least 1 and at most 3, but it is 4
 matryoshka_loss(X, X[:3], X, prefixes=())                        | ValueError | prefixes must rise
+sparse_decode(X[0, 0], jnp.array(1), W)                          | ValueError | values must have a last axis
+sparse_decode(X, jnp.zeros((4, 3)), W)                           | TypeError  | indices must be integers, but the dtype is float32
+sparse_decode(X, jnp.zeros((4, 2), int), W)                      | ValueError | indices must have the shape of values, \(4, 3\), but the shape is \(4, 2\)
+sparse_decode(X, jnp.full((4, 3), 2), W)                         | ValueError | indices must be from 0 to 1, .* but they are from 2 to 2
+sparse_decode(X, jnp.full((4, 3), -1), W)                        | ValueError | indices must be from 0 to 1
+sparse_decode(X, jnp.zeros((4, 3), int), W[0])                   | ValueError | decoder must be filters \(units, d\)
 dense_units(X, share=1.5)                                        | ValueError | share must be a finite number of at least 0 and at most 1, but it is 1.5
 dense_units(X, threshold=-1)                                     | ValueError | threshold must be
 mean_correlation(X, W.T)                                         | ValueError | filters and atoms must be

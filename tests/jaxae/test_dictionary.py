@@ -1,5 +1,6 @@
 """Activations and losses of dictionaries: JumpReLU, BatchTopK, gated, Matryoshka."""
 
+import json
 import os
 import subprocess
 import sys
@@ -184,6 +185,75 @@ def test_matryoshka_gradients(float64):
     check_grads(loss, tuple(map(jnp.asarray, arrays)), order=1, modes=("rev",))
 
 
+# Decoding from the active units
+
+
+def dense_decode(values, indices, decoder):
+    """The product of the whole code with the decoder, units that come twice added up."""
+    one_hot = jax.nn.one_hot(indices, len(decoder), dtype=values.dtype)
+    return jnp.einsum("...k,...ku->...u", values, one_hot) @ decoder
+
+
+def values_and_gradients(decode):
+    """Returns ``decode`` with the gradients of the sum of its sines, compiled."""
+
+    def total(values, indices, decoder):
+        return jnp.sum(jnp.sin(decode(values, indices, decoder)))
+
+    gradients = jax.grad(total, argnums=(0, 2))
+    return jax.jit(lambda *arrays: (decode(*arrays), gradients(*arrays)))
+
+
+def test_decoding_from_the_active_units_is_the_product_with_the_whole_code(float64):
+    decoder, values = jnp.asarray(RNG.normal(size=(5, 3))), RNG.normal(size=(2, 4, 5))
+    values[0, 0] = 0
+    values[1, :, 3:] = 0
+    all_units = np.stack([RNG.permutation(5) for _ in range(8)]).reshape(2, 4, 5)
+    repeated = RNG.integers(5, size=(2, 4, 5))
+    repeated[0, :2] = 4
+    sparse, dense = values_and_gradients(jaxae.sparse_decode), values_and_gradients(dense_decode)
+    for indices in (all_units, repeated):
+        arrays = jnp.asarray(values), jnp.asarray(indices), decoder
+        results = jax.tree.leaves(sparse(*arrays)), jax.tree.leaves(dense(*arrays))
+        for got, by_hand in zip(*results, strict=True):
+            np.testing.assert_allclose(got, by_hand, rtol=1e-12, atol=1e-14)
+    one = jaxae.sparse_decode(jnp.array([2.0, 3.0]), jnp.array([4, 4]), decoder)
+    np.testing.assert_allclose(one, 5 * decoder[4], rtol=1e-12)
+    beyond = jax.jit(jaxae.sparse_decode)(jnp.ones(1), jnp.array([5]), decoder)
+    assert np.isnan(beyond).all()
+
+
+def test_the_gradient_of_a_top_k_dictionary_is_the_same_from_its_active_units(float64):
+    decoder, pre = jnp.asarray(RNG.normal(size=(9, 4))), jnp.asarray(RNG.normal(size=(5, 9)))
+
+    def sparse(pre, decoder):
+        return jaxae.sparse_decode(*jax.lax.top_k(jax.nn.relu(pre), 6), decoder)
+
+    def dense(pre, decoder):
+        return jaxae.keep_top_k(jax.nn.relu(pre), k=6) @ decoder
+
+    def of_the_batch(pre, decoder):
+        code = jaxae.batch_top_k(pre, k=2)
+        return jaxae.sparse_decode(*jax.lax.top_k(code, 6), decoder)
+
+    def of_the_batch_dense(pre, decoder):
+        return jaxae.batch_top_k(pre, k=2) @ decoder
+
+    @jax.jit
+    def found(pre, decoder):
+        results = []
+        for decode in (sparse, dense, of_the_batch, of_the_batch_dense):
+            total = lambda *arrays, decode=decode: jnp.sum(jnp.sin(decode(*arrays)))
+            results.append((decode(pre, decoder), jax.grad(total, argnums=(0, 1))(pre, decoder)))
+        return results
+
+    by_method = [jax.tree.leaves(result) for result in found(pre, decoder)]
+    assert (np.asarray(pre) < 0).sum(axis=1).max() > 3  # some of the 6 largest are 0
+    assert (np.asarray(jaxae.batch_top_k(pre, k=2)) > 0).sum(axis=1).max() <= 6
+    for got, by_hand in zip(by_method[0] + by_method[2], by_method[1] + by_method[3], strict=True):
+        np.testing.assert_allclose(got, by_hand, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_dtype_is_kept_and_thresholds_stay_in_float32(dtype):
     pre, threshold = jnp.full((3, 4), 0.5, dtype), jnp.full(4, 0.25)
@@ -204,6 +274,93 @@ def test_dtype_is_kept_and_thresholds_stay_in_float32(dtype):
     *shapes, of_inference = jax.eval_shape(results, pre, filters, x)
     assert {shape.dtype for shape in shapes} == {jnp.dtype(dtype)}
     assert of_inference.dtype == jnp.float32
+
+
+ON_FOUR_DEVICES = """
+import json
+import jax, jax.numpy as jnp, optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import jaxae
+
+MESH = jax.make_mesh((4,), ("units",), axis_types=(AxisType.Auto,))
+AXES = {"encoder": P(None, "units"), "atoms": P("units"), "threshold": P("units")}
+
+x = jax.random.normal(jax.random.key(1), (32, 6))
+residual = jax.random.normal(jax.random.key(3), (32, 6))
+atoms = jax.random.normal(jax.random.key(2), (16, 6)) / 3
+start = {
+    "encoder": atoms.T, "atoms": atoms, "threshold": jnp.full(16, 0.1), "bias": jnp.zeros(6),
+}
+
+def dead_loss(atoms, pre, residual, is_dead):
+    return jaxae.dead_unit_loss(pre, lambda z: z @ atoms, residual, is_dead=is_dead, k=2)
+
+def loss(params, key, x):
+    pre = (x - params["bias"]) @ params["encoder"]
+    values, indices = jax.lax.top_k(jax.nn.relu(pre), 3)
+    found = jaxae.sparse_decode(values, indices, params["atoms"]) + params["bias"]
+    jumped = jaxae.jump_relu(pre, params["threshold"], bandwidth=0.5)
+    error = jaxae.squared_error(found, x) + jaxae.squared_error(jumped @ params["atoms"], x)
+    error = error + dead_loss(params["atoms"], pre, x - found, jnp.arange(16) < 5)
+    return error + jaxae.step_l0_penalty(pre, params["threshold"], bandwidth=0.5)
+
+def train(place):
+    optimizer = optax.partition(
+        {"atoms": jaxae.unit_norm(optax.sgd(1e-2, 0.9)), "rest": optax.sgd(1e-2, 0.9)},
+        lambda params: {name: "atoms" if name == "atoms" else "rest" for name in params},
+    )
+    params = {name: place(name, jnp.array(array)) for name, array in start.items()}
+    run = jaxae.make_run(loss, optimizer, batch_size=8)
+    state = jaxae.create_train_state(params, optimizer)
+    return jaxae.fit(run, state, jax.random.key(0), x, epochs=5).params
+
+one = train(lambda name, array: array)
+four = train(
+    lambda name, array: jax.device_put(array, NamedSharding(MESH, AXES.get(name, P())))
+)
+found = {
+    "gap": max(float(abs(jax.device_get(one[n]) - jax.device_get(four[n])).max()) for n in one),
+    "moved": float(abs(one["atoms"] - start["atoms"]).max()),
+    "rows on a device": [s.data.shape[0] for s in four["atoms"].addressable_shards],
+}
+
+# The loss of dead units chooses at run time whether it does anything; each device may choose.
+pre = x @ atoms.T
+outside = lambda *arrays: (
+    dead_loss(*arrays), jax.grad(lambda *a: dead_loss(*a).sum(), argnums=(0, 1))(*arrays)
+)
+batch = P("units")
+inside = jax.jit(jax.shard_map(
+    outside, mesh=MESH, in_specs=(P(), batch, batch, P()), out_specs=(batch, (P(), batch))
+))
+gaps = []
+for is_dead in (jnp.zeros(16, bool), jnp.arange(16) < 5):
+    arrays = atoms, pre, residual, is_dead
+    differences = jax.tree.map(lambda a, b: abs(a - b).max(), inside(*arrays), outside(*arrays))
+    gaps.append(max(map(float, jax.tree.leaves(differences))))
+found["inside shard_map"] = gaps
+print(json.dumps(found))
+"""
+
+
+def run_on_devices(count, program):
+    """Returns what a program prints that runs on several virtual devices."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_a_dictionary_with_its_units_over_four_devices_is_that_of_one():
+    found = run_on_devices(4, ON_FOUR_DEVICES)
+    assert found["rows on a device"] == [4, 4, 4, 4]
+    assert found["gap"] < 1e-5
+    assert found["moved"] > 0.1
+    assert max(found["inside shard_map"]) < 1e-4
 
 
 ON_TWO_DEVICES = """
@@ -236,11 +393,4 @@ print(max(float(abs(jax.device_get(one[name]) - jax.device_get(two[name])).max()
 
 @pytest.mark.thorough
 def test_a_batch_over_two_devices_gives_the_parameters_of_one():
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", ON_TWO_DEVICES]
-    ran = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert float(ran.stdout) < 1e-5
+    assert run_on_devices(2, ON_TWO_DEVICES) < 1e-5

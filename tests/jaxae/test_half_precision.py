@@ -149,6 +149,9 @@ CASES = {
         jaxae.score_estimate(HALVE, IDENTITY, c(ROWS), stddev=stddev) for stddev in STDDEVS
     ],
     "shrinkage": lambda c: jaxae.shrinkage(moved(c(ROWS)), c(ROWS)),
+    "sparse_decode": lambda c: jaxae.sparse_decode(
+        c(ROWS), jnp.tile(jnp.arange(6), (len(ROWS), 1)), c(RNG_ROWS[:6])
+    ),
     "sparse_loss": lambda c: [
         jaxae.sparse_loss(HALVE, IDENTITY, c(ROWS), weight=weight) for weight in (1e-8, 1.0, 1e5)
     ],

@@ -63,7 +63,7 @@ class Trainer:
         self,
         keys: Sequence[Array],
         x: Array | jaxae.Streamed,
-        *settings: Sequence[float],
+        *settings: Sequence[float] | Array,
         on_epoch: Callable[[int, int, float], None],
         checkpoints: jaxae.Checkpoints,
     ) -> list[Params]:

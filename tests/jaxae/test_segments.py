@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jax.extend import core as jex
 
 import jaxae
-from jaxae.contraction import _choice, _cuts, _trace
+from jaxae.contraction import _choice, _cuts, _evaluate, _search, _trace
 
 SIZE = 6
 
@@ -258,6 +258,32 @@ def test_an_encoder_is_cut_where_that_is_cheaper():
     plan = jaxae.explain_contraction(partial(encode, layers, few), x)
     assert plan.method == "jacrev"
     assert "is not linear" in plan.reason or "joins two paths" in plan.reason
+
+
+def test_a_product_that_is_needed_twice_is_counted_once(float64, always_cut):
+    """With wide ends <T, S> is cheapest, and one of the two has the product G3 G2 twice."""
+    layers = [linear, residual, residual, linear]
+    params = random_params(layers[1:-1], (40, 40), 0)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 40)))
+    plan = jaxae.explain_contraction(partial(encode, layers, params), x)
+    assert plan.formula.startswith("<T, S>")
+    assert plan.formula.count("G3 G2") == 2
+    compare(layers, params, x)
+
+
+def test_a_matrix_that_is_part_of_two_others_is_computed_once():
+    calls = []
+
+    def core():
+        calls.append("")
+        return jnp.eye(2)
+
+    shared = _search.Node("P", (2, 2), core, is_constant=False)
+    others = [_search.Node(name, (2, 2), lambda p: 2 * p.core, (shared,)) for name in "AB"]
+    values = _evaluate.MatrixValues(jnp.float32, _evaluate.ExampleValues({}, {}), {})
+    for node in others:
+        np.testing.assert_array_equal(values.matrix(node).core, 2 * np.eye(2))
+    assert len(calls) == 1
 
 
 def cuts_of(function, size=SIZE):

@@ -199,7 +199,7 @@ def always_cut(monkeypatch):
     st.sampled_from([None, 1]),
     st.integers(0, 100),
 )
-@examples(40, derandomize=True)
+@examples(20, derandomize=True)
 def test_random_encoders_have_the_penalty_of_their_full_jacobian(layers, ends, chunk, seed):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(_choice, "_WORTH_CUTTING", float("inf"))
@@ -207,6 +207,40 @@ def test_random_encoders_have_the_penalty_of_their_full_jacobian(layers, ends, c
         params = random_params(layers[1:-1], ends, seed)
         x = jnp.asarray(np.random.default_rng(seed).normal(size=(3, ends[0])))
         compare(layers, params, x, chunk_size=chunk)
+
+
+# The seeds of the encoders with the largest errors in a longer search that was run once.
+# They stand for these encoders as long as ``LAYERS`` and ``draw_encoder`` stay as they are.
+WORST = (1020, 1045, 50, 1005, 48, 19, 1001, 11, 9, 1016, 54, 1042, 15, 33, 1064, 46, 51, 1035)
+WORST += (1061, 1027)
+
+
+def draw_encoder(rng):
+    """Returns one to three random layers, some of them in skip connections and products."""
+
+    def pick():
+        return LAYERS[rng.integers(len(LAYERS))]
+
+    def draw():
+        kind = rng.integers(4)
+        if kind < 2:
+            return pick()
+        return around(pick(), pick()) if kind == 2 else product(pick(), pick())
+
+    return [draw() for _ in range(rng.integers(1, 4))]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", WORST)
+def test_the_random_encoders_with_the_largest_errors(seed, float64, always_cut):
+    rng = np.random.default_rng(seed)
+    middle = draw_encoder(rng)
+    ends = [(9, 8), (3, 8), (9, 2)][rng.integers(3)]
+    first, last = (linear if rng.random() < 0.7 else dense for _ in range(2))
+    x = jnp.asarray(rng.normal(size=(2, ends[0])))
+    chunk = [None, None, 1][rng.integers(3)]
+    params = random_params(middle, ends, seed)
+    compare([first, *middle, last], params, x, chunk_size=chunk)
 
 
 @pytest.mark.thorough(by_default=["residual", "layer_norm", "gated", "attention", "max_pooled"])

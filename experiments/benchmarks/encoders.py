@@ -4,8 +4,9 @@
 
 For each encoder: ``jaxae.contractive_penalty``, and the full Jacobian of the whole batch by
 ``jax.vmap`` of ``jax.jacfwd`` and of ``jax.jacrev``, as far as it fits into memory. All must give
-the same value and gradient first, then run in turn. About 20 minutes on two cores, with a result
-file ``encoders-<device>.json``. Expected: nowhere less than 0.9 times as fast as the better one.
+the same value and gradient first, then run in turn. Then the error of estimates is compared with
+matfree's, at equal time, if matfree is installed. About 30 minutes on two cores, with a
+result file ``encoders-<device>.json``. Expected: nowhere below 0.9 times as fast as the better one.
 """
 
 import sys
@@ -28,7 +29,7 @@ import numpy as np
 from jaxtyping import Array
 
 import jaxae
-from experiments.benchmarks import common, contraction
+from experiments.benchmarks import common, contraction, estimates
 from experiments.benchmarks.side_by_side import Contender, compiled, race
 from experiments.common.run import command_line
 from experiments.common.training.arrays import Params
@@ -191,13 +192,20 @@ class Config(common.Options):
         common.require_known(self.cases, CASES)
 
 
-def contenders_of(case: Case) -> dict[str, Contender]:
-    """Returns the penalty, value and gradient, in every way that fits into memory."""
+def make_encoder(case: Case) -> tuple[Callable[[Params, Array], Array], Params, Array]:
+    """Returns the encoder of a case, its parameters and a batch."""
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(case.batch, *case.shape)), jnp.float32)
     params = case.encoder.init(jax.random.key(0), x[0])
 
     def encode(params: Params, x_i: Array) -> Array:
         return jnp.asarray(case.encoder.apply(params, x_i))
+
+    return encode, params, x
+
+
+def contenders_of(case: Case) -> dict[str, Contender]:
+    """Returns the penalty, value and gradient, in every way that fits into memory."""
+    encode, params, x = make_encoder(case)
 
     def ours(params: Params, x: Array) -> Array:
         return jaxae.contractive_penalty(
@@ -238,6 +246,7 @@ def measure(name: str, case: Case, rounds: int) -> common.Results:
         "batch": case.batch,
         "contenders": raced,
         "times_as_fast_as_the_better": best / raced["jaxae"]["seconds"]["median"],
+        "estimates": estimates.compare_estimates(*make_encoder(case), rounds),
     }
 
 
@@ -253,6 +262,7 @@ def main(config: Config) -> common.Results:
             record.log(case=name)
             speed = found[name]["times_as_fast_as_the_better"]
             print(f"{name}: {contraction.summary(found[name])}, {speed:.2f} times as fast")
+            print(f"  {estimates.summary(found[name]['estimates'])}")
         return common.write_results(record, "encoders", rounds=config.rounds, cases=found)
 
 

@@ -19,7 +19,7 @@ from experiments.common.training import fitting
 from experiments.common.training.arrays import Function, Params
 from experiments.common.training.losses import contractive, denoising
 from experiments.common.training.sweep import Sweep, Tag
-from experiments.contractive import probes
+from experiments.contractive import probes, residual_networks
 from experiments.contractive.jacobians import Decomposition, make_decompose
 from experiments.contractive.probes import Probes
 
@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     noise: float  # standard deviation of the DAE's noise
     weights: tuple[float, ...]  # lambda of the CAEs
     weight: float  # lambda of the CAE beside AE and DAE
+    has_residual: bool  # whether deep residual networks are trained too
 
 
 class Replicates(NamedTuple):
@@ -61,6 +62,7 @@ class Trained:
       functions: of the methods, whose weights are tied.
       sweep: CAEs with "tied" and "untied" weights, by lambda.
       methods: AE, DAE and CAE.
+      residual: deep networks, or None without ``--residual``.
     """
 
     dataset: datasets.Dataset
@@ -69,6 +71,7 @@ class Trained:
     functions: jaxae.AutoencoderFunctions
     sweep: dict[str, dict[float, Replicates]]
     methods: dict[str, Replicates]
+    residual: residual_networks.ResidualNetworks | None
 
     def encoder(self, params: Params) -> Function:
         """Returns the encoder with these parameters."""
@@ -215,6 +218,10 @@ def train(
     methods = {"AE": plain, "DAE": noisy, "CAE": sweep["tied"][settings.weight]}
     for method, network in methods.items():
         report(run, method, network.scores)
-    tied = model(train.shape[1], settings.code_dim, tied=True)
+    residual = None
+    if settings.has_residual:
+        weights = residual_networks.swept_weights(settings.weights, settings.weight)
+        residual = residual_networks.train(config, sizes, weights, settings.code_dim, train, run)
+    functions = jaxae.as_functions(model(train.shape[1], settings.code_dim, tied=True))
     probe = probes.make(dataset)
-    return Trained(dataset, config.seed, probe, jaxae.as_functions(tied), sweep, methods)
+    return Trained(dataset, config.seed, probe, functions, sweep, methods, residual)

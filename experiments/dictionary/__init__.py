@@ -5,8 +5,8 @@ from 0 over the first tenth of the steps; or atoms of norm 1, kept there by a pr
 the k largest units, with an auxiliary loss by which dead units explain the error of the others
 (Gao et al. 2024). First on sums of 3 to 5 of 256 known atoms in 64 dimensions: which are found
 again, as cosines with the nearest filter. Then on patches of images: explained variance against
-active units, and dead units beside. Last on a synthetic truth as hard as activations, with 512
-units for 1024 atoms in 128 dimensions: L1, top-k, BatchTopK, JumpReLU, gated and Matryoshka, by
+active units, and dead units beside. Last on a synthetic truth as hard as activations, with 256
+units for 512 atoms in 64 dimensions: L1, top-k, BatchTopK, JumpReLU, gated and Matryoshka, by
 explained variance, F1 of the units and mean correlation against active units.
 
     python -m experiments.dictionary --dataset mnist     20 minutes on 2 cores, estimated
@@ -16,7 +16,8 @@ explained variance, F1 of the units and mean correlation against active units.
 Expected: 98 % of the atoms with an L1 norm, over 99 % with top-k, but 76 to 87 % with nothing for
 dead units; on patches of MNIST top-k explains 96 % of the variance with 16 units, L1 with 37.
 
-Model: relu((x - b) E + c) and a linear decoder, squared error, Adam with cosine decay from 3e-3.
+Model: relu((x - b) E + c) and a linear decoder, squared error, Adam with cosine decay from 3e-3
+(3e-4 on the large truth).
 Deviations: the auxiliary loss is a sum of squares, weighted 1/32, not divided by the variance of
 the error; a unit counts as dead when a running mean of about 100 batches is below 0.001.
 """
@@ -55,7 +56,8 @@ class Config(command_line.CommonConfig):
     batch_size: int = 256
     """Examples per step."""
     learning_rate: float = 3e-3
-    """Step size of Adam at the start, at most 10; it falls to 0 along a cosine."""
+    """Step size of Adam at the start, at most 10; it falls to 0 along a cosine. The synthetic truth
+    has its own, see synthetic.py."""
     patch_size: int = 10
     """Side of the square patches, in pixels; smaller where the images are."""
     patches: int = 50_000
@@ -66,7 +68,7 @@ class Config(command_line.CommonConfig):
     full_truth: bool = False
     """Makes the synthetic truth as large as the published one."""
     truth_samples: command_line.Optional[int] = None
-    """Examples of the synthetic truth for each network; by default 200,000, or 200 million."""
+    """Examples of the synthetic truth for each network; by default a million, or 200 million."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""

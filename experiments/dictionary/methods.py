@@ -1,4 +1,6 @@
-"""The methods by which dictionaries are trained today, on the synthetic truth.
+"""The methods by which dictionaries are trained today, on the synthetic truth alone.
+
+The networks for patches and for sums of atoms are in ``networks``.
 
 All methods share the parameters, the steps and the number of active units. Where a method has no
 number of its own (L1, gated, JumpReLU), ``jaxae.target_l0`` finds the weight of its penalty. What a

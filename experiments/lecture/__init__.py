@@ -69,7 +69,7 @@ EXPERIMENTS = {
     "sparse": Experiment("Sparse autoencoders"),
     "denoising": Experiment("Denoising autoencoders", {"epochs": 10}),
     "vector_field": Experiment("Denoising autoencoders and the data manifold", is_synthetic=True),
-    "contractive": Experiment("Contractive autoencoders"),
+    "contractive": Experiment("Contractive autoencoders", {"residual": True}),
     "dae_vs_cae": Experiment("Denoising against contractive autoencoders", alone=True),
 }
 

@@ -64,6 +64,9 @@ class Cost(NamedTuple):
     def plus(self, *others: Cost) -> Cost:
         return Cost(*(sum(column) for column in zip(self, *others, strict=True)))
 
+    def minus(self, other: Cost) -> Cost:
+        return Cost(*(a - b for a, b in zip(self, other, strict=True)))
+
 
 class Counts(NamedTuple):
     """What a derivative along one direction does, as counted from its trace."""

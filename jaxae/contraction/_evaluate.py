@@ -138,6 +138,9 @@ class MatrixValues:
 
     def __init__(self, dtype: DTypeLike, values: ExampleValues | None, cores: _Cores) -> None:
         self.dtype, self.values, self.cores = dtype, values, cores
+        # The cores of this example. Without them a node that is part of two others would be
+        # computed twice: the compiler finds that out for the value, but not for the gradient.
+        self.own_cores: _Cores = {}
 
     def diagonal(self, value: Value | None) -> Array | None:
         """Returns a diagonal as a vector; None is a diagonal of ones."""
@@ -155,9 +158,10 @@ class MatrixValues:
 
     def matrix(self, node: Node) -> ScaledMatrix:
         """Returns the matrix of a node; a core that was computed before is taken from there."""
-        core = self.cores.get(node)
+        core = self.cores.get(node, self.own_cores.get(node))
         if core is None:
             core = node.core(*map(self.matrix, node.parts), *map(self.array, node.operands))
+            self.own_cores[node] = core
         return ScaledMatrix(core, self.diagonal(node.rows), self.diagonal(node.cols))
 
     def store_constant_cores(self, node: Node) -> None:

@@ -86,7 +86,8 @@ class Search:
     The cheapest product of factors i ... j is that of the cheapest products on both sides of some
     cut between them: the dynamic programme for chains of matrix products (Cormen et al.,
     "Introduction to Algorithms", section 15.2), here with the costs of this module. A square matrix
-    in the middle of the chain is not considered, nor a common factor of several products.
+    in the middle of the chain is not considered, nor a common factor of several products, except
+    for the M of M S M^T.
 
     A segment is a map that depends on the example. It is applied to the columns of what stands on
     its right, as forward derivatives are, or its transpose to the rows of what stands on its left,
@@ -261,7 +262,9 @@ class Search:
         name = f"{node.name} ({symmetric.name}) {_transpose_name(node.name)}"
         # S is symmetric, so that M (M S)^T is the same.
         half = self.product(node, symmetric, is_exact=True)
-        return replace(self.product(node, self._transpose(half), is_exact=True), name=name)
+        whole = self.product(node, self._transpose(half), is_exact=True)
+        # M is part of both products, and computed once.
+        return replace(whole, name=name, cost=whole.cost.minus(node.cost))
 
     def _grams(self) -> dict[int, Node]:
         """Returns R R^T for the product R of the first factors, by how many they are."""

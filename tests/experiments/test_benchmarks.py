@@ -28,6 +28,7 @@ from experiments.benchmarks import (
     dictionary,
     encoders,
     epoch,
+    estimates,
     growth,
     in_jaxae,
     in_keras,
@@ -591,6 +592,38 @@ def test_the_limited_run_has_less_memory_than_data(monkeypatch, capsys, tmp_path
         large.require_limits()
 
 
+class StandInForMatfree:
+    """The three functions of matfree.stochtrace that are called, as its documentation says."""
+
+    def monte_carlo_frobeniusnorm_squared(self):
+        return lambda matvec, v: jnp.sum(jnp.square(matvec(v)))
+
+    def sampler_signs(self, like, *, num):
+        return lambda key: jax.random.rademacher(key, (num, *like.shape), like.dtype)
+
+    def estimator_monte_carlo(self, integrand, sampler):
+        return lambda matvec, key: jnp.mean(jax.vmap(partial(integrand, matvec))(sampler(key)))
+
+
+def test_estimates_are_compared_at_equal_time(monkeypatch):
+    """With one unit our estimate is exact, and the variance of one probe of x is almost 2."""
+    times = {"hutchinson": 0.02, "hutch++": 0.08, "matfree": 0.01, "jaxae": 0.02}
+    monkeypatch.setattr(estimates, "find_matfree", StandInForMatfree)
+    monkeypatch.setattr(
+        estimates, "median_seconds", lambda both, rounds: {name: times[name] for name in both}
+    )
+    encode = lambda params, x_i: (params @ x_i)[None]
+    found = estimates.compare_estimates(encode, jnp.ones(50), jnp.ones((20, 50)), 1)
+    for method, probes in (("hutchinson", 32), ("hutch++", 128)):
+        assert found[method]["jaxae"]["relative_error"] < 1e-5
+        assert found[method]["matfree"]["probes"] == probes
+        error = found[method]["matfree"]["relative_error"]
+        # 200 draws: five standard errors of a mean of squares are a factor of 1.5
+        assert error * np.sqrt(probes) == pytest.approx(np.sqrt(2 * 0.98), rel=0.25)
+    assert "matfree is not installed" in estimates.summary(None)
+    assert "hutchinson: error" in estimates.summary(found)
+
+
 @pytest.mark.thorough
 def test_encoders_of_many_kinds_are_compared_with_full_jacobians(tmp_path, monkeypatch):
     config = encoders.Config(quick=True, rounds=1, out=tmp_path / "out")
@@ -600,6 +633,7 @@ def test_encoders_of_many_kinds_are_compared_with_full_jacobians(tmp_path, monke
     seconds = {name: found["seconds"]["median"] for name, found in case["contenders"].items()}
     better = min(seconds["jax jacfwd"], seconds["jax jacrev"])
     assert case["times_as_fast_as_the_better"] == pytest.approx(better / seconds["jaxae"])
+    assert (case["estimates"] is None) == (estimates.find_matfree() is None)
     # What is too large is not run.
     monkeypatch.setattr(encoders, "MAX_BYTES", 0)
     with jax.numpy_dtype_promotion("standard"):
@@ -612,6 +646,7 @@ def test_the_cost_model_is_measured(tmp_path):
     assert json.loads(path.read_text())["operations"] == found["operations"]
     assert all(value > 0 for value in found["operations"].values())
     assert list(found["blocks_over_whole_by_columns"]) == [8]
+    assert all(ratio > 0 for ratio in found["closed_form_over_jaxae_by_blocks"][1].values())
 
 
 def test_decoding_is_measured_beside_the_whole_code(tmp_path):

@@ -19,6 +19,8 @@ from experiments.contractive import (
     jacobians,
     networks,
     probes,
+    residual,
+    residual_networks,
     scale_collapse,
     spectrum,
     tangents,
@@ -35,8 +37,11 @@ def tiny_run(tmp_path_factory):
     np.savez(images, x_train=x[:100], x_test=x[100:], y_train=np.arange(100), y_test=[0, 1] * 10)
     args = ["--dataset", str(images), "--epochs", "1", "--batch-size", "50", "--code-dim", "16"]
     args += ["--weights", "0.3", "1", "--weight", "0.3", "--num-seeds", "2", "--out", str(out)]
+    args += ["--residual"]
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setitem(style.STYLE, "savefig.dpi", 30)
+        patch.setattr(residual_networks, "BLOCKS", 1)
+        patch.setattr(residual, "PROBES", {"hutchinson": (2,), "hutch++": (4,)})
         assert command_line.run(contractive.main, contractive.Config, args) == 0
     return out, json.loads((out / "metrics.json").read_text())
 
@@ -123,20 +128,38 @@ def test_rescaling_escapes_the_penalty_without_cost(key):
 def test_a_run_leaves_every_file(tiny_run):
     out, metrics = tiny_run
     figures = {"weights", "trade", "spectrum", "contraction", "tangents", "collapse", "rescaling"}
+    figures |= {"residual", "estimates"}
     names = {path.name for path in out.iterdir()}
     assert {f"{name}.png" for name in figures} | {"networks.safetensors"} <= names
     settings = json.loads((out / "config.json").read_text())["settings"]
     assert (settings["weights"], settings["weight"], settings["num_seeds"]) == ([0.3, 1.0], 0.3, 2)
-    assert len((out / "log.jsonl").read_text().splitlines()) == 2 * (2 * 2 + 2)
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2 * (2 * 2 + 2 + 3)
     assert metrics["methods"]["CAE"]["test_nll"] == metrics["sweep"]["tied"][0]["test_nll"]
     made = contractive.claims(metrics)
     assert {claim.figure.removesuffix(".png") for claim in made} <= figures
-    for number in (number for claim in made for number in claim.numbers.values()):
+    for number in (number for claim in made[:-1] for number in claim.numbers.values()):
         assert len(number["values"]) == 2
 
 
 def number(*values):
     return over_seeds(values, "unit")
+
+
+def made_up_residual(metrics, **estimate):
+    """Returns numbers of deep networks that show all the effects, with changes to one estimate."""
+    found = copy.deepcopy(metrics["residual"])
+    for rows in found["scores"].values():
+        for index, row in enumerate(rows):
+            row |= {"jacobian_norm": number(30 - 9 * index, 30 - 9 * index)}
+            row |= {"test_nll": number(10 + index, 10 + index), "test_mse": number(0.1, 0.1)}
+            row |= {"code_variance": number(5, 5)}
+    found["methods"]["CAE"]["values_above_1"] = number(1, 1)
+    exact, first, *_ = found["estimates"]
+    exact["seconds"] = number(0.2)
+    for row in found["estimates"][1:]:
+        row["seconds"] = number(0.4)
+    first |= {"seconds": number(0.1), "gradient_error": number(0.05)} | estimate
+    return found
 
 
 def made_up(metrics, **changes):
@@ -163,6 +186,7 @@ def made_up(metrics, **changes):
         untied |= {"jacobian_norm": number(0.1, 0.1), "test_nll": number(11.0, 11.0)}
     metrics["rescaled"][0] |= {"jacobian_norm": number(30, 30), "test_mse": number(0.1, 0.1)}
     metrics["rescaled"][-1] |= {"jacobian_norm": number(0.1, 0.1), "test_mse": number(0.1, 0.1)}
+    metrics["residual"] = made_up_residual(metrics)
     metrics["principal_components"] = {
         name: number(0.6) for name in ("tangent_share", "neighbour_share")
     }
@@ -172,8 +196,11 @@ def made_up(metrics, **changes):
 
 def test_claims_hold_where_every_effect_is_there(tiny_run):
     changes = {"tangent_share": number(0.95, 0.95), "neighbour_share": number(0.95, 0.95)}
-    made = contractive.claims(made_up(tiny_run[1], **changes))
-    assert [claim.verdict for claim in made] == ["reproduced"] * 7
+    metrics = made_up(tiny_run[1], **changes)
+    made = contractive.claims(metrics)
+    assert [claim.verdict for claim in made] == ["reproduced"] * 9
+    del metrics["residual"]
+    assert len(contractive.claims(metrics)) == 7, "a run without --residual says nothing of it"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +232,39 @@ def test_verdicts_on_the_sweep(tiny_run):
     assert found == ("not reproduced", "corrected", "corrected")
     metrics["sweep"]["untied"][0]["test_nll"] = number(20.0, 11.0)
     assert scale_collapse.claims(metrics)[0].verdict == "not reproduced"
+
+
+def test_verdicts_on_deep_networks(tiny_run):
+    metrics = made_up(tiny_run[1])
+    trade, estimates = residual.claims(metrics)
+    assert str(trade.plain).startswith("The penalty leaves 70 % of"), "21 of 30 are left"
+    assert str(estimates.plain).endswith("a gradient error of 5 %.")
+    for row in metrics["residual"]["scores"]["deep"]:  # codes that only become smaller
+        row["code_variance"] = {**row["jacobian_norm"]}
+    assert residual.claims(metrics)[0].verdict == "corrected"
+    metrics["residual"]["scores"]["deep"][1]["test_nll"] = number(12.5, 10.5)
+    assert residual.claims(metrics)[0].verdict == "not reproduced"
+    metrics["residual"] = made_up_residual(metrics, gradient_error=number(0.2))
+    assert residual.claims(metrics)[1].verdict == "corrected"
+    metrics["residual"] = made_up_residual(metrics, seconds=number(0.3))
+    slower = residual.claims(metrics)[1]
+    assert slower.verdict == "not reproduced"
+    assert str(slower.plain).startswith("Even the fastest estimate takes 1.50 times as long")
+
+
+def test_a_deep_network_starts_as_the_shallow_one(key):
+    functions = residual_networks.residual_autoencoder(6, 5, 2, 9)
+    params = functions.init(key)
+    x_i = jnp.linspace(0.0, 1.0, 6)
+    kernel = params["first"] @ params["last"]
+    code = nn.sigmoid(x_i @ kernel)
+    np.testing.assert_allclose(functions.encode(params, x_i), code, rtol=1e-5)
+    np.testing.assert_allclose(functions.decode(params, code), code @ kernel.T, atol=1e-5)
+
+
+def test_errors_of_estimates_are_relative_and_root_mean_squares():
+    draws = [np.array([3.0, 4.0]), np.array([5.0, 4.0])]
+    assert residual.relative_error(draws, np.array([4.0, 4.0])) == pytest.approx(0.5**0.5 / 4)
 
 
 def test_spectrum_says_that_the_jacobian_norms_differ(tiny_run):

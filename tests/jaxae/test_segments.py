@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jax.extend import core as jex
 
 import jaxae
-from jaxae.contraction import _choice, _cuts, _trace
+from jaxae.contraction import _choice, _cuts, _evaluate, _search, _trace
 
 SIZE = 6
 
@@ -199,7 +199,7 @@ def always_cut(monkeypatch):
     st.sampled_from([None, 1]),
     st.integers(0, 100),
 )
-@examples(40, derandomize=True)
+@examples(20, derandomize=True)
 def test_random_encoders_have_the_penalty_of_their_full_jacobian(layers, ends, chunk, seed):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(_choice, "_WORTH_CUTTING", float("inf"))
@@ -207,6 +207,40 @@ def test_random_encoders_have_the_penalty_of_their_full_jacobian(layers, ends, c
         params = random_params(layers[1:-1], ends, seed)
         x = jnp.asarray(np.random.default_rng(seed).normal(size=(3, ends[0])))
         compare(layers, params, x, chunk_size=chunk)
+
+
+# The seeds of the encoders with the largest errors in a longer search that was run once.
+# They stand for these encoders as long as ``LAYERS`` and ``draw_encoder`` stay as they are.
+WORST = (1020, 1045, 50, 1005, 48, 19, 1001, 11, 9, 1016, 54, 1042, 15, 33, 1064, 46, 51, 1035)
+WORST += (1061, 1027)
+
+
+def draw_encoder(rng):
+    """Returns one to three random layers, some of them in skip connections and products."""
+
+    def pick():
+        return LAYERS[rng.integers(len(LAYERS))]
+
+    def draw():
+        kind = rng.integers(4)
+        if kind < 2:
+            return pick()
+        return around(pick(), pick()) if kind == 2 else product(pick(), pick())
+
+    return [draw() for _ in range(rng.integers(1, 4))]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", WORST)
+def test_the_random_encoders_with_the_largest_errors(seed, float64, always_cut):
+    rng = np.random.default_rng(seed)
+    middle = draw_encoder(rng)
+    ends = [(9, 8), (3, 8), (9, 2)][rng.integers(3)]
+    first, last = (linear if rng.random() < 0.7 else dense for _ in range(2))
+    x = jnp.asarray(rng.normal(size=(2, ends[0])))
+    chunk = [None, None, 1][rng.integers(3)]
+    params = random_params(middle, ends, seed)
+    compare([first, *middle, last], params, x, chunk_size=chunk)
 
 
 @pytest.mark.thorough(by_default=["residual", "layer_norm", "gated", "attention", "max_pooled"])
@@ -258,6 +292,32 @@ def test_an_encoder_is_cut_where_that_is_cheaper():
     plan = jaxae.explain_contraction(partial(encode, layers, few), x)
     assert plan.method == "jacrev"
     assert "is not linear" in plan.reason or "joins two paths" in plan.reason
+
+
+def test_a_product_that_is_needed_twice_is_counted_once(float64, always_cut):
+    """With wide ends <T, S> is cheapest, and one of the two has the product G3 G2 twice."""
+    layers = [linear, residual, residual, linear]
+    params = random_params(layers[1:-1], (40, 40), 0)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 40)))
+    plan = jaxae.explain_contraction(partial(encode, layers, params), x)
+    assert plan.formula.startswith("<T, S>")
+    assert plan.formula.count("G3 G2") == 2
+    compare(layers, params, x)
+
+
+def test_a_matrix_that_is_part_of_two_others_is_computed_once():
+    calls = []
+
+    def core():
+        calls.append("")
+        return jnp.eye(2)
+
+    shared = _search.Node("P", (2, 2), core, is_constant=False)
+    others = [_search.Node(name, (2, 2), lambda p: 2 * p.core, (shared,)) for name in "AB"]
+    values = _evaluate.MatrixValues(jnp.float32, _evaluate.ExampleValues({}, {}), {})
+    for node in others:
+        np.testing.assert_array_equal(values.matrix(node).core, 2 * np.eye(2))
+    assert len(calls) == 1
 
 
 def cuts_of(function, size=SIZE):

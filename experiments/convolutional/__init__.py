@@ -10,8 +10,8 @@ what it gives, over lambda.
 
 Model: stages of convolutions with stride 2 and ReLU, a linear code, transposed convolutions back,
 sigmoid output, squared error, Adam, noise U(-0.55, 0.55) clipped to [0, 1]. On MNIST 23,793
-parameters beside 50,992 of the dense network. Deviation: the contractive networks are trained on the
-first 10,000 images only, which makes the exact Jacobian affordable.
+parameters beside 50,992 of the dense network. Deviation: the contractive networks are trained on
+the first 10,000 images only, which makes the exact Jacobian affordable.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Config(command_line.CommonConfig):
     noise: float = 0.55
     """Half-width of the uniform noise, in pixel values."""
     weights: command_line.Optional[tuple[float, ...]] = None
-    """Values of lambda, rising; by default 0.1 1, on digits 0.01 0.1 1."""
+    """Values of lambda, rising; by default 0.1 1."""
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
@@ -67,8 +67,8 @@ def make_setup(config: Config) -> networks.Setup:
         code_dim=config.code_dim or (16 if is_digits else 32),
         channels=config.channels or ((4, 8) if is_digits else (8, 16, 16)),
         noise=config.noise,
-        weights=config.weights or ((0.01, 0.1, 1.0) if is_digits else (0.1, 1.0)),
-        **experiment.defaults(config, digits=100, others=10),
+        weights=config.weights or (0.1, 1.0),
+        **experiment.defaults(config, digits=60, others=10),
     )
 
 

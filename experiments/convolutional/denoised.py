@@ -86,6 +86,6 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption="Top: test images, and the same images under noise. Below: what the two "
             "autoencoders make of the noisy images. Which strokes are more exact?",
-            source="The lecture's next chapter, on convolutional autoencoders",
+            source="Shown in the lecture's next chapter",
         )
     ]

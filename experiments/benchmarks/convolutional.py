@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -177,8 +178,10 @@ class Steps:
         model = case.model
 
         def loss(params: Params, key: Array, x: Array) -> Array:
-            encode = partial(model.apply, {"params": params}, method="encode")
-            decode = partial(model.apply, {"params": params}, method="decode")
+            encode, decode = (
+                cast(Function, partial(model.apply, {"params": params}, method=method))
+                for method in ("encode", "decode")
+            )
             return case.loss(key, encode, decode, x)
 
         self._run = jaxae.make_run(loss, case.optimizer, batch_size=case.batch)

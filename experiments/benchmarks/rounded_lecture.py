@@ -20,8 +20,8 @@ if not __package__:  # started as a file, where Python does not find the other p
     )
     sys.exit(2)
 
+import importlib
 import json
-import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,13 +30,11 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
-from experiments import lecture
-from experiments.benchmarks.rounded_products import MANTISSA_BITS
+from experiments.benchmarks.rounded_products import EXPERIMENTS, MANTISSA_BITS
 from experiments.common.errors import InputError, PartsFailedError
 from experiments.common.files import atomic
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line
-from experiments.lecture import Job
 
 EXACT, *ROUNDED = MANTISSA_BITS
 _NO_SPREAD = 1e-3  # of a number without a spread: what may change of it
@@ -50,7 +48,7 @@ class Config:
     """The data, as for an experiment."""
     data_dir: command_line.Optional[Path] = None
     """Where a named data set lies."""
-    experiments: tuple[str, ...] = tuple(lecture.EXPERIMENTS)
+    experiments: tuple[str, ...] = EXPERIMENTS
     """Names of the experiments."""
     epochs: command_line.Optional[int] = None
     """Passes over the training data, instead of each experiment's own number."""
@@ -63,8 +61,8 @@ class Config:
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
-        if unknown := set(self.experiments) - set(lecture.EXPERIMENTS):
-            known = ", ".join(lecture.EXPERIMENTS)
+        if unknown := set(self.experiments) - set(EXPERIMENTS):
+            known = ", ".join(EXPERIMENTS)
             raise InputError(f"--experiments must be among {known}, but has {min(unknown)}")
         command_line.require_integer("--num-seeds", self.num_seeds, low=2)
 
@@ -112,37 +110,49 @@ def compare(found: Mapping[str, Metrics]) -> list[Row]:
     ]
 
 
-def changed_verdicts(job: Job, found: Mapping[str, Metrics]) -> dict[str, dict[str, str]]:
+def changed_verdicts(name: str, found: Mapping[str, Metrics]) -> dict[str, dict[str, str]]:
     """Returns the verdicts of the statements that do not have the same one with all products."""
+    claims = importlib.import_module(f"experiments.{name}").claims
     by_kind = {
-        kind: {claim.anchor: claim.verdict for claim in job.module.claims(metrics)}
+        kind: {claim.anchor: str(claim.verdict) for claim in claims(metrics)}
         for kind, metrics in found.items()
     }
     verdicts = {
-        anchor: {kind: str(own[anchor]) for kind, own in by_kind.items()}
-        for anchor in by_kind[EXACT]
+        anchor: {kind: own[anchor] for kind, own in by_kind.items()} for anchor in by_kind[EXACT]
     }
     return {anchor: own for anchor, own in verdicts.items() if len(set(own.values())) > 1}
 
 
-def run(job: Job, kind: str, folder: Path) -> Metrics:
+def options_of(name: str, config: Config) -> list[str]:
+    """Returns the options of an experiment; the one that makes its own data takes no data set."""
+    options = [] if name == "vector_field" else ["--dataset", config.dataset]
+    if config.data_dir is not None and name != "vector_field":
+        options += ["--data-dir", str(config.data_dir)]
+    if config.epochs is not None:
+        options += ["--epochs", str(config.epochs)]
+    seeds = config.num_seeds or (2 if config.quick else None)
+    options += [] if seeds is None else ["--num-seeds", str(seeds)]
+    return options + (["--quick"] if config.quick else [])
+
+
+def run(name: str, kind: str, options: list[str], out: Path) -> Metrics:
     """Returns the metrics of an experiment with such products; it runs if they are not there.
 
     Raises:
       PartsFailedError: if the experiment fails.
     """
-    _, _, _, *options = shlex.split(job.command)
-    done = folder / "done.json"  # beside what an experiment writes, and only when it is over
+    folder = out / name / kind
+    done = folder / "done.json"  # beside what the experiment writes, and only when it is over
     if not (done.exists() and json.loads(done.read_text(encoding="utf-8")) == options):
         module = "experiments.benchmarks.rounded_products"
-        options_here = [*options, "--out", str(folder / "run")]
-        command = [sys.executable, "-m", module, kind, job.name, *options_here]
+        own = [*options, "--out", str(folder / "run")]
+        command = [sys.executable, "-m", module, kind, name, *own]
         ended = subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         if ended.returncode:
             last = ended.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise PartsFailedError(f"{job.name} with {kind} products failed: {last[0]}")
+            raise PartsFailedError(f"{name} with {kind} products failed: {last[0]}")
         atomic.write_text(done, json.dumps(options))
     metrics: Metrics = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
     return metrics
@@ -166,13 +176,6 @@ def table(rows: Mapping[str, list[Row]]) -> str:
 
 def main(config: Config) -> Metrics:
     """Runs what is not finished, and returns what the result file holds."""
-    options = lecture.Config(
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        quick=config.quick,
-        epochs=config.epochs,
-        num_seeds=config.num_seeds or (2 if config.quick else None),
-    )
     rows: dict[str, list[Row]] = {}
     results: Metrics = {
         "benchmark": "rounded-lecture",
@@ -180,15 +183,15 @@ def main(config: Config) -> Metrics:
         "experiments": {},
     }
     for name in config.experiments:
-        job = lecture.make_job(name, options, config.out)
-        found = {kind: run(job, kind, config.out / name / kind) for kind in MANTISSA_BITS}
+        options = options_of(name, config)
+        found = {kind: run(name, kind, options, config.out) for kind in MANTISSA_BITS}
         rows[name] = compare(found)
         inside = {kind: sum(row.is_inside(kind) for row in rows[name]) for kind in ROUNDED}
         results["experiments"][name] = {
-            "command": job.command,
+            "options": options,
             "numbers": [{**row._asdict(), "means": dict(row.means)} for row in rows[name]],
             "inside": inside,
-            "verdicts": changed_verdicts(job, found),
+            "verdicts": changed_verdicts(name, found),
         }
         counts = ", ".join(f"{kind} {count}" for kind, count in inside.items())
         print(f"{name}: of {len(rows[name])} numbers inside the spread: {counts}", flush=True)

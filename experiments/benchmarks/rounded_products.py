@@ -31,10 +31,13 @@ import numpy as np
 from jax._src.interpreters import mlir
 from jax._src.lib.mlir.dialects import hlo
 
-from experiments import lecture
 from experiments.common.run import command_line
 
 MANTISSA_BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
+EXPERIMENTS = (
+    *("overcomplete_copy", "sparse", "denoising", "vector_field", "contractive", "dae_vs_cae"),
+    "convolutional",
+)
 _EXPONENT_BITS = 8
 _PRODUCTS = (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)
 _DEFAULT = (None, jax.lax.Precision.DEFAULT)
@@ -70,9 +73,9 @@ def _lower_rounded(
 
 
 def main(words: Sequence[str]) -> int:
-    """Returns the exit status of an experiment of the lecture with rounded products."""
-    if len(words) < 2 or words[0] not in MANTISSA_BITS or words[1] not in lecture.EXPERIMENTS:
-        kinds, names = ", ".join(MANTISSA_BITS), ", ".join(lecture.EXPERIMENTS)
+    """Returns the exit status of an experiment with rounded products."""
+    if len(words) < 2 or words[0] not in MANTISSA_BITS or words[1] not in EXPERIMENTS:
+        kinds, names = ", ".join(MANTISSA_BITS), ", ".join(EXPERIMENTS)
         print(f"error: give one of {kinds}, then one of {names}", file=sys.stderr)
         return 2
     kind, name, *options = words

@@ -141,8 +141,9 @@ def make_clean_scores(
 
         def score_example(x_i: Array) -> dict[str, Array]:
             norm = jaxae.contractive_penalty(encode, x_i, method="jacrev", example_ndim=IMAGE)
+            x_hat_i = decode(encode(x_i))
             return {
-                "clean_mse": jaxae.mean_squared_error(decode(encode(x_i)), x_i),
+                "clean_mse": jaxae.mean_squared_error(x_hat_i.reshape(-1), x_i.reshape(-1)),
                 "jacobian_norm": norm,
             }
 

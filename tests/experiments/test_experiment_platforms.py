@@ -108,13 +108,14 @@ def test_a_published_training_takes_its_steps(monkeypatch):
         low=0.0,
         published_steps=1000,
     )
-    found = convolutional.measure(case, 5, 1)
+    with as_on_the_command_line():
+        found = convolutional.measure(case, 5, 1)
+        train = convolutional.Steps(case, 5)
+        first = train()
+        assert [train() for _ in range(30)][-1] < 0.9 * first, "it learns"
     assert found["parameters"] == 2 * 6 * 2 + 2 + 6
     for name, seconds in found["seconds_per_step"].items():
         assert found["seconds_of_all_steps"][name] == 1000 * seconds > 0
-    train = convolutional.Steps(case, 5)
-    first = train()
-    assert [train() for _ in range(30)][-1] < 0.9 * first, "it learns"
 
 
 @pytest.mark.thorough
@@ -171,8 +172,9 @@ def test_a_change_is_inside_if_the_spread_is_larger(tmp_path, monkeypatch):
     assert (error.is_inside("tf32"), error.is_inside("bfloat16")) == (True, False)
     assert (count.is_inside("tf32"), count.is_inside("bfloat16")) == (True, False)
     # The command writes every number of a real experiment, and which statements turn.
-    monkeypatch.setattr(rounded_lecture, "run", lambda job, kind, folder: metrics[kind])
-    monkeypatch.setattr(rounded_lecture, "changed_verdicts", lambda job, found: {"a": "turned"})
+    monkeypatch.setattr(rounded_lecture, "run", lambda name, kind, options, out: metrics[kind])
+    turned = {"a": {"float32": "reproduced", "tf32": "reproduced", "bfloat16": "corrected"}}
+    monkeypatch.setattr(rounded_lecture, "changed_verdicts", lambda name, found: turned)
     config = rounded_lecture.Config(out=tmp_path, experiments=("sparse",))
     written = rounded_lecture.main(config)["experiments"]["sparse"]
     assert written["inside"] == {"tf32": 2, "bfloat16": 0}

@@ -7,7 +7,7 @@ and with factors rounded to TF32 and to bfloat16 (``rounded_products``). All num
 ``metrics.json`` are compared: a change is inside the spread if the mean moves by at most the
 standard deviation over the seeds, or by a thousandth of itself where there is no spread. Times are
 left out. ``rounded-lecture-<data>.md`` and ``.json`` under ``--out`` have every number, and the
-statements whose verdict changes. About 20 minutes on two cores; the same command goes on with what
+statements whose verdict changes. About 20 minutes (an estimate); the same command goes on with what
 is not finished. ``--quick`` is a trial whose numbers mean nothing.
 """
 

@@ -5,8 +5,8 @@ here: a convolutional beside a dense autoencoder with a code of the same size, o
 noise; what the contractive penalty costs for a convolutional encoder, counted in operations; and
 what it gives, over lambda.
 
-    python -m experiments.convolutional --dataset digits    about half a minute, 2 cores
-    python -m experiments.convolutional --dataset mnist     minutes, 2 cores
+    python -m experiments.convolutional --dataset digits    about a minute, 2 cores (an estimate)
+    python -m experiments.convolutional --dataset mnist     about 10 minutes (an estimate)
 
 Model: stages of convolutions with stride 2 and ReLU, a linear code, transposed convolutions back,
 sigmoid output, squared error, Adam, noise U(-0.55, 0.55) clipped to [0, 1]. On MNIST 23,793
@@ -31,6 +31,8 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (denoised, cost, contraction)
 class Config(command_line.CommonConfig):
     """Options of the convolutional experiment."""
 
+    learning_rate: float = 3e-3
+    """Step size of Adam, at most 10."""
     code_dim: command_line.Optional[int] = None
     """Units of the code of both networks; by default 32, on digits 16."""
     channels: command_line.Optional[tuple[int, ...]] = None
@@ -68,7 +70,7 @@ def make_setup(config: Config) -> networks.Setup:
         channels=config.channels or ((4, 8) if is_digits else (8, 16, 16)),
         noise=config.noise,
         weights=config.weights or (0.1, 1.0),
-        **experiment.defaults(config, digits=60, others=10),
+        **experiment.defaults(config, digits=100, others=10),
     )
 
 

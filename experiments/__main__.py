@@ -18,6 +18,7 @@ TOPICS = {
     "Its parts, in the order of the slides": (
         *("overcomplete_copy", "sparse", "denoising", "vector_field", "contractive", "dae_vs_cae"),
     ),
+    "Beyond the chapter": ("convolutional",),
     "The papers behind it": ("feature_learning", "filters", "sampling", "dictionary"),
     "What was trained, for use elsewhere": ("export",),
     "For maintainers": ("readme_tables",),

@@ -4,14 +4,14 @@
 
 In order of worth: the agreement with the CPU; an epoch of the lecture's denoising autoencoder
 beside PyTorch, where it is installed; thirty models at once beside one; the whole lecture; the
-contractive penalty beside its rivals; the library's tests. Each stage is a process of its own, and
-its result file is in a folder of its own under ``--out``; those of one benchmark are gathered into
-one beside them. ``accelerator-<device>.json`` there says of each stage how it ended and how long it
-took, and is written after every stage: whatever cuts the command off, the same command goes on with
-the first stage that is not done. It needs what ``jaxae`` needs, and matplotlib, scikit-learn,
-jinja2, psutil and tyro. With ``--data-dir``, a folder of the four IDX files, the lecture trains on
-MNIST, else on the digits. On a CPU it takes more than eight minutes; ``--quick`` is a trial of
-every stage but the tests.
+contractive penalty beside its rivals; convolutional autoencoders; the library's tests. Each stage
+is a process of its own, and its result file is in a folder of its own under ``--out``; those of one
+benchmark are gathered into one beside them. ``accelerator-<device>.json`` there says of each stage
+how it ended and how long it took, and is written after every stage: whatever cuts the command off,
+the same command goes on with the first stage that is not done. It needs what ``jaxae`` needs, and
+matplotlib, scikit-learn, jinja2, psutil and tyro. With ``--data-dir``, a folder of the four IDX
+files, the lecture trains on MNIST, else on the digits. On a CPU it takes more than eight minutes;
+``--quick`` is a trial of every stage but the tests.
 """
 
 import sys
@@ -118,6 +118,7 @@ def make_stages(config: Config) -> dict[str, Stage]:
     stages["lecture"] = Stage(lecture_arguments(config), 240, {"XLA_FLAGS": flags})
     for case in ["lecture"] if config.quick else contraction.CASES:
         stages[f"contraction-{case}"] = benchmark("contraction", 90, "--cases", case)
+    stages["convolutional"] = benchmark("convolutional", 90)
     if not config.quick:
         workers = str(min(os.cpu_count() or 1, 8))
         options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:benchmark")

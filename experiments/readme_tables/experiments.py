@@ -14,6 +14,7 @@ TOPICS = {
     "vector_field": "the learned field around a circle, a spiral and a mixture",
     "contractive": "the trade-off over lambda, singular values, tangents, untied weights",
     "dae_vs_cae": "which function resists noise; noise of the gradients; second-order optimisers",
+    "convolutional": "convolutions beside dense layers; the contractive penalty on them",
     "feature_learning": "Rifai et al. 2011: features learned without labels, then classified",
     "filters": "Vincent et al. 2010: filters against the corruption level",
     "sampling": "samples by Langevin dynamics, denoising chains, annealing and tangents",

@@ -1,18 +1,30 @@
 """What the experiments and benchmarks do on an accelerator, forced on this CPU."""
 
 import importlib
+import json
 import re
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax._src.interpreters import mlir
 from jax_settings import as_on_the_command_line
 
-from experiments.benchmarks import common, epoch
+import jaxae
+from experiments.benchmarks import (
+    accelerator,
+    common,
+    convolutional,
+    epoch,
+    rounded_lecture,
+    rounded_products,
+    side_by_side,
+)
 from experiments.common.errors import InputError
+from experiments.common.results.over_seeds import over_seeds
 from experiments.common.run import command_line, compilation, memory
 from experiments.common.run.experiment import ExperimentRun
 
@@ -71,6 +83,127 @@ def test_benchmarks_name_an_accelerator(monkeypatch):
     assert common.torch_device() == "cpu", "without PyTorch nothing is compared"
 
 
+def test_the_network_of_the_tutorial_has_its_parameters():
+    """Each kernel has 9 numbers for every pair of channels; 4 x 4 x 64 numbers and 64 latents."""
+    init = convolutional.TutorialAutoencoder().init
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.ones((32, 32, 3)))
+    pairs = [(3, 32), (32, 32), (32, 64), (64, 64), (64, 64)]
+    pairs += [(64, 64), (64, 64), (64, 32), (32, 32), (32, 3)]
+    dense = (1024 * 64 + 64) + (64 * 1024 + 1024)
+    expected = dense + sum(9 * inputs * outputs + outputs for inputs, outputs in pairs)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
+
+
+def test_a_published_training_takes_its_steps(monkeypatch):
+    """Any network does, and a dense one compiles fast; 4 images of 2 x 3 pixels a step."""
+    monkeypatch.setattr(side_by_side, "_SHORT", 0)
+    monkeypatch.setattr(side_by_side, "_PAUSE", 0)
+    model = jaxae.DenseAutoencoder((2, 3, 1), 2)
+    case = convolutional.Case(
+        model,
+        (2, 3, 1),
+        convolutional.denoise,
+        optax.adam(0.1),
+        batch=4,
+        low=0.0,
+        published_steps=1000,
+    )
+    with as_on_the_command_line():
+        found = convolutional.measure(case, 5, 1)
+        train = convolutional.Steps(case, 5)
+        first = train()
+        assert [train() for _ in range(30)][-1] < 0.9 * first, "it learns"
+    assert found["parameters"] == 2 * 6 * 2 + 2 + 6
+    for name, seconds in found["seconds_per_step"].items():
+        assert found["seconds_of_all_steps"][name] == 1000 * seconds > 0
+
+
+@pytest.mark.thorough
+def test_the_stage_of_the_convolutional_autoencoders_runs(tmp_path):
+    stage = accelerator.make_stages(accelerator.Config(quick=True))["convolutional"]
+    module, *options = stage.arguments[1:]
+    assert (module, options) == (convolutional.__spec__.name, ["--quick"])
+    with as_on_the_command_line():
+        options += ["--out", str(tmp_path)]
+        assert command_line.run(convolutional.main, convolutional.Config, options) == 0
+    (path,) = tmp_path.glob("convolutional-*.json")
+    assert json.loads(path.read_text())["cases"].keys() == set(convolutional.CASES)
+
+
+@pytest.mark.parametrize("kind", rounded_products.MANTISSA_BITS)
+def test_products_and_their_derivatives_are_rounded_as_the_kind_says(kind):
+    """1 + 2^-9 has nine bits after the point: TF32 keeps them, bfloat16 does not."""
+    a, one = jnp.float32([1 + 2.0**-9, 1 + 2.0**-12]), jnp.ones((2, 2))
+    image = a.reshape(1, 1, 1, 2)
+
+    def products(a):
+        kernel = jnp.eye(2).reshape(1, 1, 2, 2)
+        order = ("NHWC", "HWIO", "NHWC")
+        convolved = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", None, None, order)
+        along = jax.grad(lambda b: (a @ b).sum())(one)[:, 0]  # its derivative is a again
+        exact = jnp.dot(a, jnp.eye(2), precision="highest")
+        return a @ jnp.eye(2), convolved.reshape(-1), along, exact
+
+    with rounded_products.rounded_products(kind):
+        *found, exact = jax.jit(products)(a)
+    kept = {"float32": (2.0**-9, 2.0**-12), "tf32": (2.0**-9, 0), "bfloat16": (0, 0)}[kind]
+    np.testing.assert_array_equal(exact, a)
+    for product in found:
+        np.testing.assert_array_equal(product, 1 + np.float32(kept))
+    np.testing.assert_array_equal(jax.jit(lambda a: a @ jnp.eye(2))(a), a, "outside of the block")
+
+
+def numbers_with(error, *, seconds):
+    """Returns metrics with an error of two seeds, a number without a spread, and a time."""
+    return {
+        "methods": [{"error": over_seeds([error, error + 2], "nats")}],
+        "count": over_seeds([1000 + error], "operations"),
+        "time": over_seeds([seconds, seconds], "seconds"),
+    }
+
+
+def test_a_change_is_inside_if_the_spread_is_larger(tmp_path, monkeypatch):
+    """Errors 4 and 6 have a spread of 1.414: 6 is inside, 7 is not; 1004 is 1007 but not 1010."""
+    found = {"float32": 4.0, "tf32": 5.0, "bfloat16": 6.0}
+    metrics = {kind: numbers_with(error, seconds=error) for kind, error in found.items()}
+    error, count = rounded_lecture.compare(metrics)
+    assert (error.name, count.name) == ("methods / 1 / error", "count")
+    assert (error.means["float32"], error.spread) == (5.0, pytest.approx(2**0.5))
+    assert (error.is_inside("tf32"), error.is_inside("bfloat16")) == (True, False)
+    assert (count.is_inside("tf32"), count.is_inside("bfloat16")) == (True, False)
+    # The command writes every number of a real experiment, and which statements turn.
+    monkeypatch.setattr(rounded_lecture, "run", lambda name, kind, options, out: metrics[kind])
+    turned = {"a": {"float32": "reproduced", "tf32": "reproduced", "bfloat16": "corrected"}}
+    monkeypatch.setattr(rounded_lecture, "changed_verdicts", lambda name, found: turned)
+    config = rounded_lecture.Config(out=tmp_path, experiments=("sparse",))
+    written = rounded_lecture.main(config)["experiments"]["sparse"]
+    assert written["inside"] == {"tf32": 2, "bfloat16": 0}
+    text = (tmp_path / "rounded-lecture-digits.md").read_text()
+    assert "| sparse | methods / 1 / error | 5 | 6 | 7 | 1.414 | yes | no |\n" in text
+    stored = json.loads((tmp_path / "rounded-lecture-digits.json").read_text())
+    assert stored["experiments"]["sparse"] == written
+
+
+@pytest.mark.thorough
+def test_an_experiment_runs_with_rounded_products_once(tmp_path, capsys):
+    """Sums of squares of real networks change, by little; what is finished does not run again."""
+    images = np.random.default_rng(0).uniform(size=(30, 4, 5)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    config = rounded_lecture.Config(
+        dataset=str(tmp_path / "images.npy"),
+        experiments=("overcomplete_copy",),
+        epochs=1,
+        num_seeds=2,
+        out=tmp_path / "out",
+    )
+    first = rounded_lecture.main(config)
+    numbers = first["experiments"]["overcomplete_copy"]["numbers"]
+    moved = [abs(n["means"]["bfloat16"] - n["means"]["float32"]) for n in numbers]
+    assert 0 < np.median(moved) < 0.1
+    (tmp_path / "images.npy").unlink()
+    assert rounded_lecture.main(config) == first
+
+
 @pytest.fixture
 def lowered_programs(monkeypatch):
     """Fills a list with the text of every program that JAX compiles, lowered for accelerators."""
@@ -86,10 +219,15 @@ def lowered_programs(monkeypatch):
     return texts
 
 
-# Options that make a run short.
+# Options that make a run short. Those that bring their own data take no data set.
 EXPERIMENTS = {
+    "overcomplete_copy": [],
+    "sparse": ["--code-dim", "9"],
     "denoising": ["--code-dims", "5", "3", "--noise-levels", "0.2", "0.4"],
+    "vector_field": [],
     "contractive": ["--code-dim", "9", "--weights", "0.1", "1", "--weight", "1"],
+    "dae_vs_cae": ["--race-seeds", "1"],
+    "convolutional": ["--code-dim", "3", "--channels", "2", "--weights", "1"],
 }
 
 
@@ -104,8 +242,10 @@ def test_every_program_of_an_experiment_is_lowered_for_accelerators(
     images = np.random.default_rng(0).uniform(size=(30, 4, 5)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     module = importlib.import_module(f"experiments.{name}")
-    arguments = ["--dataset", str(tmp_path / "images.npy"), "--out", str(tmp_path / "out")]
-    arguments += ["--epochs", "1", "--num-seeds", "2", *EXPERIMENTS[name]]
+    arguments = ["--out", str(tmp_path / "out"), "--epochs", "1", "--num-seeds", "2"]
+    arguments += EXPERIMENTS[name]
+    if name != "vector_field":
+        arguments += ["--dataset", str(tmp_path / "images.npy")]
     with as_on_the_command_line():
         assert command_line.run(module.main, module.Config, arguments) == 0
     assert len(lowered_programs) > 20

@@ -98,9 +98,10 @@ def test_tuples_of_paths_are_expanded(home):
 def test_the_compilation_cache_is_expanded(home):
     before = jax.config.values["jax_compilation_cache_dir"]
     try:
-        jax.config.update("jax_compilation_cache_dir", "~/c")  # JAX_COMPILATION_CACHE_DIR
-        parsed(denoising.Config)
-        assert jax.config.values["jax_compilation_cache_dir"] == str(home / "c")
+        for given, meant in (("~/c", str(home / "c")), ("gs://bucket/c", "gs://bucket/c")):
+            jax.config.update("jax_compilation_cache_dir", given)  # JAX_COMPILATION_CACHE_DIR
+            parsed(denoising.Config)
+            assert jax.config.values["jax_compilation_cache_dir"] == meant
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 

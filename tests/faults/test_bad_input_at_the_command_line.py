@@ -153,6 +153,8 @@ FILES = {
     "file": content(b"keep me"),
     "full": lambda path: (path / "metrics.json").mkdir(parents=True),
     "listing": lambda path: (path / ".files.json").mkdir(parents=True),
+    "lock": lambda path: (path.mkdir(), (path / ".lock").write_text("of another program")),
+    "no_checkpoints": lambda path: (path.mkdir(), (path / "checkpoints").write_text("a list")),
     "read_only": lambda path: path.mkdir(mode=0o500),
     "shared": lambda path: (path.mkdir(), path.chmod(0o777)),
     "theirs": lambda path: (
@@ -373,6 +375,8 @@ CSV of no squares   | dae_vs_cae        | --dataset {in}/no_square.csv     | nam
 folder of nothing   | sparse            | --dataset {in}/no_images/        | holds no PNG or JPEG images.* are for --data-dir
 folder of IDX files | overcomplete_copy | --dataset {in}/idx               | holds no PNG or JPEG images.* are for --data-dir
 no image in it      | lecture           | --dataset {in}/images            | x.PNG cannot be read as an image
+address             | contractive       | --dataset https://example.org/x.csv | --dataset https:.*x.csv is an address; only files of this machine
+address of a folder | lecture           | --dataset file:///home/me/images | --dataset file:///home/me/images is an address
 another file        | denoising         | --dataset {in}/file              | is a file, but of files only
 no home             | sparse            | --dataset ~nobody-here/x.npy     | there is no such home folder; write the path without ~
 scalar              | contractive       | --dataset {in}/scalar.npy        | must be images .* but its shape is \\(\\)
@@ -404,6 +408,7 @@ a folder beside it  | denoising         | --dataset x.npy --data-dir .     | --d
 a folder of digits  | lecture           | --dataset digits --data-dir .    | --data-dir is for named data sets
 """  # noqa: E501
 NAMED = """
+folder of addresses | denoising         | --dataset mnist --data-dir s3://bucket | --data-dir s3:/+bucket is an address
 near MNIST          | denoising         | --dataset mnits                  | --dataset mnits is unknown.*did you mean mnist
 far from anything   | sparse            | --dataset qqqqzzzz               | is unknown: allowed are digits
 no name             | contractive       | --dataset=                       | --dataset has an empty value
@@ -464,6 +469,9 @@ out is a file       | lecture           | --out {in}/file          | --out .*/fi
 out has a folder    | denoising         | --out {in}/full          | has a folder named metrics.json; move it away$
 out has a folder    | vector_field      | --out {in}/listing       | has a folder named .files.json; move it away$
 out has a folder    | lecture           | --out {in}/full          | has a folder named metrics.json; move it away$
+out is an address   | sparse            | --out gs://bucket/results | --out gs:/+bucket/results is an address; only files of this machine
+lock of another     | denoising         | --out {in}/lock          | .lock is there, and no lock of this program.*; move it away$
+file checkpoints    | denoising         | --out {in}/no_checkpoints | has checkpoints, which is no folder that can be written
 cache is a file     | denoising         | --compilation-cache {in}/file       | --compilation-cache .* cannot be made a folder
 cache under a file  | lecture           | --compilation-cache {in}/file/below | cannot be made a folder: Not a directory
 cache not made      | sparse            | --compilation-cache /proc/new       | cannot be made a folder

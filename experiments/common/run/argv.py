@@ -31,6 +31,16 @@ def require_each_once(words: Sequence[str]) -> None:
             raise InputError(f"{what} has an empty value; give one, or leave it out")
 
 
+def require_working_folder() -> None:
+    """Raises InputError if the folder in which the program was started has been removed."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(
+            "the working folder is not there any more; change to one that is"
+        ) from error
+
+
 def expand_paths(config: Config) -> Config:
     """Returns options in which ``~`` is a home folder; no shell expands it in ``--out=~/runs``.
 

@@ -578,6 +578,18 @@ def test_a_name_in_a_message_breaks_no_line_and_moves_no_cursor(folders, capsys)
     assert "\\n" in capsys.readouterr().err
 
 
+def test_the_help_ends_in_a_narrow_terminal(folders, capsys, monkeypatch):
+    """The parser alone breaks lines for ever there."""
+    for columns in ("1", "39"):
+        monkeypatch.setenv("COLUMNS", columns)
+        for args, status, shown in ((["--help"], 0, "--batch-size"), (["--epo", "3"], 2, "--epo")):
+            with pytest.raises(SystemExit) as caught:
+                run("denoising", args, folders)
+            assert caught.value.code == status
+            assert shown in "".join(capsys.readouterr())
+        assert os.environ["COLUMNS"] == columns
+
+
 def test_fortran_order_is_fine(tmp_path):
     images = np.random.default_rng(0).uniform(size=(10, 3, 4)).astype(np.float32)
     for name, order in (("c", "C"), ("fortran", "F")):

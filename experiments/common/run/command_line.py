@@ -256,12 +256,13 @@ def _parse(
     script = sys.modules[main.__module__]
     argv.require_each_once(words)
     argv.require_working_folder()
-    config = tyro.cli(
-        config_class,
-        args=words,
-        prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
-        description=script.__doc__,
-    )
+    with argv.wide_enough():
+        config = tyro.cli(
+            config_class,
+            args=words,
+            prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
+            description=script.__doc__,
+        )
     config = argv.expand_paths(config)
     compilation.expand_jax_cache()
     return config

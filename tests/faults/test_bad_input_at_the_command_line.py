@@ -333,6 +333,7 @@ too many jobs       | lecture           | --jobs 65                | --jobs must
 too little memory   | denoising         | --memory 0.5             | --memory must be a finite number at least 1, but it is 0.5
 NaN of memory       | lecture           | --memory nan             | --memory must be a finite number
 hosts without index | denoising         | --distributed a:1,2      | --distributed must be auto, or ADDRESS:PORT.*but it is a:1,2$
+port too large      | denoising         | --distributed a:70000,2,0 | --distributed must have a port from 1 to 65535, but it is a:70000,2,0$
 index beyond hosts  | sparse            | --distributed a:1,2,2    | a:1,2,2 is process 2 of 2; they are counted from 0
 hosts and devices   | contractive       | --distributed auto --devices 2                | --distributed takes all there are
 hosts of a lecture  | lecture           | --distributed a:1,2,0    | --distributed is for one experiment at a time

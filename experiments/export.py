@@ -15,6 +15,7 @@ Its folder is loaded as an autoencoder of this library by
 ``experiments.common.results.trained.load``.
 """
 
+import os
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
@@ -45,13 +46,20 @@ class Config:
 
     def check(self) -> None:
         """Raises InputError if an option has a value that cannot work."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):  # a name that is too long is an error elsewhere
             raise InputError(f"{self.path} is no folder; name that of a run with checkpoints")
 
 
 def main(config: Config) -> list[Path]:
     """Exports every model that is found and returns their folders."""
     devices.require_devices()
+    try:
+        return _export_all(config)
+    except OSError as error:  # of a folder without permission, or a name that is too long
+        raise InputError(f"{config.path} cannot be exported to {config.out}: {error}") from error
+
+
+def _export_all(config: Config) -> list[Path]:
     found = checkpoint_store.find_models(config.path)
     if not found:
         raise InputError(

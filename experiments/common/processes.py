@@ -34,7 +34,9 @@ _PARTING_SECONDS = 5  # for the others, at the end, where this process has faile
 # For the others, at the end: the first process may draw figures for long. It ends sooner if one is
 # lost, because that is noticed by its heartbeat.
 _END_SECONDS = 7 * 24 * 3600
-_WHERE = re.compile(r"(?P<address>[^,\s]+:\d+),(?P<count>\d+),(?P<index>\d+)", re.ASCII)
+_WHERE = re.compile(
+    r"(?P<address>[^,\s]+:(?P<port>\d{1,9})),(?P<count>\d+),(?P<index>\d+)", re.ASCII
+)
 _FORM = "auto, or ADDRESS:PORT,PROCESSES,INDEX such as 10.0.0.1:1234,2,0 for the first of two"
 
 
@@ -196,6 +198,8 @@ def _parse(where: str) -> _Connection:
     found = _WHERE.fullmatch(where)
     if found is None:
         raise InputError(f"--distributed must be {_FORM}, but it is {where}")
+    if not 1 <= int(found["port"]) <= 65535:  # JAX would wait for minutes
+        raise InputError(f"--distributed must have a port from 1 to 65535, but it is {where}")
     count, index = int(found["count"]), int(found["index"])
     if not 1 <= count <= 2**16 or index >= count:
         raise InputError(

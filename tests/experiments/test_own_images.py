@@ -44,6 +44,9 @@ CSV_FILES = {
     "with a header": "\n".join([HEADER, *LINES]) + "\n",
     "without": "\n".join(LINES),
     "of Windows": "\ufeff" + "\r\n".join([HEADER, *LINES, "", ""]),
+    "of numpy.savetxt": "\n".join([f"# {HEADER}", *LINES]),
+    "of pandas without names": "\n".join([",".join(map(str, range(17))), *LINES]),
+    "all in quotes": "\n".join(f'"{line}"'.replace(",", '","') for line in [HEADER, *LINES]),
     "quoted header": "\n".join([HEADER.replace("label", '"Label"'), *LINES]),
     "label last": "\n".join(
         [
@@ -109,6 +112,15 @@ BAD_CSV = {
     ),
     "an index": (f",{HEADER}\n0,{LINES[0]}", r"without a name.*to_csv\(path, index=False\)"),
     "semicolons": (HEADER.replace(",", ";"), "divided by commas, not ;"),
+    "numbers of rows": (
+        f"id,{HEADER}\n1,{LINES[0]}",
+        "has a column 'id', which is no pixel; name it label if it is the class, otherwise leave",
+    ),
+    "a label of another name": (
+        f"{HEADER.replace('label', 'Digit')}\n{LINES[0]}",
+        "has a column 'digit', which is no pixel; name it label if",
+    ),
+    "of old Macintoshes": ("\r".join([HEADER, *LINES]), "ends its lines as old Macintoshes do"),
     "two labels": (f"class,{HEADER}\n1,{LINES[0]}", "one column of labels at most"),
     "a gzip file": (b"\x1f\x8b\x08\x00", "is gzipped; unpack it"),
     "UTF-16": (HEADER.encode("utf-16"), "save it as CSV UTF-8"),
@@ -212,7 +224,9 @@ def test_colours_and_palettes(tmp_path):
 
 
 def test_jpeg_and_bilevel_images(tmp_path):
-    write_images(tmp_path / "jpeg", suffix="JPG")
+    for start, suffix in ((0, "JPG"), (10, "jfif")):
+        write_images(tmp_path / "jpeg", X[start : start + 10], Y[start : start + 10], suffix=suffix)
+    assert len(datasets.load(str(tmp_path / "jpeg")).test) == 4  # and 16 to train on
     assert datasets.load(str(tmp_path / "jpeg")).example_shape == (4, 4, 1)
     write_images(tmp_path / "bilevel", mode="1")
     assert set(np.unique(datasets.load(str(tmp_path / "bilevel")).train)) == {0.0, 1.0}
@@ -316,6 +330,8 @@ BAD_IMAGES = {
     "a GIF": ("3/x.gif", saved(GREY), "x.gif must be a PNG or a JPEG"),
     "beside the classes": ("x.png", saved(GREY), "x.png is beside folders of images, such as 11"),
     "too deep": ("3/deep/x.png", saved(GREY), "deep holds images, but is in the folder of a class"),
+    "beside train": ("train/3/x.png", saved(GREY), "train/3 holds images, but is in the folder of"),
+    "JPEG of another kind": ("3/x.jp2", content(b""), "x.jp2 must be a PNG or a JPEG"),
     "a pipe": ("3/x.png", make_pipe, "x.png is no regular file"),
     "a link to nothing": (
         "3/x.png",
@@ -328,13 +344,49 @@ BAD_IMAGES = {
 @pytest.mark.parametrize(("name", "make", "match"), BAD_IMAGES.values(), ids=BAD_IMAGES)
 def test_bad_images(name, make, match, tmp_path):
     write_images(tmp_path / "mine", X[:5], Y[:5])
-    (tmp_path / "mine" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
     make(tmp_path / "mine" / name)
     with pytest.raises(InputError, match=match) as caught:
         datasets.load(str(tmp_path / "mine"))
     assert str(caught.value).startswith(f"--dataset {tmp_path / 'mine'}")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-written
+
+
+def test_images_that_are_deeper_are_named(tmp_path):
+    for names in (("archive", "mnist"), ("test",), ("train_images",)):
+        folder = tmp_path / names[0].upper()
+        write_images(folder.joinpath(*names), X[:5], np.full(5, "a"))
+        with pytest.raises(InputError, match=rf"holds {names[0]}, and images only.*/a/\d.png"):
+            datasets.load(str(folder))
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    write_images(tmp_path / "mine" / "train", X[:5], Y[:5])
+    if (tmp_path / "mine" / "TRAIN").exists():
+        pytest.skip("this file system has one name for both")
+    for name in ("Train", "test"):
+        write_images(tmp_path / "mine" / name, X[:5], Y[:5])
+    with pytest.raises(InputError, match="Train and train, which mean the same"):
+        datasets.load(str(tmp_path / "mine"))
+
+
+def test_links_between_folders_of_classes(tmp_path):
+    write_images(tmp_path / "mine")
+    (tmp_path / "mine" / "3" / "up").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine" / "same").symlink_to(tmp_path / "mine")
+    assert len(datasets.load(str(tmp_path / "mine")).train) == 16
+
+
+def test_a_photograph_is_turned_as_viewers_turn_it(tmp_path):
+    (tmp_path / "mine").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # of a camera that was held upright
+    for number, image in enumerate(np.tile(X, (1, 1, 2))):
+        Image.fromarray(image).save(tmp_path / "mine" / f"{number}.png", exif=turned)
+    found = datasets.load(str(tmp_path / "mine"))
+    upright = np.rot90(np.tile(X, (1, 1, 2)), -1, axes=(1, 2))
+    assert found.fingerprint() == fingerprint(tmp_path, x_train=upright)
 
 
 def test_folders_that_hold_no_images(tmp_path):

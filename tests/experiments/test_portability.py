@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,7 +75,43 @@ def refused(capsys, *args):
     return line
 
 
+def test_settings_of_jax_that_forbid_something_stop_no_experiment(home):
+    """As JAX_NUMPY_DTYPE_PROMOTION=strict, ... in the environment of a user who debugs."""
+    forbidding = {
+        "jax_numpy_dtype_promotion": "strict",
+        "jax_numpy_rank_promotion": "raise",
+        "jax_transfer_guard": "disallow",
+    }
+    found = []
+
+    def main(config):
+        x = jnp.ones((2, 3), jnp.float32) + np.ones(3, np.int32)
+        found.append(float(x.sum()))
+
+    before = {name: jax.config.values[name] for name in forbidding}
+    try:
+        for name, value in forbidding.items():
+            jax.config.update(name, value)
+        assert command_line.run(main, command_line.CommonConfig, []) == 0
+        assert {name: jax.config.values[name] for name in forbidding} == forbidding
+        with pytest.raises(Exception, match="transfer"):
+            main(None)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert found == [12.0]
+
+
 # paths
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no folder that is in use")
+def test_a_working_folder_that_is_gone_is_one_line(home, tmp_path, capsys):
+    (tmp_path / "work").rmdir()
+    try:
+        assert refused(capsys).startswith("error: the working folder is not there any more")
+    finally:
+        os.chdir(tmp_path)
 
 
 def test_a_home_folder_is_expanded_in_every_path(home, monkeypatch):
@@ -98,9 +135,10 @@ def test_tuples_of_paths_are_expanded(home):
 def test_the_compilation_cache_is_expanded(home):
     before = jax.config.values["jax_compilation_cache_dir"]
     try:
-        jax.config.update("jax_compilation_cache_dir", "~/c")  # JAX_COMPILATION_CACHE_DIR
-        parsed(denoising.Config)
-        assert jax.config.values["jax_compilation_cache_dir"] == str(home / "c")
+        for given, meant in (("~/c", str(home / "c")), ("gs://bucket/c", "gs://bucket/c")):
+            jax.config.update("jax_compilation_cache_dir", given)  # JAX_COMPILATION_CACHE_DIR
+            parsed(denoising.Config)
+            assert jax.config.values["jax_compilation_cache_dir"] == meant
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 

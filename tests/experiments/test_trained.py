@@ -230,16 +230,19 @@ def test_a_damaged_export_is_refused_in_one_line(damage, exported, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nothing", "empty", "file", "damaged", "other", "in the way"])
+BAD_PATHS = ["nothing", "empty", "file", "damaged", "other", "n" * 300]
+
+
+@pytest.mark.parametrize("name", [*BAD_PATHS, "in the way", "x" * 300])
 def test_bad_input_of_the_export(name, run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     damaged = shutil.copytree(run / "checkpoints" / "dense", tmp_path / "damaged")
     (damaged / "000001" / "manifest.json").write_text("{}")
     save(tmp_path / "other" / "checkpoints", "m", OTHER)
-    out = tmp_path / ("file" if name == "in the way" else "out")
+    out = tmp_path / ("out" if name in BAD_PATHS else "file" if name == "in the way" else name)
     before = sorted(tmp_path.rglob("*"))
-    path = run if name == "in the way" else tmp_path / name
+    path = tmp_path / name if name in BAD_PATHS else run
     assert command_line.run(export.main, export.Config, [str(path), "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -153,6 +153,8 @@ FILES = {
     "file": content(b"keep me"),
     "full": lambda path: (path / "metrics.json").mkdir(parents=True),
     "listing": lambda path: (path / ".files.json").mkdir(parents=True),
+    "lock": lambda path: (path.mkdir(), (path / ".lock").write_text("of another program")),
+    "no_checkpoints": lambda path: (path.mkdir(), (path / "checkpoints").write_text("a list")),
     "read_only": lambda path: path.mkdir(mode=0o500),
     "shared": lambda path: (path.mkdir(), path.chmod(0o777)),
     "theirs": lambda path: (
@@ -331,6 +333,7 @@ too many jobs       | lecture           | --jobs 65                | --jobs must
 too little memory   | denoising         | --memory 0.5             | --memory must be a finite number at least 1, but it is 0.5
 NaN of memory       | lecture           | --memory nan             | --memory must be a finite number
 hosts without index | denoising         | --distributed a:1,2      | --distributed must be auto, or ADDRESS:PORT.*but it is a:1,2$
+port too large      | denoising         | --distributed a:70000,2,0 | --distributed must have a port from 1 to 65535, but it is a:70000,2,0$
 index beyond hosts  | sparse            | --distributed a:1,2,2    | a:1,2,2 is process 2 of 2; they are counted from 0
 hosts and devices   | contractive       | --distributed auto --devices 2                | --distributed takes all there are
 hosts of a lecture  | lecture           | --distributed a:1,2,0    | --distributed is for one experiment at a time
@@ -373,6 +376,8 @@ CSV of no squares   | dae_vs_cae        | --dataset {in}/no_square.csv     | nam
 folder of nothing   | sparse            | --dataset {in}/no_images/        | holds no PNG or JPEG images.* are for --data-dir
 folder of IDX files | overcomplete_copy | --dataset {in}/idx               | holds no PNG or JPEG images.* are for --data-dir
 no image in it      | lecture           | --dataset {in}/images            | x.PNG cannot be read as an image
+address             | contractive       | --dataset https://example.org/x.csv | --dataset https:.*x.csv is an address; only files of this machine
+address of a folder | lecture           | --dataset file:///home/me/images | --dataset file:///home/me/images is an address
 another file        | denoising         | --dataset {in}/file              | is a file, but of files only
 no home             | sparse            | --dataset ~nobody-here/x.npy     | there is no such home folder; write the path without ~
 scalar              | contractive       | --dataset {in}/scalar.npy        | must be images .* but its shape is \\(\\)
@@ -404,6 +409,7 @@ a folder beside it  | denoising         | --dataset x.npy --data-dir .     | --d
 a folder of digits  | lecture           | --dataset digits --data-dir .    | --data-dir is for named data sets
 """  # noqa: E501
 NAMED = """
+folder of addresses | denoising         | --dataset mnist --data-dir s3://bucket | --data-dir s3:/+bucket is an address
 near MNIST          | denoising         | --dataset mnits                  | --dataset mnits is unknown.*did you mean mnist
 far from anything   | sparse            | --dataset qqqqzzzz               | is unknown: allowed are digits
 no name             | contractive       | --dataset=                       | --dataset has an empty value
@@ -464,6 +470,9 @@ out is a file       | lecture           | --out {in}/file          | --out .*/fi
 out has a folder    | denoising         | --out {in}/full          | has a folder named metrics.json; move it away$
 out has a folder    | vector_field      | --out {in}/listing       | has a folder named .files.json; move it away$
 out has a folder    | lecture           | --out {in}/full          | has a folder named metrics.json; move it away$
+out is an address   | sparse            | --out gs://bucket/results | --out gs:/+bucket/results is an address; only files of this machine
+lock of another     | denoising         | --out {in}/lock          | .lock is there, and no lock of this program.*; move it away$
+file checkpoints    | denoising         | --out {in}/no_checkpoints | has checkpoints, which is no folder that can be written
 cache is a file     | denoising         | --compilation-cache {in}/file       | --compilation-cache .* cannot be made a folder
 cache under a file  | lecture           | --compilation-cache {in}/file/below | cannot be made a folder: Not a directory
 cache not made      | sparse            | --compilation-cache /proc/new       | cannot be made a folder
@@ -568,6 +577,18 @@ def test_a_name_in_a_message_breaks_no_line_and_moves_no_cursor(folders, capsys)
         assert line.startswith("error: --dataset ")
     assert run("denoising", ["--dataset", "{in}/two_lines.npz"], folders) == 2
     assert "\\n" in capsys.readouterr().err
+
+
+def test_the_help_ends_in_a_narrow_terminal(folders, capsys, monkeypatch):
+    """The parser alone breaks lines for ever there."""
+    for columns in ("1", "39"):
+        monkeypatch.setenv("COLUMNS", columns)
+        for args, status, shown in ((["--help"], 0, "--batch-size"), (["--epo", "3"], 2, "--epo")):
+            with pytest.raises(SystemExit) as caught:
+                run("denoising", args, folders)
+            assert caught.value.code == status
+            assert shown in "".join(capsys.readouterr())
+        assert os.environ["COLUMNS"] == columns
 
 
 def test_fortran_order_is_fine(tmp_path):

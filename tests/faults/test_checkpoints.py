@@ -3,6 +3,7 @@
 Every fault is made by hand in the files of a real run of the denoising experiment on digits.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -359,6 +360,36 @@ def test_a_folder_of_somebody_in_the_place_of_a_checkpoint_gets_another_name(tmp
     assert store.close(is_over=True)
     assert (tmp_path / "m" / "000002.kept-1" / "best.pt").read_text() == "mine"
     assert checkpoint_files.read_manifest(tmp_path / "m" / "000002")["epoch"] == 2
+
+
+def test_a_folder_of_checkpoints_that_is_a_link_to_another_disk(tmp_path, monkeypatch):
+    disk, rename = tmp_path / "disk", os.rename
+
+    def rename_on_one_disk(source, target):
+        if (disk in Path(source).resolve().parents) != (disk in Path(target).resolve().parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target)
+
+    (tmp_path / "out").mkdir()
+    disk.mkdir()
+    (tmp_path / "out" / "checkpoints").symlink_to(disk)
+    monkeypatch.setattr(os, "rename", rename_on_one_disk)
+    state = jaxae.TrainState({"w": np.ones(2)}, (), np.int32(5))
+    options = {"identity": {}, "environment": {}, "every": 1, "is_resumed": False}
+    for epoch in (2, 3):
+        said = []
+        store = checkpoint_store.CheckpointStore(
+            tmp_path / "out" / "checkpoints",
+            staging_in=tmp_path / "out" / ".partial-x",
+            say=said.append,
+            **options,
+        )
+        store.register(["m"]).save(0, jaxae.Snapshot(state, epoch, 0, np.ones(1), np.ones(3)))
+        assert store.close(is_over=True), said
+        assert checkpoint_files.read_manifest(disk / "m" / f"{epoch:06d}")["epoch"] == epoch
+    earlier = tmp_path / "out" / "checkpoints.earlier-1" / "m" / "000002"  # on the other disk
+    assert checkpoint_files.read_manifest(earlier)["epoch"] == 2
+    assert not (disk / "m" / "000002").exists()
 
 
 def test_checkpoints_of_a_finished_run_are_removed_on_demand_and_nothing_else(out):

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and the digests that prove it."""
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -42,16 +43,31 @@ def write_folder(
     Args:
       place: the folder that it shall be.
       fill: writes its files into a folder.
-      staging_in: where that folder is made, on the same disk; by default beside ``place``.
+      staging_in: where that folder is made, unless it is on another disk; by default beside
+        ``place``.
       is_ours: whether a folder that is there may be replaced; otherwise it is renamed, and stays.
 
     Raises:
       OSError: if it cannot be written, and whatever ``fill`` raises; then nothing is changed.
     """
+    try:
+        _write_folder(place, fill, staging_in or place.parent, is_ours)
+    except OSError as error:  # somebody's checkpoints/ may be a link to a larger disk
+        if error.errno != errno.EXDEV or staging_in is None:
+            raise
+        _write_folder(place, fill, place.parent, is_ours)
+
+
+def _write_folder(
+    place: Path,
+    fill: Callable[[Path], None],
+    staging_in: Path,
+    is_ours: Callable[[Path], bool],
+) -> None:
     made = [path for path in place.parents if not path.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     # As open to others as any new folder, which tempfile's are not.
-    staging = (staging_in or place.parent).resolve() / f".partial-{secrets.token_hex(6)}"
+    staging = staging_in.resolve() / f".partial-{secrets.token_hex(6)}"
     aside = staging.with_name(f"{staging.name}-old")
     staging.mkdir(parents=True)
     try:

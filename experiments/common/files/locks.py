@@ -1,6 +1,7 @@
 """Locks between processes: one run in a folder at a time, one writer of the cache at a time."""
 
 import errno
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,8 +38,9 @@ def held(path: Path, *, seconds: float) -> Iterator[None]:
 
     Raises:
       HeldError: if another process, or another part of this one, holds it.
-      OSError: if the file cannot be made.
+      OSError: if the file cannot be made, or is somebody's: locks are empty.
     """
+    _require_free(path)
     lock = _acquired(path, seconds)
     try:
         yield
@@ -46,6 +48,17 @@ def held(path: Path, *, seconds: float) -> Iterator[None]:
         with suppress(OSError):  # Windows, where the library does it: an open file stays
             Path(lock.lock_file).unlink()  # while it is held: who waits for it looks again
         lock.release()
+
+
+def _require_free(path: Path) -> None:
+    """Raises FileExistsError if a file is there that would be emptied and removed."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        reason = f"{path.name} is there, and no lock of this program, which are empty"
+        raise FileExistsError(errno.EEXIST, f"{reason}; move it away", str(path))
 
 
 def _acquired(path: Path, seconds: float) -> BaseFileLock:

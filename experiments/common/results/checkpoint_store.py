@@ -48,7 +48,7 @@ class CheckpointStore:
       is_resumed: whether to go on from the checkpoints that are there; otherwise they are moved
         away before the first new one is written.
       say: prints a line.
-      staging_in: folder on the same disk in which a checkpoint is made before it is renamed.
+      staging_in: folder in which a checkpoint is made before it is renamed.
 
     Raises:
       InputError: if the checkpoints that are there are of another configuration.
@@ -149,7 +149,7 @@ class CheckpointStore:
         for place in places:
             to = self._earlier_folder / place.parent.name / place.name
             to.parent.mkdir(parents=True, exist_ok=True)
-            place.rename(to)
+            shutil.move(place, to)  # the folder may be a link to another disk
             _remove_empty(place.parent)
 
     def stop(self) -> None:

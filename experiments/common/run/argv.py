@@ -1,8 +1,10 @@
 """The words of a command line: each option once, no empty value, ``~`` expanded in every path."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -10,6 +12,27 @@ from experiments.common.data.sources import paths
 from experiments.common.errors import InputError
 
 Config = TypeVar("Config")
+
+
+# Columns of a terminal; in much fewer tyro breaks the lines of its help for ever.
+_NARROWEST = 40
+
+
+@contextlib.contextmanager
+def wide_enough() -> Iterator[None]:
+    """Makes the terminal as wide as the parser needs, for what is printed in it."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns >= _NARROWEST:
+        yield
+        return
+    os.environ["COLUMNS"] = str(_NARROWEST)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def require_each_once(words: Sequence[str]) -> None:
@@ -29,6 +52,16 @@ def require_each_once(words: Sequence[str]) -> None:
         if word == "" or (word.startswith("--") and has_value and not value):
             what = option or "an argument"
             raise InputError(f"{what} has an empty value; give one, or leave it out")
+
+
+def require_working_folder() -> None:
+    """Raises InputError if the folder in which the program was started has been removed."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(
+            "the working folder is not there any more; change to one that is"
+        ) from error
 
 
 def expand_paths(config: Config) -> Config:

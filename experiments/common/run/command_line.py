@@ -22,7 +22,14 @@ import tyro
 
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
-from experiments.common.run import argv, compilation, devices, memory, standard_output
+from experiments.common.run import (
+    argv,
+    compilation,
+    devices,
+    jax_settings,
+    memory,
+    standard_output,
+)
 from jaxae import LostProcessError, NonFiniteLossError, StoppedError
 
 _T = TypeVar("_T")
@@ -248,12 +255,14 @@ def _parse(
     """Returns the options of a command line, with ``~`` expanded in paths and variables."""
     script = sys.modules[main.__module__]
     argv.require_each_once(words)
-    config = tyro.cli(
-        config_class,
-        args=words,
-        prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
-        description=script.__doc__,
-    )
+    argv.require_working_folder()
+    with argv.wide_enough():
+        config = tyro.cli(
+            config_class,
+            args=words,
+            prog=f"python -m {script.__spec__.name if script.__spec__ else script.__name__}",
+            description=script.__doc__,
+        )
     config = argv.expand_paths(config)
     compilation.expand_jax_cache()
     return config
@@ -268,7 +277,7 @@ def _status_of(main: Callable[[Config], object], config: Config) -> int:
             compilation.use_products(config.products)
             if config.compilation_cache is not None:
                 compilation.use_cache(config.compilation_cache)
-        with interrupts.listening():
+        with interrupts.listening(), jax_settings.permissive():
             main(config)
     except InputError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)

@@ -48,7 +48,8 @@ def expand_jax_cache() -> None:
     Raises:
       InputError: if there is no such home folder.
     """
-    if folder := jax.config.values["jax_compilation_cache_dir"]:
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder and folder.startswith("~"):  # others may be addresses, such as gs://..., for JAX
         try:
             jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
         except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 import tempfile
 import threading
@@ -147,7 +148,13 @@ class ExperimentRun:
     def _open_checkpoints(self, identity: dict[str, Any]) -> CheckpointStore:
         config, folder = self.config, self.folder / "checkpoints"
         is_resumed = config.resume and processes.is_first()
-        if is_resumed and not folder.is_dir():
+        is_free = not os.path.lexists(folder)
+        if not is_free and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise InputError(
+                f"--out {self.folder} has checkpoints, which is no folder that can be written; "
+                "move it away, or take another folder"
+            )
+        if is_resumed and is_free:
             self.say(f"there is nothing to resume in {self.folder}: from the beginning")
         return CheckpointStore(
             folder,

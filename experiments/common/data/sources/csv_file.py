@@ -2,8 +2,9 @@
 
 The first line may name the columns: ``label,pixel0,...`` or ``label,1x1,...``. Then the labels are
 in the column that is called label, class, y or target, in any case of the letters; without such a
-column there are no labels. Where no line names the columns, the first one is the labels if the
-others are a square number and all of them are not.
+column there are no labels. Where no line names the columns, or only numbers them as pandas does
+(``0,1,2,...``), the first one is the labels if the others are a square number and all of them are
+not. Any value may be in quotes, as some programs write all of them.
 """
 
 import math
@@ -65,7 +66,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 )
             if number == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
-            if line := line.strip():
+            if line := line.replace(b'"', b"").strip():
                 yield number, line
 
 
@@ -79,10 +80,16 @@ def _read_columns(path: Path) -> _Columns:
             raise InputError(f"--dataset {path} is {kind}; unpack it")
     if b"\0" in line:
         raise InputError(f"--dataset {path} is no text in UTF-8; save it as CSV UTF-8")
+    if b"\r" in line:
+        raise InputError(
+            f"--dataset {path} ends its lines as old Macintoshes do; save it as CSV UTF-8"
+        )
     words = line.split(b",")
-    names = [word.decode("utf-8", "replace").strip(" \"'").lower() for word in words]
-    if not _are_names(names):
-        return _Columns(False, len(words), _label_without_names(path, len(words)))
+    # numpy.savetxt puts "# " before its header.
+    names = [word.decode("utf-8", "replace").strip(" #'").lower() for word in words]
+    if _are_counted(names) or not _are_names(names):
+        has_names = _are_counted(names)
+        return _Columns(has_names, len(words), _label_without_names(path, len(words)))
     if len(names) < 2 and (b";" in line or b"\t" in line):
         raise InputError(f"--dataset {path} line {number} must be divided by commas, not ; or tabs")
     if "" in names or "unnamed: 0" in names:
@@ -91,6 +98,7 @@ def _read_columns(path: Path) -> _Columns:
             "with pandas, to_csv(path, index=False) leaves it out"
         )
     found = [column for column, name in enumerate(names) if name in _LABELS]
+    _require_pixels(path, [name for name in names if name not in _LABELS])
     if len(found) > 1 or len(found) == len(names):
         raise InputError(
             f"--dataset {path} must have one column of labels at most, and pixels beside it"
@@ -101,6 +109,25 @@ def _read_columns(path: Path) -> _Columns:
 def _are_names(words: list[str]) -> bool:
     """Returns whether the words of a line name columns: one is that of labels, or none a number."""
     return any(word in _LABELS for word in words) or not any(map(_is_number, words))
+
+
+def _are_counted(words: list[str]) -> bool:
+    """Returns whether the words of a line are 0, 1, 2, ..., which is how pandas names columns."""
+    return len(words) > 3 and words == [str(number) for number in range(len(words))]
+
+
+def _require_pixels(path: Path, names: list[str]) -> None:
+    """Raises InputError if one column has no number in its name although others have one.
+
+    That is an ``id``, or a label under another name. Its values could be read as a pixel, and
+    nothing would tell.
+    """
+    others = [name for name in names if not any(map(str.isdigit, name))]
+    if others and len(others) < len(names):
+        raise InputError(
+            f"--dataset {path} has a column {visible(others[0])!r}, which is no pixel; name it "
+            "label if it is the class, otherwise leave it out"
+        )
 
 
 def _is_number(word: str) -> bool:

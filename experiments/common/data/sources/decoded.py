@@ -18,7 +18,7 @@ from experiments.common.data.sources.rows_file import RowsFile, Stored
 from experiments.common.errors import InputError
 from experiments.common.files import atomic
 
-_CACHE_VERSION = "3"
+_CACHE_VERSION = "4"
 # Images are an array, or what is indexed like one.
 Splits = dict[str, tuple[Stored, np.ndarray | None]]
 

@@ -4,7 +4,8 @@
 themselves in place of the folders of classes. Classes are numbered in the order of their names, or
 of their values where all names are whole numbers. Grey images have one channel and all others
 three: those with a palette become RGB. Transparency is left out where every pixel is opaque, and
-refused where one is not, since what lies below it is not known.
+refused where one is not, since what lies below it is not known. A photograph that says how it was
+turned (EXIF) is turned.
 """
 
 import json
@@ -12,15 +13,18 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from experiments.common.data.sources import decoded
 from experiments.common.errors import InputError, first_line
 
-_SUFFIXES = {".png", ".jpg", ".jpeg"}
-_OTHER_IMAGES = {".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".avif", ".heic"}
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
+_OTHER_IMAGES = {
+    *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jxl"),
+    *(".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".tga", ".ico", ".svg"),
+}
 _NOT_OF_THE_USER = {"thumbs.db", "desktop.ini", "__macosx"}
 # Names of the folders of a split, the best first; validation images are a test split if need be.
 _SPLITS = {
@@ -45,11 +49,11 @@ class _Split(NamedTuple):
 
 def is_image_folder(folder: Path) -> bool:
     """Returns whether there are PNG or JPEG images in a folder, or in folders of classes there."""
-    for depth in ("*", "*/*", "*/*/*"):
-        found = (path.suffix.lower() in _SUFFIXES and path.is_file() for path in folder.glob(depth))
-        if any(found):
-            return True
-    return False
+    return any(any(map(_is_image, folder.glob(depth))) for depth in ("*", "*/*", "*/*/*"))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def load(folder: Path) -> decoded.Splits:
@@ -77,7 +81,14 @@ def load(folder: Path) -> decoded.Splits:
 
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Returns the folder of each split: the whole one is the train split if there are none."""
-    inside = {path.name.lower(): path for path in _list(folder).folders}
+    inside: dict[str, Path] = {}
+    for path in _list(folder).folders:
+        other = inside.setdefault(path.name.lower(), path)
+        if other != path and any(path.name.lower() in names for names in _SPLITS.values()):
+            raise InputError(
+                f"--dataset {folder} has the folders {other.name} and {path.name}, which mean the "
+                "same; put their images into one"
+            )
     found = {
         split: next((inside[name] for name in names if name in inside), None)
         for split, names in _SPLITS.items()
@@ -101,19 +112,32 @@ def _list_images(folder: Path) -> _Split:
             f"--dataset {flat[0]} is beside folders of images, such as {min(by_class)}; "
             "put it into the folder of its class"
         )
-    for inner in (path for listing in by_class.values() for path in listing.folders):
-        if _list(inner).images:
+    if not by_class and not flat:
+        _refuse_without_images(folder)
+    read = {path.resolve() for path in (folder, *folders)}  # links may lead back to them
+    for inner in (path for listing in listings.values() for path in listing.folders):
+        if inner.resolve() not in read and _list(inner).images:
             raise InputError(f"--dataset {inner} holds images, but is in the folder of a class")
     if by_class:
         images = [image for name in sorted(by_class) for image in by_class[name].images]
         classes = [name for name in sorted(by_class) for _ in by_class[name].images]
         return _Split(images, classes)
-    if not flat:
-        raise InputError(
-            f"--dataset {folder} holds no PNG or JPEG images, nor folders of them; IDX files and "
-            "data prepared by TensorFlow Datasets are for --data-dir, with their name as --dataset"
-        )
     return _Split(flat, None)
+
+
+def _refuse_without_images(folder: Path) -> NoReturn:
+    """Raises InputError, which says where images are if they are deeper than they should be."""
+    paths = (path for depth in ("*/*/*", "*/*/*/*") for path in folder.glob(depth))
+    if image := next((path for path in paths if _is_image(path)), None):
+        names = ", ".join(path.name for path in _list(folder).folders)
+        raise InputError(
+            f"--dataset {folder} must hold images, folders of classes, or train and test with "
+            f"these in them, but it holds {names}, and images only deeper, such as {image}"
+        )
+    raise InputError(
+        f"--dataset {folder} holds no PNG or JPEG images, nor folders of them; IDX files and "
+        "data prepared by TensorFlow Datasets are for --data-dir, with their name as --dataset"
+    )
 
 
 def _list(folder: Path) -> _Listing:
@@ -172,7 +196,7 @@ def _read_image(path: Path) -> np.ndarray:
     Raises:
       InputError: if it cannot be read, has transparent pixels, or more than 8 bits a channel.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
@@ -187,7 +211,8 @@ def _read_image(path: Path) -> np.ndarray:
                 raise InputError(f"--dataset {path} has {kind}; save it as 8-bit grey or RGB")
             if has_alpha and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
                 raise InputError(f"--dataset {path} has transparent pixels; save it without them")
-            pixels = np.asarray(image.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+            upright = ImageOps.exif_transpose(image)  # as every viewer shows it
+            pixels = np.asarray(upright.convert("L" if mode in ("1", "L", "LA") else "RGB"))
     except InputError:
         raise
     except Exception as error:  # damaged bytes raise whatever the decoders raise, bombs too

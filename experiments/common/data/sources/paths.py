@@ -1,17 +1,27 @@
 """Paths that a person types or that an environment variable gives."""
 
 import os
+import re
 from pathlib import Path
 
 from experiments.common.errors import InputError
+
+# A Path makes one slash of two; C:/ is a folder of Windows.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def expand(path: str | Path, named: str) -> Path:
     """Returns a path with the home folder in place of ``~``.
 
     Raises:
-      InputError: if there is no such home folder; ``named`` is the option that gave the path.
+      InputError: if there is no such home folder, or the path is an address such as ``gs://...``,
+        which would become a folder ``gs:`` here; ``named`` is the option that gave the path.
     """
+    if _ADDRESS.match(str(path)):
+        raise InputError(
+            f"{named} {path} is an address; only files of this machine are read and written, so "
+            "copy it from there or to there"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -319,8 +319,8 @@ def trade_claim(found: Metrics) -> Claim:
         },
         "residual.png",
         "Left: test error against the squared Jacobian norm, a curve for the deep and one for the "
-        "shallow network; both rise towards small norms. Right: singular values on a logarithmic "
-        "axis against their index, with and without the penalty.",
+        "shallow network. Right: singular values on a logarithmic axis against their index, with "
+        "and without the penalty.",
         anchor="contractive-deep",
         plain=sentence(
             "The penalty leaves {deep} of the squared Jacobian norm of the deep encoder, and "
@@ -376,8 +376,8 @@ def estimates_claim(found: Metrics) -> Claim:
         },
         "estimates.png",
         "Two panels, the error of the penalty and that of its gradient against time on "
-        "logarithmic axes. The curves of both estimators fall with more probes; a vertical dashed "
-        "line marks the time of the exact penalty.",
+        "logarithmic axes. A curve for each estimator, a point for each number of probes; a "
+        "vertical dashed line marks the time of the exact penalty.",
         anchor="contractive-deep-estimates",
         plain=sentence(
             "The most accurate estimate that takes no longer than the exact penalty has a gradient "

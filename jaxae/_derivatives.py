@@ -40,7 +40,7 @@ def failure(method: str, encode: Callable[[Array], Array], example: Example) -> 
     return ""
 
 
-def choose_method(
+def first_working_method(
     encode: Callable[[Array], Array],
     example: Example,
     methods: Sequence[str] = ("jacfwd", "jacrev"),
@@ -69,7 +69,7 @@ def check_method(method: str, encode: Callable[[Array], Array], example: Example
 
 def times_jacobian(encode: Callable[[Array], Array], x_i: Array, v: Array) -> Array:
     """Returns J v for a direction ``v`` of the shape of ``x_i``."""
-    if choose_method(encode, x_i) == "jacfwd":
+    if first_working_method(encode, x_i) == "jacfwd":
         return jax.jvp(encode, (x_i,), (v,))[1]
     # J^T u is linear in u, so that its transposed derivative, anywhere, is J.
     code, pull_back = pullback(encode, x_i)
@@ -83,7 +83,7 @@ def pullback(
     encode: Callable[[Array], Array], x_i: Array
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Returns the code, and the function from a direction u of the code to J^T u."""
-    if choose_method(encode, x_i, ("jacrev", "jacfwd")) == "jacrev":
+    if first_working_method(encode, x_i, ("jacrev", "jacfwd")) == "jacrev":
         code, of_direction = jax.vjp(encode, x_i)
         return code, lambda u: of_direction(varying_as(u, code))[0]
     whole = jax.jacfwd(encode)(x_i)

@@ -60,10 +60,10 @@ def choose(
     except NotAChain as error:
         return cheapest_full(), str(error)
     jacobian = factored_jacobian(chain, size, dtype, group)
-    if not jacobian.is_reverse and not chain.reason:
+    if not jacobian.equals_reverse_mode and not chain.reason:
         return jacobian, ""
     full = cheapest_full()
-    if jacobian.is_reverse:
+    if jacobian.equals_reverse_mode:
         return full, "a map without a matrix is applied to rows, as reverse derivatives do"
     # Groups are taken in a loop, which is slow for convolutions.
     is_slow = jacobian.group < size and for_loops(encode, example) is not encode

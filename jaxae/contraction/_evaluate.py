@@ -60,7 +60,7 @@ class FactoredJacobian(NamedTuple):
     """Whether products are kept for the gradient, not computed again."""
 
     @property
-    def is_reverse(self) -> bool:
+    def equals_reverse_mode(self) -> bool:
         """Whether it is what ``jax.jacrev`` does, with maps that are applied row by row."""
         linears = [leaf.linear for leaf in self.search.leaves if not leaf.segment]
         applied = any(linear and linear.is_applied for linear in linears)

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from jaxae import _checks
 from jaxae._batching import varying_as
 from jaxae._convolutions import has_convolutions, with_ordered_convolutions
-from jaxae._derivatives import choose_method
+from jaxae._derivatives import first_working_method
 from jaxae.contraction._column_sums import Sums
 from jaxae.contraction._costs import Counts
 from jaxae.contraction._counting import count_derivative
@@ -159,7 +159,7 @@ def cheapest_full_jacobian(
     """Returns the cheaper of the full Jacobians that work; raises ``TypeError`` if none does."""
     found = full_jacobians(encode, example, code, batch, chunk_size, sums)
     if not found:
-        choose_method(encode, example)  # raises the error that says why
+        first_working_method(encode, example)  # raises the error that says why
     return found[0]
 
 

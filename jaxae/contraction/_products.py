@@ -51,7 +51,7 @@ class Linear(NamedTuple):
     """(outputs, inputs), where it can be read off."""
     row_norms: Callable[[DTypeLike], Array] | None = None
     """From a dtype to the squared norms of the rows, where they can be had without a matrix."""
-    squared_map: Callable[[Array], Array] | None = None
+    map_of_squared_entries: Callable[[Array], Array] | None = None
     """The map whose matrix has the squared entries, where it can be read off.
 
     Of ones it gives the squared norms of the rows, without any matrix being written.
@@ -98,11 +98,17 @@ class Linear(NamedTuple):
 
     def then(self, other: Linear) -> Linear:
         """Returns ``other`` after this map."""
-        squared_map = None
+        map_of_squared_entries = None
         # Squares of sums are no sums of squares. But if one of the two maps only selects, every
         # entry of the product is a single term, and its square is the product of the squares.
-        if self.squared_map and other.squared_map and (other.selects or self.injective):
-            squared_map = _compose(self.squared_map, other.squared_map)
+        if (
+            self.map_of_squared_entries
+            and other.map_of_squared_entries
+            and (other.selects or self.injective)
+        ):
+            map_of_squared_entries = _compose(
+                self.map_of_squared_entries, other.map_of_squared_entries
+            )
         return Linear(
             _compose(self.apply, other.apply),
             self.inputs,
@@ -110,7 +116,7 @@ class Linear(NamedTuple):
             self.flops + other.flops,
             other.matrix if self.reshapes else self.matrix if other.reshapes else None,
             other.row_norms if self.reshapes else self.row_norms if other.reshapes else None,
-            squared_map,
+            map_of_squared_entries,
             selects=self.selects and other.selects,
             injective=self.injective and other.injective,
             reshapes=self.reshapes and other.reshapes,
@@ -132,7 +138,7 @@ def selection(
         inputs,
         outputs,
         0.0,
-        squared_map=apply,
+        map_of_squared_entries=apply,
         selects=True,
         injective=injective,
         reshapes=reshapes,
@@ -218,14 +224,15 @@ def squared_norm(matrix: ScaledMatrix, dtype: DTypeLike) -> Array:
     """Returns the squared Frobenius norm of diag(rows) core diag(cols).
 
     It is sum_j rows_j^2 sum_i core_ji^2 cols_i^2. The inner sum is constant if there are no
-    columns to scale; then an example costs a scalar product with the row norms, and no more.
+    columns to scale; then an example costs a scalar product with the row norms, and no more. Of a
+    convolution no matrix is formed: the same convolution with squared weights gives the sums.
     """
     core, rows, cols = matrix
     if isinstance(core, Linear) and core.row_norms is not None and cols is None:
         row_norms = core.row_norms(dtype)
-    elif isinstance(core, Linear) and core.squared_map is not None:
+    elif isinstance(core, Linear) and core.map_of_squared_entries is not None:
         weights = jnp.ones(core.inputs, dtype) if cols is None else jnp.square(cols)
-        row_norms = core.squared_map(weights.reshape(core.inputs)).reshape(-1)
+        row_norms = core.map_of_squared_entries(weights.reshape(core.inputs)).reshape(-1)
     else:
         squares = jnp.square(dense_matrix(core, dtype))
         row_norms = jnp.sum(squares, -1) if cols is None else squares @ jnp.square(cols)

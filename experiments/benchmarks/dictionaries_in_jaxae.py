@@ -136,7 +136,9 @@ def _remembered(now: Array, following: Array) -> Array:
 
 def to_dictionary(method: Method, params: Params) -> Dictionary:
     """Returns the dictionary as it is used after training."""
-    arrays = {name: params[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    arrays: dict[str, Array | np.ndarray] = {
+        name: params[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    }
     if method.ranks_units:
         norms = jnp.linalg.norm(params["W_dec"], axis=1)
         arrays["W_enc"], arrays["b_enc"] = arrays["W_enc"] * norms[None], arrays["b_enc"] * norms

@@ -54,17 +54,17 @@ class Method(NamedTuple):
 
     Attributes:
       architecture: its name in SAELens.
-      weight: of the penalty, if there is one. Found by trial, so that about ACTIVE units are active
-        at the full size, and the same for both sides.
+      weight: of the penalty; 0 if there is none. Found by trial, so that about ACTIVE units are
+        active at the full size, and the same for both sides.
     """
 
     architecture: str
-    weight: float | None = None
+    weight: float = 0.0
 
     @property
     def ranks_units(self) -> bool:
         """Whether the units with the largest pre-activations are kept, instead of a penalty."""
-        return self.weight is None
+        return self.weight == 0
 
     @property
     def ranks_a_batch(self) -> bool:

@@ -17,3 +17,14 @@ def as_on_the_command_line():
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+@contextmanager
+def without_kept_programs():
+    """No folder for compiled programs, with which a benchmark refuses to run."""
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)

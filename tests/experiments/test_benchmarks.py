@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend import core as jex
-from jax_settings import as_on_the_command_line
+from jax_settings import as_on_the_command_line, without_kept_programs
 
 import jaxae
 from experiments.benchmarks import (
@@ -57,10 +57,8 @@ def in_a_hurry(monkeypatch):
     """
     monkeypatch.setattr(side_by_side, "_SHORT", 0)
     monkeypatch.setattr(side_by_side, "_PAUSE", 0)
-    kept = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", None)
-    yield
-    jax.config.update("jax_compilation_cache_dir", kept)
+    with without_kept_programs():
+        yield
 
 
 def test_a_row_that_is_the_program_of_another_one_is_refused():

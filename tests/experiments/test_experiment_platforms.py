@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from jax._src.interpreters import mlir
-from jax_settings import as_on_the_command_line
+from jax_settings import as_on_the_command_line, without_kept_programs
 
 import jaxae
 from experiments.benchmarks import (
@@ -123,7 +123,7 @@ def test_the_stage_of_the_convolutional_autoencoders_runs(tmp_path):
     stage = accelerator.make_stages(accelerator.Config(quick=True))["convolutional"]
     module, *options = stage.arguments[1:]
     assert (module, options) == (convolutional.__spec__.name, ["--quick"])
-    with as_on_the_command_line():
+    with as_on_the_command_line(), without_kept_programs():
         options += ["--out", str(tmp_path)]
         assert command_line.run(convolutional.main, convolutional.Config, options) == 0
     (path,) = tmp_path.glob("convolutional-*.json")

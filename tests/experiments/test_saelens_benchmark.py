@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from jax_settings import without_kept_programs
 
 from experiments.benchmarks import dictionaries_in_jaxae, in_saelens, saelens
 from experiments.benchmarks.dictionary_task import METHODS, QUICK, Task, initial_weights
@@ -67,15 +68,10 @@ def test_another_loss_is_noticed(task, monkeypatch):
 @pytest.mark.usefixtures("with_saelens")
 @pytest.mark.thorough
 def test_a_quick_run_writes_a_whole_file(tmp_path):
-    kept = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", None)  # a benchmark refuses to run with one
-    try:
-        arguments = ["--quick", "--num-seeds", "1", "--methods", "BatchTopK"]
-        arguments += ["--out", str(tmp_path)]
-        with jax.numpy_dtype_promotion("standard"):
-            assert command_line.run(saelens.main, saelens.Config, arguments) == 0
-    finally:
-        jax.config.update("jax_compilation_cache_dir", kept)
+    arguments = ["--quick", "--num-seeds", "1", "--methods", "BatchTopK"]
+    arguments += ["--out", str(tmp_path)]
+    with without_kept_programs(), jax.numpy_dtype_promotion("standard"):
+        assert command_line.run(saelens.main, saelens.Config, arguments) == 0
     (path,) = tmp_path.glob("saelens-*.json")
     found = json.loads(path.read_text(encoding="utf-8"))["methods"]["BatchTopK"]
     assert set(found["sides"]) == {"jaxae", "SAELens"}

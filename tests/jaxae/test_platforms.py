@@ -396,6 +396,9 @@ BRANCHES = {
     "experiments/benchmarks/common.py torch_device": (
         "experiments/test_experiment_platforms.py test_benchmarks_name_an_accelerator"
     ),
+    "experiments/benchmarks/convolutional.py main": (
+        "no branch in what is computed: an accelerator takes more steps"
+    ),
     "experiments/benchmarks/epoch.py variants": (
         "experiments/test_experiment_platforms.py test_benchmarks_name_an_accelerator"
     ),

@@ -223,6 +223,10 @@ def lowered_programs(monkeypatch):
 EXPERIMENTS = {
     "denoising": ["--code-dims", "5", "3", "--noise-levels", "0.2", "0.4"],
     "contractive": ["--code-dim", "9", "--weights", "0.1", "1", "--weight", "1"],
+    "sparse": ["--code-dim", "24", "--top-k", "2", "4", "--sparsity-weights", "0", "0.1"],
+    "overcomplete_copy": ["--code-dim", "24", "--pool", "1"],
+    "convolutional": ["--code-dim", "4", "--channels", "2", "3", "--weights", "0.1"],
+    "filters": ["--code-dim", "9", "--noise-levels", "0", "0.3", "--emphases", "1"],
 }
 
 

@@ -45,6 +45,7 @@ def sparse_decode(
       ValueError: if the shapes do not fit, an index is out of range, or a value is not finite.
 
     Example:
+      >>> import jax
       >>> pre, decoder = jnp.array([3.0, -1.0, 2.0]), jnp.array([[1.0], [5.0], [10.0]])
       >>> values, indices = jax.lax.top_k(jax.nn.relu(pre), 2)
       >>> sparse_decode(values, indices, decoder).tolist()

@@ -90,7 +90,7 @@ def test_finished_results_are_reused_and_every_claim_is_on_the_page(finished_par
     for article in articles:
         images = article.findall(".//img")
         assert images
-        assert article.find("figure/figcaption").text.endswith((".", "?"))
+        assert article.find("figure/figcaption").text.strip().endswith((".", "?"))
         for image in images:
             assert image.get("src").startswith("data:image/")
             assert len(image.get("alt")) > 30

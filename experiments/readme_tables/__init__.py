@@ -31,6 +31,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "images": papers.images_table,
         "recovery": papers.recovery_table,
         "frontier": papers.frontier_table,
+        "known truth": papers.known_truth_table,
         "filters": papers.filters_table,
     },
     "docs/accelerator.md": {

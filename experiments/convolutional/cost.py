@@ -98,9 +98,8 @@ def claims(found: Metrics) -> list[Claim]:
                 for method, number in own.items()
             },
             "cost.png",
-            "Three rows of two dots on a logarithmic axis: the operations of a gradient with the "
-            "penalty. In every row the dot of the convolutional encoder is to the right of the "
-            "dense one's.",
+            "Three rows of two dots on a logarithmic axis, for the dense and the convolutional "
+            "encoder: the operations of a gradient with the penalty, by three methods.",
             anchor="convolutional-penalty-cost",
             plain=sentence(
                 "With the contractive penalty a gradient costs {dense} times as much for the dense "

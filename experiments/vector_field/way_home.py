@@ -88,8 +88,8 @@ def claims(found: Metrics) -> list[Claim]:
             caption="Five points follow the learned field, one step per picture. Blue: the way "
             "behind them. Grey: the spiral on which the data lie.",
             more={
-                "path_circle.gif": ("The same on a circle."),
-                "path_mixture.gif": "The same on five Gaussians.",
+                "path_circle.gif": "The same animation for points around a circle.",
+                "path_mixture.gif": "The same animation for points around five Gaussians.",
             },
         ),
     ]

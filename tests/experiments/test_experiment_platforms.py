@@ -206,7 +206,11 @@ def test_an_experiment_runs_with_rounded_products_once(tmp_path, capsys):
 
 @pytest.fixture
 def lowered_programs(monkeypatch):
-    """Fills a list with the text of every program that JAX compiles, lowered for accelerators."""
+    """Fills a list with the text of every program that JAX compiles, lowered for accelerators.
+
+    Programs that other tests have compiled are forgotten, so that they are lowered again.
+    """
+    jax.clear_caches()
     texts = []
     lower = mlir.lower_jaxpr_to_module
 

@@ -78,6 +78,7 @@ def test_the_text_of_a_picture_says_what_is_drawn_and_not_what_came_out(name, da
             judged = JUDGES.search(text.replace("the smallest distance", ""))
             assert judged is None, text
             assert text.endswith("."), text
+            assert len(text) > 30, text
 
 
 def test_the_comparison_says_that_both_regularisers_calm_only_where_they_do():

@@ -5,7 +5,7 @@
 A code has 32 active units out of 4,096 to 65,536. Both ways start from the values and the numbers
 of these units, and are timed with and without the gradients of values and decoder. The gradient of
 the decoder has the size of the decoder in both. The temporary memory is what XLA has planned. About
-three minutes on two cores, with a result file ``dictionary-<device>.json``.
+three minutes on two cores (an estimate). Writes ``dictionary-<device>.json``.
 """
 
 import sys

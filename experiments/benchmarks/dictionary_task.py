@@ -54,8 +54,8 @@ class Method(NamedTuple):
 
     Attributes:
       architecture: its name in SAELens.
-      weight: of the penalty; 0 if there is none. Found by trial, so that about ACTIVE units are
-        active at the full size, and the same for both sides.
+      weight: of the penalty, the same for both sides; 0 if there is none. It has not been tuned to
+        ACTIVE units yet, so compare two methods only beside their numbers of active units.
     """
 
     architecture: str
@@ -83,7 +83,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides get: the data of a seed, and the weights at the start."""
+    """The data of a seed and the weights at the start, the same for both sides."""
 
     size: Size
     atoms: np.ndarray

@@ -1,4 +1,4 @@
-"""What TF32 and bfloat16 products change of every number of the lecture, measured on a CPU.
+"""The numbers of the lecture with TF32 and bfloat16 products beside float32, on a CPU.
 
     python -m experiments.benchmarks.rounded_lecture --dataset digits
 

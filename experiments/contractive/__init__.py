@@ -10,8 +10,8 @@ against distance; the tangent directions; and why the weights are tied.
     python -m experiments.contractive --dataset mnist     about 9 minutes, one core
 
 With ``--residual`` deep encoders with skip connections are trained too, and their exact penalty is
-compared with estimates in time and error: about 4 more minutes on digits, 2 cores. The lecture does
-so on data larger than the digits. It measures times, so nothing else should run.
+compared with estimates in time and error: about 4 more minutes on digits (an estimate). The lecture
+does so on data larger than the digits. It measures times, so nothing else should run.
 
 Expected on digits, AE and CAE at lambda 0.3: squared Jacobian norm per test example 46 and 6.5,
 saturated units 3 % and 60 %, singular values above 1: 21 and 1.8 of 64.

@@ -69,7 +69,7 @@ def estimate(method: str, probes: int, key: Array, encode: Function, x: Array) -
 
 
 def estimate_name(method: str, probes: int) -> str:
-    """Returns what an estimate is called in ``metrics.json`` and on the page."""
+    """Returns the name of an estimate in ``metrics.json`` and on the page."""
     return f"{method} with {probes} probes"
 
 
@@ -270,7 +270,7 @@ def draw_estimates(run: ExperimentRun, found: Metrics) -> None:
 
 
 def claims(found: Metrics) -> list[Claim]:
-    """Returns what is said of deep encoders; nothing if no deep network was trained."""
+    """Returns the statements about deep encoders; none if no deep network was trained."""
     return [trade_claim(found), estimates_claim(found)] if "residual" in found else []
 
 

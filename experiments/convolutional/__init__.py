@@ -75,7 +75,7 @@ def make_setup(config: Config) -> networks.Setup:
 
 
 def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what is said of convolutional autoencoders, beside what was measured."""
+    """Returns the statements about convolutional autoencoders, with our numbers."""
     return parts.claims(PARTS, metrics)
 
 

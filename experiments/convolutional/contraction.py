@@ -1,4 +1,4 @@
-"""What the contractive penalty gives a convolutional autoencoder, over lambda."""
+"""The effect of the contractive penalty on a convolutional autoencoder, over lambda."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the contractive penalty costs for a dense and for a convolutional encoder, counted."""
+"""The cost of the contractive penalty for a dense and a convolutional encoder, in operations."""
 
 from collections.abc import Callable
 

@@ -208,7 +208,7 @@ class Fitter:
     def _make_scores(
         self, trainer: fitting.AutoencoderTrainer
     ) -> Callable[[list[Params]], list[dict[str, Array | float]]]:
-        """Returns what scores the networks of one trainer, one for each seed."""
+        """Returns the function that scores the networks of one trainer, one for each seed."""
         setup = self._setup
         noisy_scores = make_noisy_scores(trainer, setup.dataset.example_shape)
         clean_scores = make_clean_scores(trainer)

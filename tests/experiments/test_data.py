@@ -268,6 +268,16 @@ def test_idx_folders_of_every_layout(tmp_path, layout, compress):
     assert loaded.train.shape == (12, 28, 28, 1)
 
 
+@pytest.mark.parametrize("layout", [".", "MNIST/raw"])
+def test_idx_files_in_the_default_folder(layout, tmp_path, monkeypatch):
+    write_four(tmp_path / layout, compress=True)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    expected = datasets.load("mnist", tmp_path).fingerprint()
+    assert datasets.load("mnist").fingerprint() == expected
+    with pytest.raises(InputError, match="the IDX files that lie there are of mnist"):
+        datasets.load("emnist")
+
+
 def test_idx_names_with_a_dot_and_relatives_of_mnist(tmp_path):
     write_four(tmp_path / "FashionMNIST" / "raw", compress=False)
     for path in (tmp_path / "FashionMNIST" / "raw").iterdir():

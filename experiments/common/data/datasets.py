@@ -23,7 +23,7 @@ from experiments.common.data import pixels
 from experiments.common.data.pixels import Pixels
 from experiments.common.data.sources import array_file, csv_file, idx, image_folder, tfds_source
 from experiments.common.data.sources.decoded import Splits
-from experiments.common.data.sources.paths import expand
+from experiments.common.data.sources.paths import expand, tfds_folder
 from experiments.common.data.sources.rows_file import Stored
 from experiments.common.errors import InputError, visible
 
@@ -120,7 +120,8 @@ def load(
       dataset: ``"digits"`` (inside scikit-learn), the path of a ``.npy``, ``.npz`` or ``.csv``
         file or of a folder of images, or the name of an image data set of TensorFlow Datasets.
       data_dir: for a name: a folder prepared by TensorFlow Datasets, or a folder of the four
-        IDX files; None for the default folder of TensorFlow Datasets.
+        IDX files; None for the default folder of TensorFlow Datasets, $TFDS_DATA_DIR or
+        ``~/tensorflow_datasets``.
       has_room: says whether so many bytes of pixels can be in memory.
 
     Raises:
@@ -208,10 +209,9 @@ def _read_named(dataset: str, data_dir: Path | None) -> tuple[str, Splits]:
     name = tfds_source.find_name(dataset)
     if name is None:
         raise tfds_source.unknown(dataset)
-    is_folder = data_dir is not None and data_dir.is_dir()
-    files = idx.find(data_dir, name.name) if data_dir and is_folder and not name.config else None
-    if files:
-        return str(name), {split: idx.read_split(paths) for split, paths in files.items()}
+    root = data_dir or tfds_folder()
+    if not name.config and root.is_dir() and (files := idx.find(root, name.name)):
+        return str(name), {split: idx.read_split(pair) for split, pair in files.items()}
     splits = tfds_source.load(name, data_dir)
     held_out = splits.get("test", splits.get("validation"))
     return str(name), {"train": splits["train"]} | ({} if held_out is None else {"test": held_out})

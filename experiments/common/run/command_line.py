@@ -48,7 +48,8 @@ class CommonConfig:
     """digits, the name of an image data set of TensorFlow Datasets, a .npy, .npz or .csv file, or a
     folder of PNG or JPEG images."""
     data_dir: Optional[Path] = None
-    """For a name: folder prepared by TensorFlow Datasets, or folder of the four IDX files."""
+    """For a name: folder prepared by TensorFlow Datasets, or folder of the four IDX files; by
+    default $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     epochs: Optional[int] = None
     """Passes over the training data; by default 50 as in the lecture, on digits 200."""
     batch_size: int = 64

@@ -330,7 +330,7 @@ def trade_claim(found: Metrics) -> Claim:
         ),
         caption="Left: the lower a curve at the same Jacobian norm, the less reconstruction is "
         "given up for contraction. Right: a steep curve keeps few directions.",
-        source="Behind the slide",
+        source="Not on the slide",
     )
 
 
@@ -393,5 +393,5 @@ def estimates_claim(found: Metrics) -> Claim:
         ),
         caption="Left of the dashed line an estimate takes less time than the exact penalty; the "
         "lower a point, the smaller its error.",
-        source="Behind the slide",
+        source="Not on the slide",
     )

@@ -109,7 +109,7 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption="Each row is a way to compute the same penalty. The farther left, the fewer "
             "operations; at 1 the penalty would cost nothing.",
-            source="Behind the slide",
+            source="Not on the slide",
             leading=tuple(f"{method}, convolutional" for method in METHODS),
         )
     ]

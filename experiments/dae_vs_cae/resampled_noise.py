@@ -127,6 +127,6 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption="The loss on fresh noise, against gradient evaluations. The lower, the better; "
             "see who leads early and who leads at the end.",
-            source="Behind the slide",
+            source="Not on the slide",
         ),
     ]

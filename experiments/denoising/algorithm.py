@@ -1,7 +1,7 @@
 """The algorithm: the flow chart of the network, and how much of the noise it removes."""
 
 from experiments.common import plots
-from experiments.common.results.claims import Claim, percent, ratio, sentence, shown, verdict
+from experiments.common.results.claims import Claim, brief, percent, ratio, sentence, shown, verdict
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run.experiment import ExperimentRun
 from experiments.denoising.networks import Trained
@@ -54,8 +54,9 @@ def claims(found: Metrics) -> list[Claim]:
             formula=r"x \sim p(x), \quad \tilde x \sim C(\tilde x \mid x), \quad "
             r"\min L(x, \text{dec}(\text{enc}(\tilde x)))",
             take_home=sentence(
-                "A denoising autoencoder is trained to rebuild the clean image from a noisy one; "
-                "of the noise's squared error {denoised} is left.",
+                "A denoising autoencoder learns to rebuild the clean image from a noisy one: at "
+                "noise level {level} it leaves {denoised} of the squared error.",
+                level=brief(swept["noise_level"]),
                 denoised=percent(ratio(error(swept), noise_error(swept))),
             ),
         ),

@@ -75,8 +75,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption=(
                 "Top: test images. Each pair of rows below: the images under noise, and what the "
-                "autoencoder makes of them. At level 1, a pixel between 0 and 1 changes by up to "
-                "1. From which level on can you no longer tell what it is?"
+                "autoencoder makes of them. At level 1, a random number between -1 and 1 is added "
+                "to each pixel. From which level on can you no longer tell what it is?"
             )
             if kind == "uniform"
             else "Top: test images. Each pair of rows below: the images under noise, and what the "
@@ -111,22 +111,22 @@ def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
     units = brief(narrowest["code_dim"])
     if not any(is_worse):
         return sentence(
-            "Even noise of level {level} does not break it: its images are as close to the clean "
-            "ones as through a code of size {units}.",
+            "Even noise of level {level} does not break it: it does no worse than an autoencoder "
+            "with only {units} numbers in its code.",
             level=levels[-1],
             units=units,
         )
     broken = is_worse.index(True)
     if broken == 0:
         return sentence(
-            "Already noise of level {level} breaks it: its images are farther from the clean ones "
-            "than through a code of size {units}.",
+            "Already noise of level {level} breaks it: it does worse than an autoencoder with only "
+            "{units} numbers in its code.",
             level=levels[0],
             units=units,
         )
     return sentence(
-        "Noise of level {level} breaks a denoising autoencoder: its images are farther from the "
-        "clean ones than through a code of only size {units}.",
+        "Noise of level {level} breaks it: it then does worse than an autoencoder with only "
+        "{units} numbers in its code under weak noise.",
         level=levels[broken],
         units=units,
     )

@@ -320,7 +320,7 @@ def main(config: Config) -> Metrics:
         sections = run_parts(config, dataset, out, progress)
         parts = page.describe(sections)
         folders = {one.name: one.folder for one in sections if one.folder}
-        widgets = play.sections(folders, language)
+        widgets = play.sections(folders, language, say=progress.say)
         html = page.render(
             parts,
             title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),

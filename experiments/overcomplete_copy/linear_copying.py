@@ -68,6 +68,7 @@ def draw_pictures(run: ExperimentRun, trained: Trained) -> None:
 def claims(found: Metrics) -> list[Claim]:
     """Returns what the lecture says about copying, beside what was measured."""
     linear, relu = (found["networks"][kind]["AE"] for kind in SLOPES)
+    denoising = found["networks"]["linear"]["DAE"]
     errors, relu_errors = linear["relative_error"], relu["relative_error"]
     holds = all(value < 0.01 for number in errors.values() for value in number["values"]) and all(
         abs(value - 1) < 0.05 for value in linear["noise_left"]["values"]
@@ -97,13 +98,17 @@ def claims(found: Metrics) -> list[Claim]:
             "noise.",
             anchor="overcomplete-linear-copy",
             plain=sentence(
-                "Without a regulariser the linear autoencoder keeps {noise} of added noise, and "
-                "its relative error on pure white noise is {error}.",
-                noise=percent(linear["noise_left"]["mean"]),
+                "Without a regulariser the linear autoencoder copies even white noise, with a "
+                "relative error of {error}; trained to denoise, its error is {denoising}."
+                if holds
+                else "On white noise the linear autoencoder has a relative error of {error}; "
+                "trained to denoise, of {denoising}.",
                 error=percent(errors["white noise"]["mean"]),
+                denoising=percent(denoising["relative_error"]["white noise"]["mean"]),
             ),
-            caption="Each row is a network, each marker a kind of input; the farther left, the "
-            "more exact is the copy. Compare white noise (orange) with test images (black).",
+            caption="Each row is a network, each colour a kind of input, each pale marker one "
+            "training; the farther left, the more exact the copy. A network that copies rebuilds "
+            "white noise (orange) too.",
             formula=r"\text{dec}(\text{enc}(x)) = x",
             take_home=sentence(
                 "Without a regulariser, a linear autoencoder whose code is larger than the image "

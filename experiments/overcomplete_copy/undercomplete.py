@@ -115,6 +115,6 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption="The loss above that of PCA, against the steps of training. The lower the "
             "curve, the closer the network is to PCA.",
-            source="Behind the slide",
+            source="Not on the slide",
         ),
     ]

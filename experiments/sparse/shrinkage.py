@@ -149,7 +149,7 @@ def claims(found: Metrics) -> list[Claim]:
             caption="Left: the learned code against the true coefficient; the dotted diagonal is "
             "no shrinkage, the dashed line is theory. Right: how much is missing, against lambda.",
             formula=r"z = S(u^\top x,\, \lambda / 2)",
-            source="Behind the slide",
+            source="Not on the slide",
         )
     ]
 

@@ -65,7 +65,7 @@ def words_of_widgets():
     }
     choices = {*get_args(noises.Name), *play._DIRECTIONS, *densities.ALL, *play._WORDS.values()}
     examples = {play._OF_CLASS, play._OF_NUMBER, play._PENALTY, play._NO_PENALTY}
-    return script | described | choices | examples | {play._TOO_LARGE, play._NO_NETWORKS}
+    return script | described | choices | examples | {play._TOO_LARGE}
 
 
 @pytest.mark.parametrize("language", TRANSLATIONS, ids=lambda one: one.code)

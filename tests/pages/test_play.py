@@ -630,21 +630,21 @@ def test_networks_that_are_too_large_are_left_out(tmp_path, monkeypatch):
     assert "too large for a page" in widget.html
 
 
-def test_results_without_networks_have_a_page_that_says_so(tmp_path):
-    (widget,) = play.sections({"sparse": tmp_path})
-    assert "have no networks" in widget.html
-    assert "data-play" not in widget.html
+def test_results_without_networks_have_no_widget_and_it_is_said(tmp_path):
+    said = []
+    assert play.sections({"sparse": tmp_path}, say=said.append) == []
     with pytest.raises(InputError, match=r"has no networks\.safetensors"):
         networks_file.read(tmp_path)
     (tmp_path / networks_file.NAME).write_bytes(b"damaged")
     with pytest.raises(InputError, match="is damaged"):
         networks_file.read(tmp_path)
-    (widget,) = play.sections({"sparse": tmp_path})
-    assert "have no networks" in widget.html
+    assert play.sections({"sparse": tmp_path}, say=said.append) == []
+    assert ["has no networks" in line for line in said] == [True, False]
+    assert "is damaged" in said[1]
 
 
-def test_widgets_are_in_the_order_of_the_slides(tmp_path):
-    widgets = play.sections(dict.fromkeys(reversed(PARTS), tmp_path))
+def test_widgets_are_in_the_order_of_the_slides(sparse_run):
+    widgets = play.sections(dict.fromkeys(reversed(PARTS), sparse_run.folder))
     assert [widget.part for widget in widgets] == [*PARTS]
     assert len({widget.name for widget in widgets}) == len(PARTS)
 

@@ -7,7 +7,7 @@ The way of the data, from the training to the screen:
    class (``ExperimentRun.keep_networks`` and ``experiments.common.results.networks_file``).
 2. :func:`sections` reads these files, and puts the arrays of each as base64 into a block of JSON
    inside the HTML of its widget, with the words of the script in the language of the page. Where a
-   file is missing, the widget says so instead.
+   file is missing, the page has no such widget.
 3. ``play.js`` finds the blocks when the page is opened, and computes with the networks what it
    draws: encoders, decoders, fields and noise, in double precision. It asks for nothing from
    outside, and what it shows it also leaves as numbers in the property ``shown`` of the widget's
@@ -16,7 +16,7 @@ The way of the data, from the training to the screen:
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -45,10 +45,6 @@ _WORDS = {
 _OF_CLASS, _OF_NUMBER = "test image of class {label}", "test image {number}"
 _PENALTY, _NO_PENALTY = "lambda {weight}", "no penalty"
 _TOO_LARGE = "The networks of this run are too large for a page."
-_NO_NETWORKS = (
-    "The results that this page was made of have no networks that a page could embed. "
-    "Run the command of this part again to get them."
-)
 
 
 class Widget(NamedTuple):
@@ -133,33 +129,40 @@ _KINDS = {
 }
 
 
-def sections(folders: Mapping[str, Path], language: Language = ENGLISH) -> list[Widget]:
+def sections(
+    folders: Mapping[str, Path],
+    language: Language = ENGLISH,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+) -> list[Widget]:
     """Returns the widgets of some experiments, in the order of the slides.
 
     Args:
-      folders: result folders by the name of the experiment; one without networks gets a widget
-        that says so.
+      folders: result folders by the name of the experiment; one without networks, as the results
+        in this repository are, gets no widget.
       language: of every word.
+      say: is told of each experiment that gets none.
     """
-    return [
-        _make_widget(part, kind, folders[part], language)
-        for part, kind in _KINDS.items()
-        if part in folders
-    ]
+    widgets = []
+    for part, kind in _KINDS.items():
+        if part in folders:
+            try:
+                found = networks_file.read(folders[part])
+            except InputError as error:
+                say(f"{part} cannot be tried on the page: {error}")
+            else:
+                widgets.append(_make_widget(part, kind, found, language))
+    return widgets
 
 
-def _make_widget(part: str, kind: _Kind, folder: Path, language: Language) -> Widget:
-    data, choices, missing = "", {}, ""
-    try:
-        found = networks_file.read(folder)
-        choices = _choices(found, language)
-        data = encode(found, language)
-        if not choices["names"]:
-            missing = _TOO_LARGE
-    except InputError:
-        missing = _NO_NETWORKS
+def _make_widget(part: str, kind: _Kind, found: NetworksFile, language: Language) -> Widget:
+    choices = _choices(found, language)
     html = _template("widget.html.jinja").render(
-        **choices, kind=kind, data=Markup(data), missing=missing, say=language.say
+        **choices,
+        kind=kind,
+        data=Markup(encode(found, language)),
+        missing="" if choices["names"] else _TOO_LARGE,
+        say=language.say,
     )
     return Widget(kind.name, language.say(kind.title), part, Markup(html))
 

@@ -121,7 +121,7 @@ def broadcast_snapshot(
     # The receivers made room in float64, and all must take part with as many bytes.
     losses = jax.tree.map(lambda means: np.asarray(means, np.float64), mine.losses)
     state, losses, step_losses = _broadcast_tree((mine.state, losses, mine.step_losses))
-    state = jax.tree.map(_restore_key, state, like)
+    state = jax.tree.map(restore_key, state, like)
     return Snapshot(state, header.epoch, header.step, losses, step_losses)
 
 
@@ -165,7 +165,7 @@ def _broadcast_tree(tree: PyTree) -> Any:
     return jax.tree.unflatten(structure, unpacked)
 
 
-def _restore_key(received: np.ndarray, like: Any) -> Any:
+def restore_key(received: np.ndarray, like: Any) -> Any:
     """Returns a PRNG key where there was one before :func:`to_numpy`, else the array itself."""
     if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return received

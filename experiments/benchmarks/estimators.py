@@ -12,10 +12,8 @@ table of docs/guides/sklearn.md, from ``results/estimators-<device>.json``.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.estimators in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.estimators"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from dataclasses import dataclass

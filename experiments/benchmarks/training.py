@@ -14,10 +14,8 @@ rivals, ``pip install torch keras``. Expected: the table of docs/speed.md, which
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.training in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.training"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import importlib.util

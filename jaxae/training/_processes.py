@@ -70,7 +70,7 @@ def call_on_all_processes(function: Callable[..., Returned], *arguments: Any) ->
         return function(*arguments)
     # Depending on the backend, a lost peer is a JaxRuntimeError or a ValueError.
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if _is_lost_process_error(error):
+        if any(word in str(error).lower() for word in _LOST_PROCESS_WORDS):
             raise LostProcessError(str(error).splitlines()[0]) from error
         raise
 
@@ -132,11 +132,6 @@ def _broadcast_header(found: Snapshot | None, *, is_refused: bool) -> _SnapshotH
         mine = _SnapshotHeader(found.epoch, found.step, len(main_loss(found.losses)), is_refused)
     epoch, step, losses, refused = _broadcast_tree(np.array(mine, np.int32)).tolist()
     return _SnapshotHeader(epoch, step, losses, bool(refused))
-
-
-def _is_lost_process_error(error: Exception) -> bool:
-    """Returns whether an error of a computation says that another process is gone."""
-    return any(word in str(error).lower() for word in _LOST_PROCESS_WORDS)
 
 
 def to_numpy(state: PyTree) -> Any:

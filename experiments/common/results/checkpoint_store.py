@@ -26,7 +26,7 @@ from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
 from experiments.common.results import checkpoint_files
-from experiments.common.results.checkpoint_files import DamagedError, Manifest
+from experiments.common.results.checkpoint_files import DamagedError
 
 _NEWEST_KEPT = 2  # the best one is kept beside them
 _MOST_WAITING = 4  # snapshots on their way to the disk
@@ -125,7 +125,8 @@ class CheckpointStore:
                     if manifest["epochs"] != self._epochs:
                         others.append(place)
                         earlier_lengths.add(str(manifest["epochs"] or "default"))
-                    if any_length is not None and _count_epochs(manifest) > any_length:
+                    needed = manifest["epoch"] + bool(manifest["step"])
+                    if any_length is not None and needed > any_length:
                         beyond.append(place)
         if others:
             models = f"{folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}"
@@ -349,11 +350,6 @@ def _read_losses(places: Sequence[Path]) -> dict[Path, float]:
             if loss is not None:
                 losses[path] = loss
     return losses
-
-
-def _count_epochs(manifest: Manifest) -> int:
-    """Returns how many epochs a training needs to pass through a checkpoint."""
-    return manifest["epoch"] + bool(manifest["step"])
 
 
 def _make_checkpoint_name(snapshot: jaxae.Snapshot) -> str:

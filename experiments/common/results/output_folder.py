@@ -218,13 +218,8 @@ def _read_listing(folder: Path) -> dict[str, list[str]]:
     return {
         name: [digest for digest in digests if isinstance(digest, str)]
         for name, digests in found.items()
-        if _is_file_name(name) and isinstance(digests, list)
+        if name == Path(name).name not in ("", "..") and isinstance(digests, list)
     }
-
-
-def _is_file_name(name: str) -> bool:
-    """Returns whether a name is that of a file in the folder itself."""
-    return name == Path(name).name and name not in ("", "..")
 
 
 def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:

@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.training.arrays import Params
 from experiments.common.training.fitting import Trainer
@@ -154,7 +155,7 @@ class Denoiser(Trainer):
         draw: Callable[[Array, Array], Array] | None = None,
         devices: int = 1,
     ) -> None:
-        arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
+        arguments: JsonObject = {"kind": type(network).__name__, "hidden": list(network.hidden)}
         arguments |= {"outputs": network.outputs, "of_data": network.of_data}
         self.model = Network(told_autoencoder, arguments, (network.outputs,))
         self._functions, self._mean = told_autoencoder(**arguments), kind.mean

@@ -107,7 +107,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         raise NotImplementedError
 
-    def fit(self: _Self, X: Any, y: Any = None) -> _Self:
+    def fit(self: _Self, X: Any, y: object = None) -> _Self:
         """Trains the autoencoder from the start, and returns it.
 
         Args:
@@ -134,7 +134,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.validation_scores_ = [-error for error in early_stopping.errors]
         return self
 
-    def partial_fit(self: _Self, X: Any, y: Any = None) -> _Self:
+    def partial_fit(self: _Self, X: Any, y: object = None) -> _Self:
         """Trains the autoencoder for one pass over some more rows, and returns it.
 
         The first call starts the training: the mean and the scale of its rows stay those of the
@@ -223,7 +223,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self._check_targets(X)
         return self._apply(self._network.row_errors, self._to_network(X)).astype(X.dtype)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: object = None) -> float:
         """Returns minus the mean reconstruction error: higher is better, as ``GridSearchCV`` wants.
 
         Compare scores only of estimators with the same loss and the same standardisation.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from jaxae.training.errors import LostProcessError
 from jaxae.training.snapshots import Snapshot
@@ -134,17 +134,17 @@ def _broadcast_header(found: Snapshot | None, *, is_refused: bool) -> _SnapshotH
     return _SnapshotHeader(epoch, step, losses, bool(refused))
 
 
-def to_numpy(state: PyTree) -> Any:
+def to_numpy(state: PyTree) -> PyTree:
     """Returns a state in NumPy, with the data of PRNG keys in the place of the keys."""
 
-    def convert(leaf: Any) -> np.ndarray:
+    def convert(leaf: Array) -> np.ndarray:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # which NumPy cannot hold
         return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
     return jax.tree.map(convert, state)
 
 
-def _broadcast_tree(tree: PyTree) -> Any:
+def _broadcast_tree(tree: PyTree) -> PyTree:
     """Returns the pytree of arrays of the first process, in every process."""
     leaves, structure = jax.tree.flatten(tree)
     arrays = [np.asarray(leaf, order="C") for leaf in leaves]

@@ -19,12 +19,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import checkpoint_files
 from experiments.common.results.checkpoint_files import DamagedError
 
@@ -58,8 +58,8 @@ class CheckpointStore:
         self,
         folder: Path,
         *,
-        identity: dict[str, Any],
-        environment: dict[str, Any],
+        identity: JsonObject,
+        environment: JsonObject,
         every: int | None,
         is_resumed: bool,
         say: Callable[[str], None],
@@ -75,7 +75,7 @@ class CheckpointStore:
         self._has_written = False
         self._earlier_folder: Path | None = None  # where those of an earlier run are moved
         self._in_memory: dict[str, jaxae.Snapshot] = {}  # the newest of each model
-        self._headers: dict[str, dict[str, Any]] = {}  # what manifests say of each model
+        self._headers: dict[str, JsonObject] = {}  # what manifests say of each model
         self._must_stop = threading.Event()
         # One thread writes while others train. If it falls behind they wait for it, since every
         # snapshot on its way to the disk takes memory.
@@ -88,7 +88,7 @@ class CheckpointStore:
     def register(
         self,
         names: Sequence[str],
-        models: Sequence[dict[str, Any] | None] | None = None,
+        models: Sequence[JsonObject | None] | None = None,
         *,
         any_length: int | None = None,
     ) -> jaxae.Checkpoints:

@@ -21,6 +21,7 @@ from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
 from experiments.common.files import atomic, locks
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import environment
 from jaxae._version import __version__
 
@@ -149,7 +150,7 @@ class RunRecord:
         """Returns where to write the file that shall be called ``name``."""
         return self._staging / name
 
-    def log(self, **entry: Any) -> None:
+    def log(self, **entry: object) -> None:
         """Adds one line to ``log.jsonl``; what the disk does not take now is written later."""
         self._log_lines.append(json.dumps(_finite(entry)) + "\n")
         with contextlib.suppress(OSError):
@@ -166,7 +167,7 @@ class RunRecord:
             raise
         self._log_lines.clear()
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file; numbers that are not finite become null."""
         text = json.dumps(_finite(value), indent=2) + "\n"
         self.path(name).write_text(text, encoding="utf-8")
@@ -184,7 +185,7 @@ def default_folder(experiment: str, dataset: str) -> Path:
     return Path("results") / experiment / (folder or "data")
 
 
-def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str, Any]:
+def configuration(settings: JsonObject, dataset: Dataset | None) -> JsonObject:
     """Returns what ``config.json`` holds: all settings, digests of the data, versions, device.
 
     The digests are of the examples that were used, and of the whole set they are from;

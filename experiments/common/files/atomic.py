@@ -86,9 +86,14 @@ def _write_folder(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: all is well
-            for path in made:
-                path.rmdir()
+        remove_empty(*made)
+
+
+def remove_empty(*folders: Path) -> None:
+    """Removes folders, each inside the next, up to the first that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def free_name(place: Path, word: str) -> Path:

@@ -151,7 +151,7 @@ class CheckpointStore:
             to = self._earlier_folder / place.parent.name / place.name
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(place, to)  # the folder may be a link to another disk
-            _remove_empty(place.parent)
+            atomic.remove_empty(place.parent)
 
     def stop(self) -> None:
         """Tells all models to stop after their next steps, and to hand over a snapshot."""
@@ -209,8 +209,8 @@ class CheckpointStore:
         for name in self._headers:
             for place in list_checkpoints(self.folder / name):
                 self._remove(place)
-            _remove_empty(self.folder / name)
-        _remove_empty(self.folder)
+            atomic.remove_empty(self.folder / name)
+        atomic.remove_empty(self.folder)
 
     def _has_checkpoints(self) -> bool:
         """Returns whether the folder has checkpoints of this run, and not of an earlier one."""
@@ -368,12 +368,6 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return []
-
-
-def _remove_empty(folder: Path) -> None:
-    """Removes a folder, unless something is in it: what is the user's, for example."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def _describe_difference(was: object, now: object, name: str = "") -> str:

@@ -64,7 +64,7 @@ class RunRecord:
         try:
             ancestors = [self.folder, *self.folder.parents]
             missing = [path for path in ancestors if not path.exists()]
-            self._opened.callback(_remove_empty, missing)
+            self._opened.callback(atomic.remove_empty, *missing)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._opened.enter_context(locks.held(self.folder / ".lock", seconds=0))
             _remove_partial_folders(self.folder)
@@ -230,13 +230,6 @@ def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
         return "any" in digests or (bool(digests) and atomic.file_digest(path) in digests)
     except OSError:
         return False
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Removes folders, each inside the next, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def _remove_partial_folders(folder: Path) -> None:

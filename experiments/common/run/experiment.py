@@ -81,7 +81,6 @@ class ExperimentRun:
       config: its options, as they were given.
       dataset: its data, or None where they are synthetic.
       total: how many units of work there are, for the progress bar.
-      unit: what a unit is called.
       networks: bytes of parameters and optimiser state of the networks that train at a time,
         where they are many.
     """
@@ -93,7 +92,6 @@ class ExperimentRun:
         dataset: datasets.Dataset | None,
         *,
         total: int,
-        unit: str = "epoch",
         networks: int = 0,
     ) -> None:
         self._networks = networks
@@ -110,7 +108,7 @@ class ExperimentRun:
         self._checkpoints: CheckpointStore | None = None
         self._figures: list[Callable[[], object]] = []
         self._has_numbers = False
-        self._progress = Progress(total, unit, is_shown=processes.is_first())
+        self._progress = Progress(total, "epoch", is_shown=processes.is_first())
         self._turn = threading.Lock()  # networks train in several threads
 
     def __enter__(self) -> "ExperimentRun":

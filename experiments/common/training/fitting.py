@@ -37,7 +37,7 @@ class Trainer:
       hash_keys: whether the keys of training are of the cheap generator; others are slower.
 
     Attributes:
-      model: from what the networks can be loaded, see ``Run.checkpoints``.
+      model: from what the networks can be loaded, see ``ExperimentRun.checkpoints``.
       any_length: the epochs, if a longer training begins with the very steps of a shorter one.
     """
 

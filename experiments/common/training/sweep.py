@@ -33,7 +33,8 @@ class Tag(NamedTuple):
 class Sweep(Generic[Setting]):
     """Trains one network for every setting and every seed, all of them with one compiled program.
 
-    How many train at a time, as a batch or in threads, ``jaxae.fit_many`` decides.
+    How many train at a time, as a batch or in threads, ``jaxae.fit_many`` decides, in
+    ``jaxae/training/many.py``.
 
     Attributes:
       run: takes the log and the checkpoints.

@@ -1,4 +1,4 @@
-"""The filters of a decoder, its rows: a check of them beside a code, and their norms."""
+"""The filters of a decoder, its rows: checks of them, and their norms."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -16,6 +16,17 @@ def checked_decoder(code: Array, decoder: AnyArray) -> Array:
             f"but its shape is {decoder.shape}"
         )
     return decoder
+
+
+def checked_dictionaries(filters: AnyArray, atoms: AnyArray) -> tuple[Array, Array]:
+    """Returns two dictionaries whose rows can be compared."""
+    filters, atoms = _checks.floating("filters", filters), _checks.floating("atoms", atoms)
+    shapes = [filters.shape, atoms.shape]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            f"filters and atoms must be (k, d) and (m, d), but their shapes are {shapes}"
+        )
+    return filters, atoms
 
 
 def row_norms(rows: Array) -> Array:

@@ -284,7 +284,7 @@ def _check_arrays(architecture: str, params: dict[str, AnyArray], where: str | P
         raise ValueError(f"{where} must hold floating arrays, but their dtypes are {dtypes}")
 
 
-def _write_whole(target: Path, write: Callable[[Path], Any]) -> None:
+def _write_whole(target: Path, write: Callable[[Path], object]) -> None:
     """Writes a file that appears whole or not at all."""
     partial = target.with_name(f"{target.name}.partial")
     write(partial)

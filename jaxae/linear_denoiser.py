@@ -32,7 +32,8 @@ class LinearDenoiser(NamedTuple):
 
     def encode(self, x_noisy: Float[Array, "*batch d"], *, rank: int) -> Float[Array, "*batch k"]:
         """Returns the best linear code of ``rank`` numbers."""
-        basis = self.basis[:, : self._rank(rank)]
+        rank = min(_checks.integer("rank", rank, low=1), self.basis.shape[1])
+        basis = self.basis[:, :rank]
         x_noisy = self._in_its_dtype(_checks.floating("x_noisy", x_noisy))
         centred = _centred(x_noisy, self.noisy_mean)
         return _product(centred, _product(self.gain.T, basis))
@@ -55,9 +56,6 @@ class LinearDenoiser(NamedTuple):
     def _in_its_dtype(self, x: Array) -> Array:
         """Returns ``x`` in the dtype of the map, or its own if that is wider."""
         return x.astype(max(x.dtype, self.basis.dtype, key=lambda dtype: jnp.finfo(dtype).bits))
-
-    def _rank(self, rank: int) -> int:
-        return min(_checks.integer("rank", rank, low=1), self.basis.shape[1])
 
 
 def fit_linear_denoiser(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 from jaxae import _checks
 from jaxae._batching import normal_like, one_example, over_batch, split_keys
 from jaxae._checks import AnyArray
+from jaxae._filters import checked_dictionaries, unit_rows
 
 
 def mean_squared_error(
@@ -316,18 +317,7 @@ def best_cosines(
       Sharkey, Braun and Millidge 2022, "Taking features out of superposition with sparse
       autoencoders". Deviation: none.
     """
-    filters, atoms = _checks.floating("filters", filters), _checks.floating("atoms", atoms)
-    shapes = [filters.shape, atoms.shape]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
-        raise ValueError(
-            f"filters and atoms must be (k, d) and (m, d), but their shapes are {shapes}"
-        )
-    along = jnp.inner(_normalize_rows(atoms), _normalize_rows(filters))
+    filters, atoms = checked_dictionaries(filters, atoms)
+    rows, columns = (unit_rows(_checks.widen(array)) for array in (atoms, filters))
+    along = jnp.inner(rows, columns)
     return jnp.max(along, axis=1).astype(jnp.result_type(filters, atoms))
-
-
-def _normalize_rows(rows: Array) -> Array:
-    """Returns rows of norm 1, or 0 where a row is 0, in float32 or wider."""
-    rows = _checks.widen(rows)
-    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / jnp.where(norms > 0, norms, 1)

@@ -221,23 +221,11 @@ def dead_unit_loss(
     _checks.unmasked("is_dead", is_dead)
     if not hasattr(is_dead, "dtype") or is_dead.dtype != bool:
         raise TypeError("is_dead must be a boolean array, one entry for each unit")
-    if is_dead.shape != code.shape[-1:]:
-        raise ValueError(
-            f"is_dead must have one entry for each of {code.shape[-1]} units, "
-            f"but its shape is {is_dead.shape}"
-        )
+    _checks.one_per_unit("is_dead", is_dead, code)
+    _checks.same_batch("residual", residual, "code", code)
     batch_ndim = code.ndim - 1
-    if residual.shape[:batch_ndim] != code.shape[:-1]:
-        raise ValueError(
-            f"residual must have the batch axes {code.shape[:-1]} of code, "
-            f"but its shape is {residual.shape}"
-        )
-    example = one_example(residual, batch_ndim)
-    output = _checks.output_shape("decode", decode, one_example(code, batch_ndim), shape=code.shape)
-    if output.shape != example.shape:
-        raise ValueError(
-            f"decode must return an example of shape {example.shape}, but it gave {output.shape}"
-        )
+    one_code, example = one_example(code, batch_ndim), one_example(residual, batch_ndim)
+    _checks.decoded_example(decode, code, one_code, example)
 
     def one(code_i: Array, residual_i: Array) -> Array:
         active = jnp.where(is_dead & (code_i > 0), code_i, 0)

@@ -13,10 +13,8 @@ About a minute. Expected: errors near 1e-6 with the highest precision, and near 
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.agreement in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.agreement"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from collections.abc import Callable, Collection

@@ -9,9 +9,8 @@
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.alone in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.benchmarks.alone"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from pathlib import Path

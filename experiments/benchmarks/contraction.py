@@ -12,10 +12,8 @@ Expected: the table of docs/speed.md, which is made from ``results/contraction-<
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.contraction in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.contraction"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from collections.abc import Callable

@@ -13,9 +13,8 @@ on two cores. Expected: the tables of docs/speed.md, which are made from
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.epoch in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.benchmarks.epoch"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import contextlib

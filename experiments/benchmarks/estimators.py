@@ -12,15 +12,13 @@ table of docs/guides/sklearn.md, from ``results/estimators-<device>.json``.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.estimators in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.estimators"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from sklearn.base import TransformerMixin
@@ -59,7 +57,7 @@ class Config:
 
 
 def contenders(
-    components: int, seed: int, options: dict[str, Any]
+    components: int, seed: int, options: common.Results
 ) -> dict[str, TransformerMixin | str]:
     """Returns the reductions to ``components`` numbers, by name, as steps of a pipeline."""
     options = {"n_components": components, "random_state": seed, "standardize": False, **options}
@@ -72,7 +70,7 @@ def contenders(
     }
 
 
-def cross_validate(table: str, seed: int, options: dict[str, Any]) -> dict[str, float]:
+def cross_validate(table: str, seed: int, options: common.Results) -> dict[str, float]:
     """Returns the mean accuracy over the folds of a seed, for each contender."""
     load, components = TABLES[table]
     x, labels = load(return_X_y=True)
@@ -84,7 +82,7 @@ def cross_validate(table: str, seed: int, options: dict[str, Any]) -> dict[str, 
     return accuracies
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> common.Results:
     """Runs the benchmark and returns what the result file holds."""
     options = {"max_iter": 2} if config.quick else {}
     with common.record("estimators", config.out) as record:

@@ -16,9 +16,8 @@ dominates, and below 1 where another one stays.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.growth in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.benchmarks.growth"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from collections.abc import Callable, Sequence

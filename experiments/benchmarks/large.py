@@ -13,9 +13,8 @@ which is made from ``results/large-<device>.json``.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.large in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.benchmarks.large"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import importlib.util

@@ -12,10 +12,8 @@ play no part; two or three of its 114 p-values are called weak for a perfect gen
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.random_bits in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.random_bits"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from dataclasses import dataclass

@@ -14,10 +14,8 @@ is not finished. ``--quick`` is a trial whose numbers mean nothing.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.rounded_lecture in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.rounded_lecture"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import importlib

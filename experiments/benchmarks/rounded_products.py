@@ -12,10 +12,8 @@ of the experiment.
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.rounded_products in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.rounded_products"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import contextlib

@@ -12,9 +12,8 @@ on two cores; Linux or macOS. Expected: the table of docs/speed.md, which is mad
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.start in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.benchmarks.start"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import os

@@ -12,10 +12,8 @@ Expected: the table of docs/speed.md, which is made from ``results/streaming-<de
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.streaming in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.streaming"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import tempfile
@@ -90,12 +88,11 @@ def measure(case: task.Case, rounds: int) -> common.Results:
             if bits[name] != bits["memory"]:
                 raise RuntimeError(f"{name!r} does not give the bits of the data in memory")
         timed = race({name: Contender(call) for name, call in calls.items()}, rounds)
-
-    def of_epoch(spread: dict[str, float]) -> dict[str, float]:
-        return {name: value / EPOCHS for name, value in spread.items()}
-
     return {
-        name: {"seconds": of_epoch(row["seconds"]), "times_the_first": row["times_the_first"]}
+        name: {
+            "seconds": {statistic: value / EPOCHS for statistic, value in row["seconds"].items()},
+            "times_the_first": row["times_the_first"],
+        }
         for name, row in timed.items()
     }
 

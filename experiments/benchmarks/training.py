@@ -14,10 +14,8 @@ rivals, ``pip install torch keras``. Expected: the table of docs/speed.md, which
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.benchmarks.training in the repository root",
-        file=sys.stderr,
-    )
+    command = "python -m experiments.benchmarks.training"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 import importlib.util
@@ -28,7 +26,7 @@ from functools import partial
 
 import numpy as np
 
-from experiments.benchmarks import common, in_jaxae, in_keras, in_torch
+from experiments.benchmarks import common, contraction, in_jaxae, in_keras, in_torch
 from experiments.benchmarks.side_by_side import Contender, race, require_different
 from experiments.benchmarks.task import CASES, QUICK, Case, Task
 from experiments.common.results import environment
@@ -118,7 +116,7 @@ def main(config: Config) -> common.Results:
         for name, case in ({"quick": QUICK} if config.quick else chosen).items():
             found[name] = measure(case, rounds, config.rivals)
             record.log(case=name)
-            print(f"code of {name}: {summary(found[name])}", flush=True)
+            print(f"code of {name}: {contraction.summary(found[name])}", flush=True)
         return common.write_results(
             record,
             "training",
@@ -127,14 +125,6 @@ def main(config: Config) -> common.Results:
             keras=environment.version("keras"),
             cases=found,
         )
-
-
-def summary(measured: common.Results) -> str:
-    """Returns one line: the median time of every contender, in seconds."""
-    return ", ".join(
-        f"{name} {contender['seconds']['median']:.3g} s"
-        for name, contender in measured["contenders"].items()
-    )
 
 
 if __name__ == "__main__":

@@ -21,5 +21,8 @@ def visible(text: str) -> str:
 
     That is line breaks, control characters, direction marks, and bytes that are no UTF-8.
     """
-    hidden = lambda c: unicodedata.category(c)[0] == "C" or c in "\u2028\u2029"
-    return "".join(ascii(c)[1:-1] if hidden(c) else c for c in text)
+
+    def is_hidden(c: str) -> bool:
+        return unicodedata.category(c)[0] == "C" or c in "\u2028\u2029"
+
+    return "".join(ascii(c)[1:-1] if is_hidden(c) else c for c in text)

@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ import numpy as np
 import jaxae
 from experiments.common import interrupts
 from experiments.common.errors import InputError, first_line
+from experiments.common.files.atomic import JsonObject
 
 _HEARTBEAT_SECONDS = 20  # after so long without one, a process is taken for dead
 _WAIT_SECONDS = 300  # for the others, at the start
@@ -69,7 +70,7 @@ def join(where: str | None) -> None:
     _fork_and_watch()
     # A signal is heard by this program, which stops all processes after the same step.
     jax.config.update("jax_enable_preemption_service", False)
-    options: dict[str, Any] = {} if where == "auto" else _parse(where)._asdict()
+    options: JsonObject = {} if where == "auto" else _parse(where)._asdict()
     try:
         jax.distributed.initialize(
             **options,
@@ -115,7 +116,7 @@ def are_several() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def start_together(identity: dict[str, Any], error: InputError | None) -> None:
+def start_together(identity: JsonObject, error: InputError | None) -> None:
     """Lets all processes begin, if each can and all do the same.
 
     Args:

@@ -22,13 +22,13 @@ cut to its first 10,000 training and 2,000 test images, which the exact Jacobian
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import jax
 import tyro
 
 from experiments.common.errors import InputError
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -55,6 +55,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
     scale_collapse,
     residual,
 )
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,6 @@ class Config(command_line.CommonConfig):
         if self.weight is not None:
             return self.weight
         return 0.3 if self.dataset == "digits" else 3.0
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what the lecture and its sources say of the CAE, beside what was measured."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

@@ -189,12 +189,11 @@ class Fitter:
         sweep = Sweep(self._run, self._seeds, key, tag)
         values = {setting: (setting,) for setting in settings}
         trained = sweep.fit(self._trainers[kind], self._train, values)
-        return [self._scored(kind, trained[setting]) for setting in settings]
-
-    def _scored(self, kind: str, params: list[Params]) -> Replicates:
-        """Returns the scores over the seeds of one network."""
-        rows = [self._scores[kind](seed_params, self._test) for seed_params in params]
-        return Replicates(params, rows_over_seeds(rows, UNITS))
+        found = []
+        for setting in settings:
+            rows = [self._scores[kind](params, self._test) for params in trained[setting]]
+            found.append(Replicates(trained[setting], rows_over_seeds(rows, UNITS)))
+        return found
 
 
 def train(

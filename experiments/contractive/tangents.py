@@ -59,18 +59,14 @@ def measure_principal_components(train: np.ndarray, probes: Probes) -> Metrics:
     return rows_over_seeds([shares(bases, probes)], UNITS)
 
 
-def unit_length(rows: np.ndarray) -> np.ndarray:
-    """Returns rows divided by their lengths."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-
-
 def pictures(trained: Trained) -> dict[str, np.ndarray]:
     """Returns test digits, their tangents and the leading vectors of the first seed's CAE."""
     images = trained.dataset.test[trained.dataset.one_of_each_class()]
     encode = trained.encoder(trained.methods["CAE"].params[0])
     svd = jax.jit(jax.vmap(partial(jacobian_svd, encode)))
     _, vectors = svd(images.reshape(len(images), -1))
-    known = unit_length(image_tangents(images))
+    known = image_tangents(images)
+    known /= np.maximum(np.linalg.norm(known, axis=-1, keepdims=True), 1e-12)
     rows = {label: known[:, index] for index, label in enumerate(TANGENTS)}
     rows |= {
         f"vector {i + 1}": each

@@ -19,11 +19,11 @@ the same for all of them. Every row is a file beside this one.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -47,6 +47,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
     optimisers,
     resampled_noise,
 )
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,6 @@ class Config(command_line.CommonConfig):
         super().check()
         command_line.require_number("--noise", self.noise, above=0.0, high=1000.0)
         command_line.require_integer("--race-seeds", self.race_seeds, low=1, high=1000)
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns the rows of the lecture's comparison with what was measured."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

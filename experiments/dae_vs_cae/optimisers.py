@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 from jaxtyping import Array
@@ -36,7 +35,7 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     x, noise, starts = trained.batch, corrupt(trained.noise), trained.starts()
     clean = [(params, x) for params, _ in starts]
     noisy = [(p, jaxae.corrupt_batch(key, noise, x), x) for p, key in starts]
-    tasks: dict[str, tuple[Callable[..., Array], Sequence[tuple[Any, ...]]]] = {
+    tasks: dict[str, tuple[Callable[..., Array], Sequence[tuple[Params, ...]]]] = {
         "CAE": (trained.cae_loss, clean),
         "AE": (plain, [(params, x, x) for params, _ in starts]),
         "DAE": (plain, noisy),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -52,7 +52,7 @@ class Racer:
         self._optimizer = optimizer
 
         @jax.jit
-        def some_steps(state: jaxae.TrainState, *data: Any) -> jaxae.Minimum:
+        def some_steps(state: jaxae.TrainState, *data: Array) -> jaxae.Minimum:
             def objective(params: Params) -> Array:
                 return loss(params, *data)
 
@@ -61,7 +61,7 @@ class Racer:
         self._some_steps = some_steps
         self._is_compiled = False
 
-    def run(self, params: Params, *data: Any, budget: int) -> Trace:
+    def run(self, params: Params, *data: Array, budget: int) -> Trace:
         """Returns the trace of a descent until ``budget`` evaluations are spent."""
         state = jaxae.create_train_state(params, self._optimizer)
         if not self._is_compiled:
@@ -86,7 +86,7 @@ class Racer:
 
 def compare(
     loss: Callable[..., Array],
-    starts: Sequence[tuple[Any, ...]],
+    starts: Sequence[tuple[Params, ...]],
     *,
     rates: Sequence[float],
     budget: int,

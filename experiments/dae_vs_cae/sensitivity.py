@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +62,7 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     return {"sensitivity": result | {"at_equal_clean_error": at_equal_error(measured)}}
 
 
-def at_equal_error(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> Metrics:
+def at_equal_error(measured: Mapping[str, Sequence[Metrics]]) -> Metrics:
     """Returns CAE over DAE sensitivity where the CAE has the DAE's clean error.
 
     The CAE's sensitivity is interpolated between the two weights around that error, log against

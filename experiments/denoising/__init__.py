@@ -19,6 +19,7 @@ slides do not record theirs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated
 
@@ -27,7 +28,6 @@ import tyro
 
 from experiments.common.data import noises
 from experiments.common.errors import InputError
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -47,6 +47,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
     code_sizes,
     rising_noise,
 )
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 # "Noise", "a lot of noise" and "a lot more": the levels unless told. Networks of all code sizes are
 # trained on the first, those of one size on every level.
 LEVELS: Mapping[noises.Name, tuple[float, ...]] = MappingProxyType(
@@ -99,8 +100,9 @@ def make_setup(config: Config) -> networks.Setup:
     """Returns the data and the options, with what was left open filled in."""
     dataset = experiment.load(config)
     d = dataset.num_features
-    below = [k for k in (256, 64, 32, 16, 8) if k < d] if d > 256 else _halvings(d)
-    dims = tuple(sorted(config.code_dims or (2 * d, d, *below), reverse=True))
+    below = (256, 64, 32, 16, 8) if d > 256 else [d >> shift for shift in range(1, 6)]
+    default = (2 * d, d, *(k for k in below if 2 <= k < d))
+    dims = tuple(sorted(config.code_dims or default, reverse=True))
     wanted = 64 if d > 256 else max(d // 4, 1)  # the lecture's 64; for digits 16
     return networks.Setup(
         config,
@@ -111,15 +113,6 @@ def make_setup(config: Config) -> networks.Setup:
         swept_dim=min(dims, key=lambda dim: abs(np.log(dim / wanted))),
         **experiment.defaults(config, digits=200, others=50),
     )
-
-
-def _halvings(d: int) -> list[int]:
-    return [d >> shift for shift in range(1, 6) if d >> shift >= 2]
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns the statements of the slides about denoising, with our numbers."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

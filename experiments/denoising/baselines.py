@@ -53,7 +53,8 @@ def score(
     """
     corrupted: list[dict[str, float]] = []
     linear: dict[int, list[dict[str, float]]] = {rank: [] for rank in ranks}
-    scores_of = {rank: fitting.make_scores(partial(_apply_linear, rank)) for rank in ranks}
+    apply = jaxae.LinearDenoiser.__call__
+    scores_of = {rank: fitting.make_scores(partial(apply, rank=rank)) for rank in ranks}
     maps = []
     for test_key, pairs_key in keys:
         pieces = fitting.noisy_pieces(test_key, corrupt, test)
@@ -70,7 +71,3 @@ def score(
         {rank: scores_over_seeds(scores) for rank, scores in linear.items()},
         maps[0],
     )
-
-
-def _apply_linear(rank: int, best: jaxae.LinearDenoiser, x_i: Array) -> Array:
-    return best(x_i, rank=rank)

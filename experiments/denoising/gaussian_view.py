@@ -18,11 +18,6 @@ from experiments.common.training.arrays import Params
 from experiments.denoising.networks import Trained, seed_keys
 
 
-def half_squared_error(x_hat_i: Array, x_i: Array) -> Array:
-    """Returns half the squared error of one example."""
-    return jaxae.squared_error(x_hat_i, x_i) / 2
-
-
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Returns how far the Gaussian likelihood of the decoder is from the squared error.
 
@@ -49,7 +44,8 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
 
             return ravel_pytree(jax.grad(mean_loss)(params))[0]
 
-        nll, error = gradient(jaxae.gaussian_nll), gradient(half_squared_error)
+        nll = gradient(jaxae.gaussian_nll)
+        error = gradient(lambda x_hat_i, x_i: jaxae.squared_error(x_hat_i, x_i) / 2)
         return jnp.linalg.norm(nll - error) / jnp.linalg.norm(error)
 
     values = []

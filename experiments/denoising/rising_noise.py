@@ -1,4 +1,7 @@
-"""Rising noise: from which level on the network no longer denoises."""
+"""Rising noise: from which level on the network no longer denoises.
+
+The levels are ``LEVELS`` of ``experiments.denoising``.
+"""
 
 import itertools
 

@@ -125,7 +125,7 @@ class MethodTrainer:
         self._setup, self._run, self._seeds = setup, run, range(setup.num_seeds)
         self._activation = activation(name, setup.k)
         self._pool = pool
-        self._trainers: dict[int, fitting.AutoencoderTrainer] = {}
+        self._trainer = functools.cache(self._make_trainer)  # by the number of inputs
 
     def row(self) -> Metrics:
         """Returns everything that the table says of the method."""
@@ -140,7 +140,8 @@ class MethodTrainer:
         if self.method.is_stacked:
             found |= self.stacked(choice.strength, encoders, choice.rate)
         numbers = {name: over_seeds(v, UNITS[name]) for name, v in found.items()}
-        self._say(choice, numbers)
+        percent, at = numbers["test_error"]["mean"], f"{choice.strength:g}, rate {choice.rate:g}"
+        self._run.say(f"{self.name:14s} at {at}: test error {percent:.2f} %")
         return {
             "strength": choice.strength,
             "meaning_of_strength": self.method.strength,
@@ -148,10 +149,6 @@ class MethodTrainer:
             "searched": choice.tried,
             **numbers,
         }
-
-    def _say(self, choice: Choice, numbers: Metrics) -> None:
-        percent, at = numbers["test_error"]["mean"], f"{choice.strength:g}, rate {choice.rate:g}"
-        self._run.say(f"{self.name:14s} at {at}: test error {percent:.2f} %")
 
     def search(self) -> tuple[Choice, list[Layers], list[Outcome]]:
         """Returns the choice, and with it the encoder and the outcome of every seed.
@@ -203,12 +200,7 @@ class MethodTrainer:
 
         return Sweep(self._run, seeds, functools.partial(self._setup.key, use=use), tag)
 
-    def _trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
-        if inputs not in self._trainers:
-            self._trainers[inputs] = self._made_trainer(inputs)
-        return self._trainers[inputs]
-
-    def _made_trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
+    def _make_trainer(self, inputs: int) -> fitting.AutoencoderTrainer:
         setup = self._setup
         steps = setup.epochs * -(-len(setup.split.train.x) // setup.batch_size)
         model = jaxae.DenseAutoencoder(

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 from latex2mathml.converter import convert
@@ -202,7 +202,7 @@ def _render(
     scripts: Sequence[str],
     styles: Sequence[str],
     language: Language,
-    **names: Any,
+    **names: object,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),

@@ -26,9 +26,9 @@ with one random probe per example and step, unbiased (Hutchinson).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from experiments.common.errors import InputError
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -50,6 +50,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
     nonlinear,
     undercomplete,
 )
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,6 @@ class Config(command_line.CommonConfig):
             "DAE": Strengths(noise=self.noise_stddev),
             "CAE": Strengths(contraction=self.contraction_weight),
         }
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what the lecture says about copying, beside what was measured."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

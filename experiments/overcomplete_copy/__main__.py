@@ -3,9 +3,8 @@
 import sys
 
 if not __package__:  # started as a file, where Python does not find the other parts
-    print(
-        "error: run python -m experiments.overcomplete_copy in the repository root", file=sys.stderr
-    )
+    command = "python -m experiments.overcomplete_copy"
+    print(f"error: run {command} in the repository root", file=sys.stderr)
     sys.exit(2)
 
 from experiments.common.run import command_line

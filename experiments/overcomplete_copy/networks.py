@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
-from experiments.common.results.over_seeds import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.command_line import CommonConfig
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training import fitting
@@ -32,6 +32,13 @@ from experiments.overcomplete_copy.inputs import (
 )
 
 SLOPES = {"linear": 1.0, "relu": 0.0}  # of the code's activation below 0
+UNITS = {
+    "noise_left": "squared error of the output over squared noise, test images",
+    "noise_passed": "squared change of the output over squared noise, test images",
+    "error_beyond_span": "squared error over squared input, white noise beyond the span",
+    "active_share": "share of the code's units that are not 0, test images",
+    "gains": "u^T J_r u",
+}
 
 Trace = dict[int, dict[str, Array]]  # relative errors by epoch and kind of input
 Gains = dict[str, np.ndarray]  # along the principal axes, by method
@@ -327,38 +334,15 @@ def _results(kind: str, found: dict[str, list[Metrics]]) -> Results:
 def over_inputs(per_seed: list[Metrics]) -> Metrics:
     """Returns the relative error on each kind of input over the seeds."""
     unit = "squared error over squared distance from the training mean"
-    return {name: over_seeds([float(errors[name]) for errors in per_seed], unit) for name in INPUTS}
-
-
-def over_noise(per_seed: list[Metrics]) -> Metrics:
-    """Returns over the seeds how much noise gets through."""
-    units = {
-        "noise_left": "squared error of the output over squared noise, test images",
-        "noise_passed": "squared change of the output over squared noise, test images",
-    }
-    return {
-        name: over_seeds([float(ratios[name]) for ratios in per_seed], unit)
-        for name, unit in units.items()
-    }
+    rows = [{name: errors[name] for name in INPUTS} for errors in per_seed]
+    return rows_over_seeds(rows, dict.fromkeys(INPUTS, unit))
 
 
 def _summary(per_seed: list[Metrics]) -> Metrics:
     """Returns the numbers of one network over the seeds."""
-    units = {
-        "error_beyond_span": "squared error over squared input, white noise beyond the span",
-        "active_share": "share of the code's units that are not 0, test images",
-    }
-    numbers = {
-        name: over_seeds([float(measured[name]) for measured in per_seed], unit)
-        for name, unit in units.items()
-    }
-    along = np.array([np.asarray(measured["gains"], np.float64) for measured in per_seed])
-    return {
-        "relative_error": over_inputs([measured["relative_error"] for measured in per_seed]),
-        **over_noise(per_seed),
-        **numbers,
-        "gains": [over_seeds(values.tolist(), "u^T J_r u") for values in along.T],
-    }
+    rows = [{name: measured[name] for name in UNITS} for measured in per_seed]
+    errors = over_inputs([measured["relative_error"] for measured in per_seed])
+    return {"relative_error": errors, **rows_over_seeds(rows, UNITS)}
 
 
 def by_name(found: Metrics) -> dict[str, Metrics]:

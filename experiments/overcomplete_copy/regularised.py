@@ -9,9 +9,9 @@ from jaxtyping import Array
 
 from experiments.common import plots
 from experiments.common.results.claims import Claim, percent, sentence, shown, verdict
-from experiments.common.results.over_seeds import Metrics, over_seeds
+from experiments.common.results.over_seeds import Metrics, over_seeds, rows_over_seeds
 from experiments.common.run.experiment import ExperimentRun
-from experiments.overcomplete_copy.networks import Trained, by_name, noise_ratios, over_noise
+from experiments.overcomplete_copy.networks import UNITS, Trained, by_name, noise_ratios
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
@@ -30,7 +30,7 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
         worst = np.abs(measured - gain[: images.in_span, None]).max(0)
         gaps[method] = over_seeds(worst.tolist(), "largest distance of a gain")
     best_passes = [ratios(images.test, seed_probes.noise) for seed_probes in trained.probes]
-    return {"best_linear": over_noise(best_passes), "closed_form_gap": gaps}
+    return {"best_linear": rows_over_seeds(best_passes, UNITS), "closed_form_gap": gaps}
 
 
 def draw(run: ExperimentRun, trained: Trained, found: Metrics) -> None:
@@ -55,7 +55,10 @@ def claims(found: Metrics) -> list[Claim]:
     networks, gap = found["networks"], found["closed_form_gap"]
     linear, relu = networks["linear"], networks["relu"]
     holds = all(
-        _prevents(row, rows["AE"]) for rows in networks.values() for row in _regularised_rows(rows)
+        _prevents(row, rows["AE"])
+        for rows in networks.values()
+        for method, row in rows.items()
+        if method != "AE"
     )
     return [
         Claim(
@@ -89,10 +92,6 @@ def claims(found: Metrics) -> list[Claim]:
             "The farther left, the better.",
         ),
     ]
-
-
-def _regularised_rows(rows: dict[str, Metrics]) -> list[Metrics]:
-    return [row for method, row in rows.items() if method != "AE"]
 
 
 def _prevents(row: Metrics, plain: Metrics) -> bool:

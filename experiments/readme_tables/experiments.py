@@ -25,14 +25,14 @@ TOPICS = {
 def experiments_table() -> str:
     """Returns the Markdown table of all experiments: topic, minutes on two data sets, verdicts."""
     found = lecture.parts()
-    lines = [["name", "what it shows", "minutes, digits", "MNIST", "statements"]]
-    lines.append(["---", "---", "---:", "---:", "---"])
+    header = ["name", "what it shows", "minutes, digits", "MNIST", "statements"]
+    rows = []
     for name, topic in TOPICS.items():
         parts = found.get(name, {})
         folder = "synthetic" if (RESULTS / name / "synthetic").is_dir() else "mnist"
         verdicts = count_verdicts(parts["mnist"].claims) if parts else ""
-        lines.append([f"`{name}`", topic, minutes(name, "digits"), minutes(name, folder), verdicts])
-    return table_of(lines)
+        rows.append([f"`{name}`", topic, minutes(name, "digits"), minutes(name, folder), verdicts])
+    return table_of(header, rows, "llrrl")
 
 
 def minutes(name: str, folder: str) -> str:

@@ -45,10 +45,11 @@ def parts() -> dict[str, dict[str, Found]]:
 def lecture_table() -> str:
     """Returns the Markdown table of all claims: statement, verdicts, leading numbers, command."""
     front = next(iter(DATASETS))
-    lines = [["statement", *DATASETS.values(), f"measured on {DATASETS[front]}"], ["---"] * 4]
+    header = ["statement", *DATASETS.values(), f"measured on {DATASETS[front]}"]
+    rows = []
     for name, of_datasets in parts().items():
         command = f"`{of_datasets[front].command}`, {of_datasets[front].seconds:.0f} s"
-        lines.append([f"**{lecture.EXPERIMENTS[name].title}**", "", "", command])
+        rows.append([f"**{lecture.EXPERIMENTS[name].title}**", "", "", command])
         for i, claim in enumerate(of_datasets[front].claims):
             leading = claim.leading or list(claim.numbers)[:3]
             numbers = "; ".join(f"{label}: {shown(claim.numbers[label])}" for label in leading)
@@ -56,8 +57,8 @@ def lecture_table() -> str:
                 SYMBOLS[of_datasets[d].claims[i].verdict] if d in of_datasets else ""
                 for d in DATASETS
             ]
-            lines.append([claim.slide, *marks, numbers])
-    return _escaped(lines)
+            rows.append([claim.slide, *marks, numbers])
+    return _escaped(header, rows)
 
 
 def findings() -> str:
@@ -86,35 +87,32 @@ def _of_claim(name: str, claims: Mapping[str, Claim], found: Mapping[str, Found]
         text.append(f"{SYMBOLS[claim.verdict]} {where}{claim.verdict}. **{claim.plain}**")
         text.append(claim.finding)
     header = ["", *(DATASETS[d] if many else "measured" for d in claims), "unit"]
-    lines = [header, ["---"] * len(header)]
+    rows = []
     units = {label: n["unit"] for claim in claims.values() for label, n in claim.numbers.items()}
     for label, unit in units.items():
         own = [
             shown(claim.numbers[label]) if label in claim.numbers else ""
             for claim in claims.values()
         ]
-        lines.append([label, *own, unit])
-    text.append(_escaped(lines))
+        rows.append([label, *own, unit])
+    text.append(_escaped(header, rows))
 
     def path(dataset: str, picture: str) -> str:
         return f"../experiments/results/{name}/{found[dataset].folder}/{picture}"
 
     text.append(f"![{first.alt}]({path(next(iter(claims)), first.figure)})")
-    others = [(d, picture) for d, claim in claims.items() for picture in _pictures(claim)][1:]
-    links = [f"[{_titled(d, picture, many=many)}]({path(d, picture)})" for d, picture in others]
+    others = [(d, name) for d, claim in claims.items() for name in (claim.figure, *claim.more)][1:]
+    links = []
+    for dataset, picture in others:
+        title = Path(picture).stem + (f", {DATASETS[dataset]}" if many else "")
+        links.append(f"[{title}]({path(dataset, picture)})")
     return [*text, "More figures: " + ", ".join(links) + "."] if links else text
 
 
-def _pictures(claim: Claim) -> list[str]:
-    return [claim.figure, *claim.more]
-
-
-def _titled(dataset: str, picture: str, *, many: bool) -> str:
-    return f"{Path(picture).stem}, {DATASETS[dataset]}" if many else Path(picture).stem
-
-
-def _escaped(lines: list[list[str]]) -> str:
-    return table_of([[cell.replace("|", "\\|") for cell in line] for line in lines])
+def _escaped(header: list[str], rows: list[list[str]]) -> str:
+    """Returns a table of texts in which a bar does not end a cell."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return table_of(header, escaped, "l" * len(header))
 
 
 def denoising_table(dataset: str) -> str:
@@ -122,17 +120,16 @@ def denoising_table(dataset: str) -> str:
     metrics = read("denoising", dataset, "metrics")
     header = ["code dimension", "noise", "test MSE per pixel", "PSNR (dB)"]
     header += ["best linear map, MSE", "corrupted input, MSE"]
-    lines = [header, ["---:"] * len(header)]
     swept = metrics["by_noise_level"][1:]  # its first row stands among the code dimensions
-    for row in metrics["by_code_dim"] + swept:
-        lines.append(
-            [
-                str(row["code_dim"]),
-                f"{row['noise_level']:g}",
-                with_spread(row["test_mse"], ".5f"),
-                with_spread(row["test_psnr"], ".2f"),
-                f"{row['linear']['test_mse']['mean']:.5f}",
-                f"{row['corrupted']['test_mse']['mean']:.5f}",
-            ]
-        )
-    return table_of(lines)
+    rows = [
+        [
+            str(row["code_dim"]),
+            f"{row['noise_level']:g}",
+            with_spread(row["test_mse"], ".5f"),
+            with_spread(row["test_psnr"], ".2f"),
+            f"{row['linear']['test_mse']['mean']:.5f}",
+            f"{row['corrupted']['test_mse']['mean']:.5f}",
+        ]
+        for row in metrics["by_code_dim"] + swept
+    ]
+    return table_of(header, rows, "r" * len(header))

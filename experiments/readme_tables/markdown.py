@@ -1,6 +1,7 @@
 """What all tables share: result files, rows in Markdown, numbers with their spread."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.common.results.over_seeds import Metrics
@@ -23,9 +24,17 @@ def provenance(name: str, dataset: str) -> str:
     return f"`{config['command']}`: {seeds} seeds, mean ± standard deviation, {minutes}."
 
 
-def table_of(lines: list[list[str]]) -> str:
-    """Returns a table from its lines: header, alignment, rows."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table_of(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> str:
+    """Returns a table.
+
+    Args:
+      header: names of the columns.
+      rows: the cells of each row.
+      align: a letter for each column, l (left) or r (right); by default the first one is left.
+    """
+    marks = {"l": "---", "r": "---:"}
+    alignment = [marks[letter] for letter in align or "l" + "r" * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, alignment, *rows))
 
 
 def with_spread(number: Metrics, style: str) -> str:

@@ -11,7 +11,7 @@ def feature_learning_table() -> str:
     header += ["squared entry of the Jacobian (1e-4)", "published", "saturated units (%)"]
     header += ["published", "softmax on the code (%)", "5 nearest neighbours (%)"]
     header += ["two layers, test error (%)"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    rows = []
     printed = methods.papers("mnist", 50_000, found["units"])
     for name, row in found["methods"].items():
         strength = "" if row["meaning_of_strength"] == "none" else f"{row['strength']:g}"
@@ -20,12 +20,15 @@ def feature_learning_table() -> str:
         kinds = ["test_error", "jacobian_per_entry", "saturated", "probe_error"]
         kinds += ["neighbours_error", "stacked_test_error"]
         own = [with_spread(row[kind], ".2f") if kind in row else "" for kind in kinds]
-        lines.append([name, strength, own[0], published[0], own[1], published[1], own[2]])
-        lines[-1] += [published[2], *own[3:]]
+        rows.append([name, strength, own[0], published[0], own[1], published[1], own[2]])
+        rows[-1] += [published[2], *own[3:]]
     said = [f"- {'✓' if holds else '✗'} {what}" for what, holds in found["verdicts"].items()]
-    newline = "\n"
-    table = table_of(lines)
-    return f"{provenance('feature_learning', 'mnist')}\n\n{table}\n\n{newline.join(said)}"
+    return f"{_with_provenance('feature_learning', header, rows)}\n\n" + "\n".join(said)
+
+
+def _with_provenance(name: str, header: list[str], rows: list[list[str]], align: str = "") -> str:
+    """Returns a table of an experiment on MNIST below the line that says where it comes from."""
+    return f"{provenance(name, 'mnist')}\n\n{table_of(header, rows, align)}"
 
 
 def search_table() -> str:
@@ -33,7 +36,7 @@ def search_table() -> str:
     methods_found = read("feature_learning", "mnist", "metrics")["methods"]
     rates = list(dict.fromkeys(one["rate"] for one in methods_found["CAE"]["searched"]))
     header = ["", "strength", *[f"step size {rate:g}, validation error (%)" for rate in rates]]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    rows = []
     for name, row in methods_found.items():
         chosen = row["strength"], row["fine_tuning_rate"]
         by_strength: dict[float, list[str]] = {}
@@ -45,8 +48,8 @@ def search_table() -> str:
             )
         for i, (strength, errors) in enumerate(by_strength.items()):
             shown = "" if row["meaning_of_strength"] == "none" else f"{strength:g}"
-            lines.append(["" if i else name, shown, *errors])
-    return table_of(lines)
+            rows.append(["" if i else name, shown, *errors])
+    return table_of(header, rows)
 
 
 def published_table() -> str:
@@ -54,17 +57,17 @@ def published_table() -> str:
     found = read("feature_learning", "mnist", "metrics")
     header = ["", "test error (%)", "published", "squared entry of the Jacobian (1e-4)"]
     header += ["published", "saturated units (%)", "published"]
-    lines = [header, ["---", *["---:"] * 6]]
+    rows = []
     for name, paper in methods.papers("mnist", 50_000, found["units"]).items():
         row = found["methods"][name]
-        lines.append([name])
+        rows.append([name])
         for kind, printed, style in (
             ("test_error", paper.test_error, ".2f"),
             ("jacobian_per_entry", paper.jacobian, ".2f"),
             ("saturated", paper.saturated, ".1f"),
         ):
-            lines[-1] += [with_spread(row[kind], style), f"{printed:g}"]
-    return f"{provenance('feature_learning', 'mnist')}\n\n{table_of(lines)}"
+            rows[-1] += [with_spread(row[kind], style), f"{printed:g}"]
+    return _with_provenance("feature_learning", header, rows)
 
 
 def images_table() -> str:
@@ -72,13 +75,17 @@ def images_table() -> str:
     found = read("sampling", "mnist", "metrics")["images"]
     header = ["", "confidence (%)", "effective classes", "distance to the nearest training image"]
     header += ["chains that changed class (%)"]
-    lines = [header, ["---", *["---:"] * 4]]
-    for name, row in found.items():
-        if name in ("classifier_test_error", "completion"):
-            continue
-        numbers = [with_spread(row["confidence"], ".1f"), with_spread(row["classes"], ".2f")]
-        numbers += [with_spread(row["nearest"], ".2f")]
-        lines.append([name, *numbers, with_spread(row["left"], ".1f") if "left" in row else ""])
+    rows = [
+        [
+            name,
+            with_spread(row["confidence"], ".1f"),
+            with_spread(row["classes"], ".2f"),
+            with_spread(row["nearest"], ".2f"),
+            with_spread(row["left"], ".1f") if "left" in row else "",
+        ]
+        for name, row in found.items()
+        if name not in ("classifier_test_error", "completion")
+    ]
     said = found["completion"]
     completed, half = (with_spread(said[name], ".1f") for name in ("completed", "half"))
     after = (
@@ -86,14 +93,13 @@ def images_table() -> str:
         f"that half black {half} %. The classifier errs on "
         f"{found['classifier_test_error']:.2f} % of the test images."
     )
-    return f"{provenance('sampling', 'mnist')}\n\n{table_of(lines)}\n\n{after}"
+    return f"{_with_provenance('sampling', header, rows)}\n\n{after}"
 
 
 def sampling_table() -> str:
     """Returns the Markdown table of the distances of samples to the truth."""
     found = read("sampling", "mnist", "metrics")["mixture"]
-    lines = [["", "", "learned score", "exact score"], ["---", "---:", "---:", "---:"]]
-    lines.append(["other true samples", "", with_spread(found["true samples"], ".2f"), ""])
+    rows = [["other true samples", "", with_spread(found["true samples"], ".2f"), ""]]
     for name, learned in found["learned"].items():
         sampler, _, against = name.partition(", by ")
         length = list(found["learned"]["annealed Langevin"])[-1]
@@ -101,47 +107,42 @@ def sampling_table() -> str:
         for i, (at, number) in enumerate(learned.items()):
             shown_at = f"noise {at}" if against == "noise" else f"{at} steps"
             cells = [with_spread(one, ".2f") for one in (number, found["exact"][name][at])]
-            lines.append(["" if i else sampler + held, shown_at, *cells])
-    return f"{provenance('sampling', 'mnist')}\n\n{table_of(lines)}"
+            rows.append(["" if i else sampler + held, shown_at, *cells])
+    return _with_provenance("sampling", ["", "", "learned score", "exact score"], rows)
 
 
 def recovery_table() -> str:
     """Returns the Markdown table of the known atoms that dictionaries find again."""
     header = ["", "atoms per example", "recovered (%)", "mean max cosine", "active units"]
     header += ["dead units (%)"]
-    lines = [header, ["---", *["---:"] * 5]]
-    for row in read("dictionary", "mnist", "metrics")["recovery"]:
-        recovered, dead = (
-            with_spread(scaled(row[name], 100), ".1f") for name in ("recovered_share", "dead_share")
-        )
-        lines.append(
-            [
-                row["method"],
-                str(row["active_atoms"]),
-                recovered,
-                with_spread(row["mean_max_cosine"], ".3f"),
-                with_spread(row["active_units"], ".1f"),
-                dead,
-            ]
-        )
-    return f"{provenance('dictionary', 'mnist')}\n\n{table_of(lines)}"
+    rows = [
+        [
+            row["method"],
+            str(row["active_atoms"]),
+            with_spread(scaled(row["recovered_share"], 100), ".1f"),
+            with_spread(row["mean_max_cosine"], ".3f"),
+            with_spread(row["active_units"], ".1f"),
+            with_spread(scaled(row["dead_share"], 100), ".1f"),
+        ]
+        for row in read("dictionary", "mnist", "metrics")["recovery"]
+    ]
+    return _with_provenance("dictionary", header, rows)
 
 
 def frontier_table() -> str:
     """Returns the Markdown table of dictionaries of patches."""
     header = ["", "lambda or k", "explained variance (%)", "active units", "dead units (%)"]
-    lines = [header, ["---", *["---:"] * 4]]
-    for row in read("dictionary", "mnist", "metrics")["frontier"]:
-        lines.append(
-            [
-                row["method"],
-                f"{row['setting']:g}",
-                with_spread(scaled(row["explained_variance"], 100), ".1f"),
-                with_spread(row["active_units"], ".1f"),
-                with_spread(scaled(row["dead_share"], 100), ".1f"),
-            ]
-        )
-    return f"{provenance('dictionary', 'mnist')}\n\n{table_of(lines)}"
+    rows = [
+        [
+            row["method"],
+            f"{row['setting']:g}",
+            with_spread(scaled(row["explained_variance"], 100), ".1f"),
+            with_spread(row["active_units"], ".1f"),
+            with_spread(scaled(row["dead_share"], 100), ".1f"),
+        ]
+        for row in read("dictionary", "mnist", "metrics")["frontier"]
+    ]
+    return _with_provenance("dictionary", header, rows)
 
 
 # SynthSAEBench at its own size, 200 million examples and 25 active units: F1, mean correlation,
@@ -157,36 +158,31 @@ PUBLISHED_DICTIONARIES = {
 def known_truth_table() -> str:
     """Returns the Markdown table of dictionaries of a synthetic truth, the best F1 first."""
     header = ["", "active units", "F1", "mean correlation", "explained variance", "published"]
-    lines = [header, ["---", *["---:"] * 5]]
-    rows = read("dictionary", "mnist", "metrics")["known_truth"]
-    for row in sorted(rows, key=lambda row: (row["target"], -row["f1"]["mean"])):
-        published = PUBLISHED_DICTIONARIES.get(row["method"], ())
-        lines.append(
-            [
-                row["method"],
-                with_spread(row["active_units"], ".1f"),
-                *(
-                    with_spread(row[name], ".3f")
-                    for name in ("f1", "mean_correlation", "explained_variance")
-                ),
-                ", ".join(f"{number:g}" for number in published),
-            ]
-        )
-    return f"{provenance('dictionary', 'mnist')}\n\n{table_of(lines)}"
+    found = read("dictionary", "mnist", "metrics")["known_truth"]
+    numbers = ("f1", "mean_correlation", "explained_variance")
+    rows = [
+        [
+            row["method"],
+            with_spread(row["active_units"], ".1f"),
+            *(with_spread(row[name], ".3f") for name in numbers),
+            ", ".join(f"{n:g}" for n in PUBLISHED_DICTIONARIES.get(row["method"], ())),
+        ]
+        for row in sorted(found, key=lambda row: (row["target"], -row["f1"]["mean"]))
+    ]
+    return _with_provenance("dictionary", header, rows)
 
 
 def filters_table() -> str:
     """Returns the Markdown table of filters against the corruption level."""
     header = ["masked", "beta", "roughness", "effective pixels", "softmax on the code, error (%)"]
-    lines = [header, ["---:"] * 5]
-    for row in read("filters", "mnist", "metrics")["networks"]:
-        lines.append(
-            [
-                f"{row['level']:g}",
-                f"{row['beta']:g}",
-                with_spread(row["roughness"], ".3f"),
-                with_spread(row["extent"], ".0f"),
-                with_spread(row["probe_error"], ".2f"),
-            ]
-        )
-    return f"{provenance('filters', 'mnist')}\n\n{table_of(lines)}"
+    rows = [
+        [
+            f"{row['level']:g}",
+            f"{row['beta']:g}",
+            with_spread(row["roughness"], ".3f"),
+            with_spread(row["extent"], ".0f"),
+            with_spread(row["probe_error"], ".2f"),
+        ]
+        for row in read("filters", "mnist", "metrics")["networks"]
+    ]
+    return _with_provenance("filters", header, rows, "rrrrr")

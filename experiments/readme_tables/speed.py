@@ -12,30 +12,22 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 def contraction_table(device: str) -> str:
     """Returns the Markdown table of the penalty beside its rivals: ratios of medians, memory."""
-    cases = benchmark("contraction", device)["cases"].values()
-    header = [
-        "encoder",
-        "",
-        "ms",
-        "times as long as the first",
-        "compile (s)",
-        "temporary memory (MiB)",
-    ]
-    lines = [header, ["---", "---", *["---:"] * 4]]
-    for case in cases:
+    header = ["encoder", "", "ms", "times as long as the first", "compile (s)"]
+    header += ["temporary memory (MiB)"]
+    rows = []
+    for case in benchmark("contraction", device)["cases"].values():
         for i, (name, measured) in enumerate(case["contenders"].items()):
             compiling, memory = measured["compile_seconds"], measured["temporary_bytes"]
-            lines.append(
-                [
-                    "" if i else case["name"],
-                    name,
-                    _digits(measured["seconds"]["median"] * 1e3),
-                    _ratio(measured["times_the_first"], is_first=i == 0),
-                    "" if compiling is None else f"{compiling:.2f}",
-                    "" if memory is None else f"{memory / 2**20:,.1f}",
-                ]
-            )
-    return table_of(lines)
+            rows.append(["" if i else case["name"], name, *_first_numbers(measured, i, 1e3)])
+            rows[-1] += ["" if compiling is None else f"{compiling:.2f}"]
+            rows[-1] += ["" if memory is None else f"{memory / 2**20:,.1f}"]
+    return table_of(header, rows, "llrrrr")
+
+
+def _first_numbers(measured: Metrics, place: int, scale: float = 1.0) -> list[str]:
+    """Returns the median time of one contender, and its ratio to that of the first one."""
+    seconds = _digits(scale * measured["seconds"]["median"])
+    return [seconds, _ratio(measured["times_the_first"], is_first=place == 0)]
 
 
 def benchmark(name: str, device: str) -> Metrics:
@@ -47,62 +39,53 @@ def benchmark(name: str, device: str) -> Metrics:
 def training_table(device: str) -> str:
     """Returns the Markdown table of an epoch beside its rivals."""
     header = ["code dimension, batch", "", "seconds", "times as long as the first", "GFLOP/s"]
-    lines = [header, ["---", "---", *["---:"] * 3]]
+    rows = []
     for name, case in benchmark("training", device)["cases"].items():
         for i, (contender, measured) in enumerate(case["contenders"].items()):
-            lines.append(
-                [
-                    "" if i else name,
-                    contender,
-                    _digits(measured["seconds"]["median"]),
-                    _ratio(measured["times_the_first"], is_first=i == 0),
-                    f"{measured['gflops_per_second']:.0f}",
-                ]
-            )
-    return table_of(lines)
+            rate = f"{measured['gflops_per_second']:.0f}"
+            rows.append(["" if i else name, contender, *_first_numbers(measured, i), rate])
+    return table_of(header, rows, "llrrr")
 
 
 def agreement_table(device: str) -> str:
     """Returns the Markdown table of errors against float64, by precision of the products."""
-    rows = benchmark("agreement", device)["relative_errors"]
-    parts = list(next(iter(rows.values())))
-    lines = [["relative error of the", *parts], ["---", *["---:"] * len(parts)]]
-    lines += [[name, *(f"{row[part]:.1e}" for part in parts)] for name, row in rows.items()]
-    return table_of(lines)
+    found = benchmark("agreement", device)["relative_errors"]
+    parts = list(next(iter(found.values())))
+    rows = [[name, *(f"{row[part]:.1e}" for part in parts)] for name, row in found.items()]
+    return table_of(["relative error of the", *parts], rows)
 
 
 def stages_table(device: str) -> str:
     """Returns the Markdown table of the stages of the accelerator's benchmark."""
-    lines = [["stage", "ended", "seconds"], ["---", "---", "---:"]]
-    for name, stage in benchmark("accelerator", device)["stages"].items():
-        lines.append([name, stage["ended"], f"{stage['seconds']:.0f}"])
-    return table_of(lines)
+    stages = benchmark("accelerator", device)["stages"].items()
+    rows = [[name, stage["ended"], f"{stage['seconds']:.0f}"] for name, stage in stages]
+    return table_of(["stage", "ended", "seconds"], rows, "llr")
 
 
 def start_table(device: str) -> str:
     """Returns the Markdown table of processes that train one epoch and end."""
     results = benchmark("start", device)
-    lines = [["", "first epoch done after (s)", "peak memory (MiB)"], ["---", "---:", "---:"]]
-    for name, measured in results["alone"].items():
-        memory = f"{measured['peak_bytes'] / 2**20:,.0f}"
-        lines.append([name, f"{measured['seconds']:.1f}", memory])
+    rows = [
+        [name, f"{measured['seconds']:.1f}", f"{measured['peak_bytes'] / 2**20:,.0f}"]
+        for name, measured in results["alone"].items()
+    ]
+    table = table_of(["", "first epoch done after (s)", "peak memory (MiB)"], rows)
     first, warm, added = results["denoising"].values()
-    after = (
-        f"The script: {first:.2f} s to the end of its first epoch, {warm:.2f} s with the cache "
-        f"filled. `import jaxae` adds {added:.2f} s."
+    return (
+        f"{table}\n\nThe script: {first:.2f} s to the end of its first epoch, {warm:.2f} s with "
+        f"the cache filled. `import jaxae` adds {added:.2f} s."
     )
-    return f"{table_of(lines)}\n\n{after}"
 
 
 def profile_table(device: str) -> str:
     """Returns the Markdown table of the kinds of work in an epoch."""
     results = benchmark("epoch", device)
     cases = results["cases"]
-    lines = [["share of the time of all kernels", *cases], ["---", *["---:"] * len(cases)]]
-    for kind, meaning in results["kinds"].items():
-        shares = [f"{100 * case['profile'][kind]:.0f} %" for case in cases.values()]
-        lines.append([meaning, *shares])
-    return table_of(lines)
+    rows = [
+        [meaning, *(f"{100 * case['profile'][kind]:.0f} %" for case in cases.values())]
+        for kind, meaning in results["kinds"].items()
+    ]
+    return table_of(["share of the time of all kernels", *cases], rows)
 
 
 def variants_table(device: str) -> str:
@@ -123,67 +106,68 @@ def large_table(device: str) -> str:
     def gib(count: int) -> str:
         return f"{count / 2**30:.2f}"
 
-    lines = [["memory allowed (GiB)", "data (GiB)", "peak memory (GiB)", "seconds"], ["---:"] * 4]
+    rows = []
     for name, found in results["runs"].items():
         allowed = gib(results["limit_bytes"]) if name == "limited" else name
         peak, seconds = gib(found["peak_bytes"]), f"{found['seconds']:.0f}"
-        lines.append([allowed, gib(results["data_bytes"]), peak, seconds])
-    return table_of(lines)
+        rows.append([allowed, gib(results["data_bytes"]), peak, seconds])
+    header = ["memory allowed (GiB)", "data (GiB)", "peak memory (GiB)", "seconds"]
+    return table_of(header, rows, "rrrr")
 
 
 def _beside_the_first(corner: str, cases: dict[str, Metrics]) -> str:
     """Returns a Markdown table of races: the seconds of the first, and ratios to it."""
-    lines = [[corner, *cases], ["---", *["---:"] * len(cases)]]
-    for i, name in enumerate(next(iter(cases.values()))):
-        found = [case[name] for case in cases.values()]
-        cells = [
-            f"{_digits(row['seconds']['median'])} s" if i == 0 else _ratio(row["times_the_first"])
-            for row in found
+    names = next(iter(cases.values()))
+    rows = [
+        [
+            name,
+            *(
+                _ratio(case[name]["times_the_first"])
+                if i
+                else f"{_digits(case[name]['seconds']['median'])} s"
+                for case in cases.values()
+            ),
         ]
-        lines.append([name, *cells])
-    return table_of(lines)
+        for i, name in enumerate(names)
+    ]
+    return table_of([corner, *cases], rows)
 
 
 def rounding_table(dataset: str) -> str:
     """Returns the Markdown table of test errors with products in float32 and bfloat16."""
-    rows = benchmark("rounding", dataset)["test_mse"]
-    lines = [["products", "test MSE per pixel"], ["---", "---:"]]
-    lines += [[name, with_spread(rows[name], ".6f")] for name in ("float32", "bfloat16")]
-    lines.append(["ratio, seed by seed", with_spread(rows["ratio"], ".6f")])
-    return table_of(lines)
+    found = benchmark("rounding", dataset)["test_mse"]
+    names = {"float32": "float32", "bfloat16": "bfloat16", "ratio": "ratio, seed by seed"}
+    rows = [[label, with_spread(found[name], ".6f")] for name, label in names.items()]
+    return table_of(["products", "test MSE per pixel"], rows)
 
 
 def growth_table(device: str) -> str:
     """Returns the Markdown table of time and memory against each size."""
     header = ["", "from", "to", "seconds", "exponent", "MiB", "exponent"]
-    lines = [header, ["---", *["---:"] * 6]]
-    for name, grown in benchmark("growth", device)["growth"].items():
-        seconds = [row["median"] for row in grown["seconds"]]
-        sizes, memory = grown["sizes"], [size / 2**20 for size in grown["bytes"]]
-        lines.append(
-            [
-                name.replace("_", " "),
-                f"{sizes[0]:,}",
-                f"{sizes[-1]:,}",
-                _span(seconds),
-                f"{grown['exponent_of_seconds']:.2f}",
-                _span(memory),
-                f"{grown['exponent_of_bytes']:.2f}",
-            ]
-        )
-    return table_of(lines)
+    rows = [
+        [
+            name.replace("_", " "),
+            f"{grown['sizes'][0]:,}",
+            f"{grown['sizes'][-1]:,}",
+            _span([row["median"] for row in grown["seconds"]]),
+            f"{grown['exponent_of_seconds']:.2f}",
+            _span([size / 2**20 for size in grown["bytes"]]),
+            f"{grown['exponent_of_bytes']:.2f}",
+        ]
+        for name, grown in benchmark("growth", device)["growth"].items()
+    ]
+    return table_of(header, rows)
 
 
 def sweep_table(device: str) -> str:
     """Returns the Markdown table of ways to train several models."""
     sweeps = benchmark("growth", device)["sweeps"]
-    names = list(next(iter(sweeps.values())))
-    lines = [["inputs-code", *names], ["---", *["---:"] * len(names)]]
+    first, *others = next(iter(sweeps.values()))
+    rows = []
     for sweep, found in sweeps.items():
-        seconds = f"{_digits(found[names[0]]['seconds']['median'])} s"
-        ratios = [_ratio(found[name]["times_the_first"]) for name in names[1:]]
-        lines.append([sweep, seconds, *ratios])
-    return table_of(lines)
+        seconds = f"{_digits(found[first]['seconds']['median'])} s"
+        rows.append([sweep, seconds, *(_ratio(found[o]["times_the_first"]) for o in others)])
+    return table_of(["inputs-code", first, *others], rows)
 
 
 def _ratio(spread: dict[str, float], *, is_first: bool = False) -> str:

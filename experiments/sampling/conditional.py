@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.training.arrays import Params
 from experiments.common.training.fitting import Trainer
@@ -39,7 +40,7 @@ class Levels(NamedTuple):
 
 
 class Told(nn.Module):
-    """Hidden layers over a noisy example and its noise level.
+    """Layers over a noisy example and its noise level.
 
     Attributes:
       hidden: widths of the layers.
@@ -55,8 +56,8 @@ class Told(nn.Module):
         self.layers = [nn.Dense(width, name=f"hidden_{i}") for i, width in enumerate(self.hidden)]
         self.out = nn.Dense(self.outputs, name="out", kernel_init=nn.initializers.zeros_init())
 
-    def features(self, x_i: Array, stddev: Array) -> Array:
-        """Returns the last hidden layer."""
+    def encode(self, x_i: Array, stddev: Array) -> Array:
+        """Returns the code of one noisy example: the last hidden layer."""
         log = jnp.log(stddev)
         known = jnp.stack([log / 4, jnp.sin(log), jnp.cos(log), jnp.sin(2 * log), jnp.cos(2 * log)])
         h = jnp.concatenate([x_i / jnp.sqrt(stddev**2 + self.of_data**2), known])
@@ -64,13 +65,21 @@ class Told(nn.Module):
             h = nn.silu(layer(h))
         return h
 
+    def decode(self, code: Array, stddev: Array) -> Array:
+        """Returns what the last layer makes of the code."""
+        return self.out(code)
+
+    def __call__(self, x_i: Array, stddev: Array) -> Array:
+        """Returns decode(encode(x_i))."""
+        return self.decode(self.encode(x_i, stddev), stddev)
+
 
 class Scaled(Told):
     """Estimates clean points of any size; its code holds the features, and the point itself."""
 
     def encode(self, x_i: Array, stddev: Array) -> Array:
         """Returns the code of one noisy example."""
-        return jnp.concatenate([self.features(x_i, stddev), x_i])
+        return jnp.concatenate([super().encode(x_i, stddev), x_i])
 
     def decode(self, code: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
@@ -79,25 +88,9 @@ class Scaled(Told):
         of_network = stddev * self.of_data / jnp.sqrt(total) * self.out(h)
         return self.of_data**2 / total * x_i + of_network
 
-    def __call__(self, x_i: Array, stddev: Array) -> Array:
-        """Returns decode(encode(x_i))."""
-        return self.decode(self.encode(x_i, stddev), stddev)
-
 
 class OfPixels(Told):
-    """Estimates clean pixels in [0, 1], as logits."""
-
-    def encode(self, x_i: Array, stddev: Array) -> Array:
-        """Returns the code of one noisy example."""
-        return self.features(x_i, stddev)
-
-    def decode(self, code: Array, stddev: Array) -> Array:
-        """Returns the logits of the clean example."""
-        return self.out(code)
-
-    def __call__(self, x_i: Array, stddev: Array) -> Array:
-        """Returns decode(encode(x_i))."""
-        return self.decode(self.encode(x_i, stddev), stddev)
+    """Estimates clean pixels in [0, 1], as logits: the output of the last layer."""
 
 
 @makes_network
@@ -110,14 +103,10 @@ def told_autoencoder(
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(outputs), jnp.ones(()))["params"]
 
-    def encode(params: Params, x_i: Array, stddev: Any) -> Any:
-        return network.apply({"params": params}, x_i, stddev, method="encode")
+    def call(method: str, params: Params, value: Array, stddev: Array) -> Any:
+        return network.apply({"params": params}, value, stddev, method=method)
 
-    def decode(params: Params, code: Array, stddev: Any) -> Any:
-        return network.apply({"params": params}, code, stddev, method="decode")
-
-    functions: Any = (init, encode, decode)  # which are told the level too
-    return jaxae.AutoencoderFunctions(*functions)
+    return jaxae.AutoencoderFunctions(init, partial(call, "encode"), partial(call, "decode"))
 
 
 class Kind(NamedTuple):
@@ -166,11 +155,10 @@ class Denoiser(Trainer):
         draw: Callable[[Array, Array], Array] | None = None,
         devices: int = 1,
     ) -> None:
-        self._network, self._mean = network, kind.mean
-        self.model = _description(network)
-
-        def init(key: Array) -> Params:
-            return network.init(key, jnp.zeros(network.outputs), jnp.ones(()))["params"]
+        arguments: JsonObject = {"kind": type(network).__name__, "hidden": list(network.hidden)}
+        arguments |= {"outputs": network.outputs, "of_data": network.of_data}
+        self.model = Network(told_autoencoder, arguments, (network.outputs,))
+        self._functions, self._mean = told_autoencoder(**arguments), kind.mean
 
         def loss(params: Params, key: Array, x: Array) -> Array:
             draw_key, noise_key = jax.random.split(key)
@@ -186,13 +174,17 @@ class Denoiser(Trainer):
 
         optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
         super().__init__(
-            init, loss, optimizer, batch_size=batch_size, epochs=epochs, devices=devices
+            self._functions.init,
+            loss,
+            optimizer,
+            batch_size=batch_size,
+            epochs=epochs,
+            devices=devices,
         )
 
     def bound(self, params: Params) -> tuple[LevelFunction, LevelFunction]:
         """Returns ``encode(x_i, stddev)`` and ``decode(code, stddev)`` with these parameters."""
-        apply = partial(self._network.apply, {"params": params})
-        return partial(_apply, apply, "encode"), partial(_apply, apply, "decode")
+        return partial(self._functions.encode, params), partial(self._functions.decode, params)
 
     def reconstruct(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns the estimate of the clean example."""
@@ -202,25 +194,12 @@ class Denoiser(Trainer):
     def score(self, params: Params, x_i: Array, stddev: Array) -> Array:
         """Returns (r(x, s) - x) / s^2."""
         encode, decode = self.bound(params)
-
-        def encode_at_level(x_i: Array) -> Array:
-            return encode(x_i, stddev)
-
-        def estimate(code: Array) -> Array:
-            return self._mean(decode(code, stddev))
-
-        return jaxae.score_estimate(encode_at_level, estimate, x_i, stddev=stddev)
-
-
-def _description(network: Scaled | OfPixels) -> Network:
-    """Returns the description from which a network can be loaded."""
-    arguments: dict[str, Any] = {"kind": type(network).__name__, "hidden": list(network.hidden)}
-    arguments |= {"outputs": network.outputs, "of_data": network.of_data}
-    return Network(told_autoencoder, arguments, (network.outputs,))
-
-
-def _apply(apply: Callable[..., Any], method: str, value: Array, stddev: Array) -> Array:
-    return apply(value, stddev, method=method)
+        return jaxae.score_estimate(
+            lambda x_i: encode(x_i, stddev),
+            lambda code: self._mean(decode(code, stddev)),
+            x_i,
+            stddev=stddev,
+        )
 
 
 def anneal(

@@ -107,11 +107,8 @@ def measure_samplers(
 
 def langevin(estimates: Estimates, level: Array) -> Step:
     """Returns a step of Langevin dynamics at one noise level."""
-
-    def score_at_level(x_i: Array) -> Array:
-        return estimates.score(x_i, level)
-
-    return jaxae.langevin_transition(score_at_level, step_size=STEP_SIZE * level**2)
+    step_size = STEP_SIZE * level**2
+    return jaxae.langevin_transition(lambda x_i: estimates.score(x_i, level), step_size=step_size)
 
 
 def chain(estimates: Estimates, level: Array) -> Step:

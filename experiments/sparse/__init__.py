@@ -24,12 +24,12 @@ of the batch, in MXNet a running one; at most 20,000 training images.
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import jax.numpy as jnp
 
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, experiment, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -45,6 +45,7 @@ PARTS: tuple[LecturePart[networks.Trained], ...] = (
     kl,
     shrinkage,
 )
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,6 @@ def make_setup(config: Config, dataset: datasets.Dataset) -> networks.Setup:
         seed=config.seed,
         **experiment.defaults(config, digits=100, others=5),
     )
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what the lecture says about sparse autoencoders, beside what was measured."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

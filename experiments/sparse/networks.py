@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array
 
 import jaxae
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results.over_seeds import Metrics, over_seeds
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.run.experiment import ExperimentRun
@@ -205,7 +206,7 @@ def relu_family(setup: Setup) -> Family:
     inputs = setup.centred[0].shape[1]
 
     def describe(setting: Setting) -> Network:
-        arguments: dict[str, Any] = {"inputs": inputs, "code_dim": setup.code_dim}
+        arguments: JsonObject = {"inputs": inputs, "code_dim": setup.code_dim}
         arguments["top_k"] = setup.top_k[setting.keep - 1] if setting.keep else None
         arguments["is_free"] = bool(setting.is_free)
         takes = "pixels minus their mean over the training images"

@@ -21,8 +21,8 @@ networks are not recorded.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-from experiments.common.results.claims import Claim
 from experiments.common.results.over_seeds import Metrics
 from experiments.common.run import command_line, parts
 from experiments.common.run.experiment import ExperimentRun
@@ -37,6 +37,7 @@ from experiments.vector_field import (
 )
 
 PARTS: tuple[LecturePart[networks.Trained], ...] = (nearest_point, centre_of_mass, way_home, zeros)
+claims = partial(parts.claims, PARTS)  # what the lecture says, beside what was measured
 EPOCHS = {"circle": 200, "spiral": 500, "mixture": 400}
 
 
@@ -50,11 +51,6 @@ class Config(command_line.CommonConfig):
     """Points per step."""
     learning_rate: float = 8e-3
     """Step size of Adam at the start; it falls to 0 along a cosine."""
-
-
-def claims(metrics: Metrics) -> list[Claim]:
-    """Returns what the slides say of the manifold with what was measured."""
-    return parts.claims(PARTS, metrics)
 
 
 def main(config: Config) -> Metrics:

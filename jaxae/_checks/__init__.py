@@ -288,12 +288,46 @@ def pair(
     return output, x, tuple(range(len(batch), x.ndim))
 
 
-def codes(code: object, *, low: float | None = None, high: float | None = None) -> Array:
-    """Returns codes ``(*batch, k)``."""
-    code = floating("code", code, low=low, high=high)
+def codes(
+    code: object, *, name: str = "code", low: float | None = None, high: float | None = None
+) -> Array:
+    """Returns codes, or what else has an axis of units, ``(*batch, k)``."""
+    code = floating(name, code, low=low, high=high)
     if code.ndim == 0:
-        raise ValueError("code must have a last axis of units, but it is a scalar")
+        raise ValueError(f"{name} must have a last axis of units, but it is a scalar")
     return code
+
+
+def one_per_unit(name: str, values: AnyArray, code: Array) -> None:
+    """Checks that there is one value for each unit of a code."""
+    if values.shape != code.shape[-1:]:
+        raise ValueError(
+            f"{name} must have one entry for each of {code.shape[-1]} units, "
+            f"but its shape is {values.shape}"
+        )
+
+
+def same_batch(name: str, x: Array, other: str, code: Array) -> None:
+    """Checks that ``x`` has the batch axes of a code ``(*batch, k)``, called ``other``."""
+    if x.ndim < code.ndim - 1 or x.shape[: code.ndim - 1] != code.shape[:-1]:
+        raise ValueError(
+            f"{name} must have the batch axes {code.shape[:-1]} of {other}, "
+            f"but its shape is {x.shape}"
+        )
+
+
+def decoded_example(
+    decode: Callable[[Array], Array],
+    code: Array,
+    one_code: remedies.Example,
+    example: remedies.Example,
+) -> None:
+    """Checks that ``decode`` makes an example of this shape from one code."""
+    output = output_shape("decode", decode, one_code, shape=code.shape)
+    if output.shape != example.shape:
+        raise ValueError(
+            f"decode must return an example of shape {example.shape}, but it gave {output.shape}"
+        )
 
 
 def loss_values(values: ArrayLike, x: PyTree) -> ArrayLike:

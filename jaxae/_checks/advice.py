@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import DTypeLike
 
 
 def shown(value: object) -> str:
@@ -47,7 +47,7 @@ def conversion(name: str, value: object) -> str:
     return "pass an array of NumPy or JAX"
 
 
-def floating_conversion(name: str, dtype: Any) -> str:
+def floating_conversion(name: str, dtype: DTypeLike) -> str:
     """Returns how to make floating numbers of an array of another type."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):  # which is no dtype of NumPy
         return "a PRNG key is no data: mind the order of the arguments"

@@ -53,7 +53,8 @@ def gated_relu(
       Rajamanoharan et al. 2024, "Improving Dictionary Learning with Gated Sparse Autoencoders",
       https://arxiv.org/abs/2404.16014. Deviation: none.
     """
-    gate, magnitude = _gate(gate), _checks.floating("magnitude", magnitude)
+    gate = _checks.codes(gate, name="gate")
+    magnitude = _checks.floating("magnitude", magnitude)
     _checks.same_shape("gate", gate, "magnitude", magnitude)
     return jnp.where(gate > 0, jax.nn.relu(magnitude), 0)
 
@@ -93,18 +94,11 @@ def gated_auxiliary_loss(
       Rajamanoharan et al. 2024, "Improving Dictionary Learning with Gated Sparse Autoencoders",
       https://arxiv.org/abs/2404.16014. Deviation: none.
     """
-    gate, x = _gate(gate), _checks.floating("x", x)
+    gate, x = _checks.codes(gate, name="gate"), _checks.floating("x", x)
+    _checks.same_batch("x", x, "gate", gate)
     batch_ndim = gate.ndim - 1
-    if x.shape[:batch_ndim] != gate.shape[:-1]:
-        raise ValueError(
-            f"x must have the batch axes {gate.shape[:-1]} of gate, but its shape is {x.shape}"
-        )
-    example = one_example(x, batch_ndim)
-    output = _checks.output_shape("decode", decode, one_example(gate, batch_ndim), shape=gate.shape)
-    if output.shape != example.shape:
-        raise ValueError(
-            f"decode must return an example of shape {example.shape}, but it gave {output.shape}"
-        )
+    one_code, example = one_example(gate, batch_ndim), one_example(x, batch_ndim)
+    _checks.decoded_example(decode, gate, one_code, example)
 
     def one(gate_i: Array, x_i: Array) -> Array:
         error = _checks.widen(x_i) - _checks.widen(_decode_frozen(decode, jax.nn.relu(gate_i)))
@@ -123,11 +117,3 @@ def _decode_frozen(decode: Callable[[Array], Array], code: Array) -> Array:
     fixed = jax.lax.stop_gradient(code)
     value, moved = jax.jvp(decode, (fixed,), (code - fixed,))
     return jax.lax.stop_gradient(value) + moved
-
-
-def _gate(gate: AnyArray) -> Array:
-    """Returns ``gate`` if it has an axis of units."""
-    gate = _checks.floating("gate", gate)
-    if gate.ndim == 0:
-        raise ValueError("gate must have a last axis of units, but it is a scalar")
-    return gate

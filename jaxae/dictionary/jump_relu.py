@@ -179,14 +179,9 @@ def tanh_l0_penalty(
 
 def _checked(pre: AnyArray, threshold: AnyArray) -> tuple[Array, Array, Array]:
     """Returns ``pre``, and both arrays in the dtype in which they are compared."""
-    pre, threshold = _checks.floating("pre", pre), _checks.floating("threshold", threshold)
-    if pre.ndim == 0:
-        raise ValueError("pre must have a last axis of units, but it is a scalar")
-    if threshold.shape != pre.shape[-1:]:
-        raise ValueError(
-            f"threshold must have one entry for each of {pre.shape[-1]} units, "
-            f"but its shape is {threshold.shape}"
-        )
+    pre = _checks.codes(pre, name="pre")
+    threshold = _checks.floating("threshold", threshold)
+    _checks.one_per_unit("threshold", threshold, pre)
     if jnp.finfo(threshold.dtype).bits < 32:
         raise TypeError(
             f"threshold must be float32 or float64, but its dtype is {threshold.dtype}, in which "

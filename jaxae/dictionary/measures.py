@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxae import _checks
 from jaxae._checks import AnyArray
-from jaxae._filters import row_norms, unit_rows
+from jaxae._filters import checked_dictionaries, row_norms, unit_rows
 
 
 class UnitCounts(NamedTuple):
@@ -148,7 +148,7 @@ def mean_correlation(
       the matching is that of SciPy's ``linear_sum_assignment``. Deviation: cosines of the
       dictionaries instead of correlations of codes.
     """
-    filters, atoms = _dictionaries(filters, atoms)
+    filters, atoms = checked_dictionaries(filters, atoms)
     cosines = _absolute_cosines(filters, atoms)
     pairs = jax.ShapeDtypeStruct((2, min(cosines.shape)), jnp.int32)
     fixed = jax.lax.stop_gradient(cosines)
@@ -183,7 +183,7 @@ def nearest_atoms(
       Chanin et al., SAELens, ``feature_uniqueness``, https://github.com/decoderesearch/SAELens.
       Deviation: none.
     """
-    cosines = _absolute_cosines(*_dictionaries(filters, atoms))
+    cosines = _absolute_cosines(*checked_dictionaries(filters, atoms))
     return jnp.argmax(cosines, axis=1).astype(jnp.int32)
 
 
@@ -211,7 +211,7 @@ def uniqueness(filters: Float[AnyArray, "k d"], atoms: Float[AnyArray, "m d"]) -
       Chanin et al., SAELens, ``feature_uniqueness``, https://github.com/decoderesearch/SAELens.
       Deviation: none.
     """
-    filters, atoms = _dictionaries(filters, atoms)
+    filters, atoms = checked_dictionaries(filters, atoms)
     nearest = nearest_atoms(filters, atoms)
     is_taken = jnp.zeros(atoms.shape[0], bool).at[nearest].set(True)
     dtype = jnp.result_type(filters, atoms)
@@ -252,16 +252,8 @@ def unit_counts(
     nearest = _checks.array("nearest", nearest)
     if not jnp.issubdtype(nearest.dtype, jnp.integer):
         raise TypeError(f"nearest must be integers, but its dtype is {nearest.dtype}")
-    if nearest.shape != code.shape[-1:]:
-        raise ValueError(
-            f"nearest must have one entry for each of {code.shape[-1]} units, "
-            f"but its shape is {nearest.shape}"
-        )
-    if truth.ndim == 0 or truth.shape[:-1] != code.shape[:-1]:
-        raise ValueError(
-            f"truth must have the batch axes {code.shape[:-1]} of code, "
-            f"but its shape is {truth.shape}"
-        )
+    _checks.one_per_unit("nearest", nearest, code)
+    _checks.same_batch("truth", _checks.codes(truth, name="truth"), "code", code)
     is_active, is_there = code != 0, (truth != 0)[..., nearest]
     axes = tuple(range(code.ndim - 1))
 
@@ -284,17 +276,6 @@ def _match(scores: AnyArray) -> np.ndarray:
 def _share(part: Array, whole: Array) -> Array:
     """Returns ``part / whole``, and 0 where both are 0."""
     return part / jnp.where(whole > 0, whole, 1)
-
-
-def _dictionaries(filters: AnyArray, atoms: AnyArray) -> tuple[Array, Array]:
-    """Returns two dictionaries whose rows can be compared."""
-    filters, atoms = _checks.floating("filters", filters), _checks.floating("atoms", atoms)
-    shapes = [filters.shape, atoms.shape]
-    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[1][1]:
-        raise ValueError(
-            f"filters and atoms must be (k, d) and (m, d), but their shapes are {shapes}"
-        )
-    return filters, atoms
 
 
 def _absolute_cosines(filters: Array, atoms: Array) -> Array:

@@ -280,18 +280,13 @@ def noise_conditional_loss(
     bounds = [_checks.number("low", low, dtype, low=0.0, strict=True)]
     bounds.append(_checks.number("high", high, dtype, low=0.0, strict=True))
     _checks.ordered(low, high)
-    weight = _inverse_variance if weight is None else weight
+    weight = (lambda stddev: 1 / stddev**2) if weight is None else weight
     if (shape := _checks.output_shape("weight", weight, bounds[0]).shape) != ():
         raise ValueError(f"weight must return a scalar, but it returned {list(shape)}")
     lowest = bounds[0].astype(x.dtype)
 
-    def encode_lowest(x_i: Array) -> Array:
-        return encode(x_i, lowest)
-
-    def decode_lowest(code: Array) -> Array:
-        return decode(code, lowest)
-
-    x, batch_ndim = inputs(encode_lowest, decode_lowest, reconstruction, x, example_ndim)
+    at_lowest = (lambda x_i: encode(x_i, lowest), lambda code: decode(code, lowest))
+    x, batch_ndim = inputs(*at_lowest, reconstruction, x, example_ndim)
     level_key, noise_key = jax.random.split(key)
     log_low, log_high = map(jnp.log, bounds)
     drawn = (
@@ -324,10 +319,6 @@ def _of_entries(reconstruction: Reconstruction, output: Array, x_i: Array) -> Ar
         return jnp.sum(reconstruction(output.reshape(one), target.reshape(one)))
 
     return jax.vmap(alone)(output.reshape(-1), x_i.reshape(-1)).reshape(x_i.shape)
-
-
-def _inverse_variance(stddev: Array) -> Array:
-    return 1 / stddev**2
 
 
 def _check_emphasis(emphasis: object) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """What the three estimators share: all but their training loss."""
 
+import inspect
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,7 +43,46 @@ _Self = TypeVar("_Self", bound="Autoencoder")
 # writes it: a subclass has the parameters of its base without repeating them.
 @dataclass(kw_only=True, eq=False, repr=False)
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """The estimator without a training loss, which a subclass has in ``_choose_objective``."""
+    """The estimator without a training loss, which a subclass has in ``_choose_objective``.
+
+    Args:
+      n_components: number of units of the code.
+      hidden_layer_sizes: widths of the layers between input and code; the decoder mirrors them.
+      activation: nonlinearity of the hidden layers: "identity", "relu", "sigmoid" or "tanh".
+      code_activation: nonlinearity of the code, one of the same.
+      tied_weights: whether the decoder has the kernels of the encoder, transposed.
+      loss: reconstruction loss: "squared_error", for real numbers; "cross_entropy", for features in
+        [0, 1], with a sigmoid at the output; or "auto", which is the cross-entropy if
+        ``standardize`` is False and the table of ``fit`` lies in [0, 1], else the squared error.
+      standardize: whether to subtract the mean of each feature and divide by its standard
+        deviation, inside the estimator.
+      learning_rate: step size of Adam.
+      batch_size: rows in a step of training.
+      max_iter: passes over the table, at most.
+      early_stopping: whether to hold rows out, to stop when their error no longer falls, and to
+        keep the parameters with the least.
+      validation_fraction: share of the rows that are held out.
+      n_iter_no_change: passes without a smaller error after which the training stops.
+      random_state: number or ``RandomState`` that decides initial parameters, shuffles, noise and
+        held-out rows; None for other ones in each call of ``fit``.
+      verbose: whether to print the loss of each pass.
+
+    Attributes:
+      params_: parameters of the network, a dictionary of arrays; kernels are (inputs, outputs).
+      loss_function_: the reconstruction loss, as "auto" has chosen it.
+      loss_curve_: mean training loss of each pass.
+      n_iter_: number of passes.
+      validation_scores_: score of the held-out rows after each pass, or None without early
+        stopping.
+      mean_: mean of each feature, or None without standardisation.
+      scale_: standard deviation of each feature, or None without standardisation.
+      n_features_in_: number of features of ``fit``.
+      feature_names_in_: their names, where ``fit`` had a data frame.
+
+    Raises:
+      TypeError: in ``fit``, if a parameter is of the wrong kind.
+      ValueError: in ``fit``, if a parameter has a value that is not allowed.
+    """
 
     n_components: int = 16
     hidden_layer_sizes: Sequence[int] = ()
@@ -67,7 +107,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         raise NotImplementedError
 
-    def fit(self: _Self, X: Any, y: Any = None) -> _Self:
+    def fit(self: _Self, X: Any, y: object = None) -> _Self:
         """Trains the autoencoder from the start, and returns it.
 
         Args:
@@ -94,7 +134,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.validation_scores_ = [-error for error in early_stopping.errors]
         return self
 
-    def partial_fit(self: _Self, X: Any, y: Any = None) -> _Self:
+    def partial_fit(self: _Self, X: Any, y: object = None) -> _Self:
         """Trains the autoencoder for one pass over some more rows, and returns it.
 
         The first call starts the training: the mean and the scale of its rows stay those of the
@@ -183,7 +223,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self._check_targets(X)
         return self._apply(self._network.row_errors, self._to_network(X)).astype(X.dtype)
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: object = None) -> float:
         """Returns minus the mean reconstruction error: higher is better, as ``GridSearchCV`` wants.
 
         Compare scores only of estimators with the same loss and the same standardisation.
@@ -407,3 +447,17 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _apply(self, function: Any, rows: np.ndarray) -> np.ndarray:
         """Returns the values of a compiled function for all rows."""
         return apply_to_rows(function, self.params_, rows, self._architecture.dtype)
+
+
+def fill_docstring(estimator: type[_Self]) -> type[_Self]:
+    """Adds to the docstring of a subclass what it shares with the others, and returns the class.
+
+    The parameters of :class:`Autoencoder` take the place of the line ``{parameters}``, and all that
+    stands behind them the place of ``{attributes}``.
+    """
+    shared = inspect.cleandoc(Autoencoder.__doc__ or "").partition("Args:\n")[2]
+    parameters, heading, attributes = shared.partition("\n\nAttributes:\n")
+    own = inspect.cleandoc(estimator.__doc__ or "")
+    own = own.replace("  {parameters}", parameters)
+    estimator.__doc__ = own.replace("{attributes}", heading.lstrip() + attributes)
+    return estimator

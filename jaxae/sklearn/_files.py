@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 FORMAT = "jaxae.sklearn 1"
 
 
-def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: Any) -> None:
+def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: object) -> None:
     """Writes arrays and their description to a file, which appears whole or not at all."""
     target = Path(path).expanduser()
     partial = target.with_name(f"{target.name}.partial")
@@ -41,7 +41,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
         return {name: file.get_tensor(name) for name in names}, json.loads(metadata["about"])
 
 
-def _as_json(value: Any) -> Any:
+def _as_json(value: object) -> object:
     """Returns a value that JSON does not know as one that it knows."""
     if isinstance(value, np.generic):  # a grid of parameters is often a NumPy array
         return value.item()

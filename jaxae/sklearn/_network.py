@@ -178,6 +178,6 @@ def _chunks(rows: np.ndarray, dtype: str) -> Iterator[np.ndarray]:
         yield np.pad(chunk, ((0, _CHUNK_ROWS - len(chunk)), (0, 0)))
 
 
-def check_activation(name: str, value: Any) -> None:
+def check_activation(name: str, value: object) -> None:
     """Checks that ``value`` is the name of an activation."""
     _checks.choice(name, value, ACTIVATIONS)

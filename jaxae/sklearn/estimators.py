@@ -1,45 +1,47 @@
 """The three estimators: each adds a training loss, and its parameters, to what they share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from jaxtyping import Array
 
 from jaxae import _checks
 from jaxae.corruption import gaussian_noise, masking_noise
 from jaxae.objectives.basic import contractive_loss, sparse_loss
 from jaxae.objectives.denoising import denoising_loss
-from jaxae.sklearn._base import Autoencoder
+from jaxae.sklearn._base import Autoencoder, fill_docstring
 from jaxae.sklearn._network import Network, Objective, Params
 from jaxae.sparsity import decoder_weighted_l1_penalty
 
 
-def _gaussian_denoising_loss(
-    network: Network, params: Params, key: Array, x: Array, stddev: Array
+def _denoising_loss(
+    network: Network,
+    params: Params,
+    key: Array,
+    x: Array,
+    level: Array,
+    *,
+    noise: Callable[..., Array],
+    level_name: str,
 ) -> Array:
-    """Returns the denoising loss of a batch under Gaussian noise."""
+    """Returns the denoising loss of a batch under a kind of noise, of which the level is traced."""
     return denoising_loss(
         key,
         partial(network.encode, params),
         partial(network.decode, params),
         x,
-        corrupt=partial(gaussian_noise, stddev=stddev),
+        corrupt=partial(noise, **{level_name: level}),
         reconstruction=network.reconstruction,
     )
 
 
-def _masking_denoising_loss(
-    network: Network, params: Params, key: Array, x: Array, rate: Array
-) -> Array:
-    """Returns the denoising loss of a batch under masking noise."""
-    return denoising_loss(
-        key,
-        partial(network.encode, params),
-        partial(network.decode, params),
-        x,
-        corrupt=partial(masking_noise, rate=rate),
-        reconstruction=network.reconstruction,
-    )
+# Made once: estimators with the same function share their compiled programs.
+_DENOISING_LOSSES = {
+    "gaussian": partial(_denoising_loss, noise=gaussian_noise, level_name="stddev"),
+    "masking": partial(_denoising_loss, noise=masking_noise, level_name="rate"),
+}
 
 
 def _sparse_loss(network: Network, params: Params, key: Array, x: Array, weight: Array) -> Array:
@@ -67,6 +69,7 @@ def _contractive_loss(
     )
 
 
+@fill_docstring
 @dataclass(kw_only=True, eq=False, repr=False)
 class DenoisingAutoencoder(Autoencoder):
     """Autoencoder that learns to undo noise, as an estimator of scikit-learn.
@@ -80,42 +83,9 @@ class DenoisingAutoencoder(Autoencoder):
         standardisation, to their mean).
       noise_level: standard deviation of Gaussian noise, in the units that the network sees (of
         standardised features 1 is as much as they vary); or the probability of masking.
-      n_components: number of units of the code.
-      hidden_layer_sizes: widths of the layers between input and code; the decoder mirrors them.
-      activation: nonlinearity of the hidden layers: "identity", "relu", "sigmoid" or "tanh".
-      code_activation: nonlinearity of the code, one of the same.
-      tied_weights: whether the decoder has the kernels of the encoder, transposed.
-      loss: reconstruction loss: "squared_error", for real numbers; "cross_entropy", for features in
-        [0, 1], with a sigmoid at the output; or "auto", which is the cross-entropy if
-        ``standardize`` is False and the table of ``fit`` lies in [0, 1], else the squared error.
-      standardize: whether to subtract the mean of each feature and divide by its standard
-        deviation, inside the estimator.
-      learning_rate: step size of Adam.
-      batch_size: rows in a step of training.
-      max_iter: passes over the table, at most.
-      early_stopping: whether to hold rows out, to stop when their error no longer falls, and to
-        keep the parameters with the least.
-      validation_fraction: share of the rows that are held out.
-      n_iter_no_change: passes without a smaller error after which the training stops.
-      random_state: number or ``RandomState`` that decides initial parameters, shuffles, noise and
-        held-out rows; None for other ones in each call of ``fit``.
-      verbose: whether to print the loss of each pass.
+      {parameters}
 
-    Attributes:
-      params_: parameters of the network, a dictionary of arrays; kernels are (inputs, outputs).
-      loss_function_: the reconstruction loss, as "auto" has chosen it.
-      loss_curve_: mean training loss of each pass.
-      n_iter_: number of passes.
-      validation_scores_: score of the held-out rows after each pass, or None without early
-        stopping.
-      mean_: mean of each feature, or None without standardisation.
-      scale_: standard deviation of each feature, or None without standardisation.
-      n_features_in_: number of features of ``fit``.
-      feature_names_in_: their names, where ``fit`` had a data frame.
-
-    Raises:
-      TypeError: in ``fit``, if a parameter is of the wrong kind.
-      ValueError: in ``fit``, if a parameter has a value that is not allowed.
+    {attributes}
 
     Example:
       >>> import numpy as np
@@ -132,14 +102,13 @@ class DenoisingAutoencoder(Autoencoder):
     noise_level: float = 0.3
 
     def _choose_objective(self) -> tuple[Objective, tuple[float, ...]]:
-        _checks.choice("noise", self.noise, ("gaussian", "masking"))
-        if self.noise == "gaussian":
-            _checks.number("noise_level", self.noise_level, low=0.0)
-            return _gaussian_denoising_loss, (float(self.noise_level),)
-        _checks.number("noise_level", self.noise_level, low=0.0, high=1.0)
-        return _masking_denoising_loss, (float(self.noise_level),)
+        _checks.choice("noise", self.noise, _DENOISING_LOSSES)
+        highest = 1.0 if self.noise == "masking" else np.inf
+        _checks.number("noise_level", self.noise_level, low=0.0, high=highest)
+        return _DENOISING_LOSSES[self.noise], (float(self.noise_level),)
 
 
+@fill_docstring
 @dataclass(kw_only=True, eq=False, repr=False)
 class SparseAutoencoder(Autoencoder):
     """Autoencoder whose codes have few units that are not zero, as an estimator of scikit-learn.
@@ -152,42 +121,9 @@ class SparseAutoencoder(Autoencoder):
 
     Args:
       weight: weight lambda of the penalty.
-      n_components: number of units of the code.
-      hidden_layer_sizes: widths of the layers between input and code; the decoder mirrors them.
-      activation: nonlinearity of the hidden layers: "identity", "relu", "sigmoid" or "tanh".
-      code_activation: nonlinearity of the code, one of the same.
-      tied_weights: whether the decoder has the kernels of the encoder, transposed.
-      loss: reconstruction loss: "squared_error", for real numbers; "cross_entropy", for features in
-        [0, 1], with a sigmoid at the output; or "auto", which is the cross-entropy if
-        ``standardize`` is False and the table of ``fit`` lies in [0, 1], else the squared error.
-      standardize: whether to subtract the mean of each feature and divide by its standard
-        deviation, inside the estimator.
-      learning_rate: step size of Adam.
-      batch_size: rows in a step of training.
-      max_iter: passes over the table, at most.
-      early_stopping: whether to hold rows out, to stop when their error no longer falls, and to
-        keep the parameters with the least.
-      validation_fraction: share of the rows that are held out.
-      n_iter_no_change: passes without a smaller error after which the training stops.
-      random_state: number or ``RandomState`` that decides initial parameters, shuffles, noise and
-        held-out rows; None for other ones in each call of ``fit``.
-      verbose: whether to print the loss of each pass.
+      {parameters}
 
-    Attributes:
-      params_: parameters of the network, a dictionary of arrays; kernels are (inputs, outputs).
-      loss_function_: the reconstruction loss, as "auto" has chosen it.
-      loss_curve_: mean training loss of each pass.
-      n_iter_: number of passes.
-      validation_scores_: score of the held-out rows after each pass, or None without early
-        stopping.
-      mean_: mean of each feature, or None without standardisation.
-      scale_: standard deviation of each feature, or None without standardisation.
-      n_features_in_: number of features of ``fit``.
-      feature_names_in_: their names, where ``fit`` had a data frame.
-
-    Raises:
-      TypeError: in ``fit``, if a parameter is of the wrong kind.
-      ValueError: in ``fit``, if a parameter has a value that is not allowed.
+    {attributes}
 
     Example:
       >>> import numpy as np
@@ -209,6 +145,7 @@ class SparseAutoencoder(Autoencoder):
         return _sparse_loss, (float(self.weight),)
 
 
+@fill_docstring
 @dataclass(kw_only=True, eq=False, repr=False)
 class ContractiveAutoencoder(Autoencoder):
     """Autoencoder whose codes change little when a row does, as an estimator of scikit-learn.
@@ -220,42 +157,9 @@ class ContractiveAutoencoder(Autoencoder):
 
     Args:
       weight: weight lambda of the penalty.
-      n_components: number of units of the code.
-      hidden_layer_sizes: widths of the layers between input and code; the decoder mirrors them.
-      activation: nonlinearity of the hidden layers: "identity", "relu", "sigmoid" or "tanh".
-      code_activation: nonlinearity of the code, one of the same.
-      tied_weights: whether the decoder has the kernels of the encoder, transposed.
-      loss: reconstruction loss: "squared_error", for real numbers; "cross_entropy", for features in
-        [0, 1], with a sigmoid at the output; or "auto", which is the cross-entropy if
-        ``standardize`` is False and the table of ``fit`` lies in [0, 1], else the squared error.
-      standardize: whether to subtract the mean of each feature and divide by its standard
-        deviation, inside the estimator.
-      learning_rate: step size of Adam.
-      batch_size: rows in a step of training.
-      max_iter: passes over the table, at most.
-      early_stopping: whether to hold rows out, to stop when their error no longer falls, and to
-        keep the parameters with the least.
-      validation_fraction: share of the rows that are held out.
-      n_iter_no_change: passes without a smaller error after which the training stops.
-      random_state: number or ``RandomState`` that decides initial parameters, shuffles, noise and
-        held-out rows; None for other ones in each call of ``fit``.
-      verbose: whether to print the loss of each pass.
+      {parameters}
 
-    Attributes:
-      params_: parameters of the network, a dictionary of arrays; kernels are (inputs, outputs).
-      loss_function_: the reconstruction loss, as "auto" has chosen it.
-      loss_curve_: mean training loss of each pass.
-      n_iter_: number of passes.
-      validation_scores_: score of the held-out rows after each pass, or None without early
-        stopping.
-      mean_: mean of each feature, or None without standardisation.
-      scale_: standard deviation of each feature, or None without standardisation.
-      n_features_in_: number of features of ``fit``.
-      feature_names_in_: their names, where ``fit`` had a data frame.
-
-    Raises:
-      TypeError: in ``fit``, if a parameter is of the wrong kind.
-      ValueError: in ``fit``, if a parameter has a value that is not allowed.
+    {attributes}
 
     Example:
       >>> import numpy as np

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from jaxae.training.errors import LostProcessError
 from jaxae.training.snapshots import Snapshot
@@ -70,7 +70,7 @@ def call_on_all_processes(function: Callable[..., Returned], *arguments: Any) ->
         return function(*arguments)
     # Depending on the backend, a lost peer is a JaxRuntimeError or a ValueError.
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if _is_lost_process_error(error):
+        if any(word in str(error).lower() for word in _LOST_PROCESS_WORDS):
             raise LostProcessError(str(error).splitlines()[0]) from error
         raise
 
@@ -121,7 +121,7 @@ def broadcast_snapshot(
     # The receivers made room in float64, and all must take part with as many bytes.
     losses = jax.tree.map(lambda means: np.asarray(means, np.float64), mine.losses)
     state, losses, step_losses = _broadcast_tree((mine.state, losses, mine.step_losses))
-    state = jax.tree.map(_restore_key, state, like)
+    state = jax.tree.map(restore_key, state, like)
     return Snapshot(state, header.epoch, header.step, losses, step_losses)
 
 
@@ -134,22 +134,17 @@ def _broadcast_header(found: Snapshot | None, *, is_refused: bool) -> _SnapshotH
     return _SnapshotHeader(epoch, step, losses, bool(refused))
 
 
-def _is_lost_process_error(error: Exception) -> bool:
-    """Returns whether an error of a computation says that another process is gone."""
-    return any(word in str(error).lower() for word in _LOST_PROCESS_WORDS)
-
-
-def to_numpy(state: PyTree) -> Any:
+def to_numpy(state: PyTree) -> PyTree:
     """Returns a state in NumPy, with the data of PRNG keys in the place of the keys."""
 
-    def convert(leaf: Any) -> np.ndarray:
+    def convert(leaf: Array) -> np.ndarray:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # which NumPy cannot hold
         return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
     return jax.tree.map(convert, state)
 
 
-def _broadcast_tree(tree: PyTree) -> Any:
+def _broadcast_tree(tree: PyTree) -> PyTree:
     """Returns the pytree of arrays of the first process, in every process."""
     leaves, structure = jax.tree.flatten(tree)
     arrays = [np.asarray(leaf, order="C") for leaf in leaves]
@@ -165,7 +160,7 @@ def _broadcast_tree(tree: PyTree) -> Any:
     return jax.tree.unflatten(structure, unpacked)
 
 
-def _restore_key(received: np.ndarray, like: Any) -> Any:
+def restore_key(received: np.ndarray, like: Any) -> Any:
     """Returns a PRNG key where there was one before :func:`to_numpy`, else the array itself."""
     if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return received

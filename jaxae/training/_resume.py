@@ -6,19 +6,17 @@ it, it determines the rest of a run to the bit; so what can be compared with the
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import PyTreeDef
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from jaxae.training._job import FitArguments, ModelGroup, take_model
 from jaxae.training._processes import (
     broadcast_snapshot,
     call_on_all_processes,
     is_first_process,
+    restore_key,
     spans_processes,
     to_numpy,
 )
@@ -116,23 +114,12 @@ def save_snapshots(arguments: FitArguments, group: ModelGroup, snapshot: Snapsho
     # Every process has the same state; one of them stores it, or all would write the same files.
     if spans_processes(arguments.mesh) and not is_first_process():
         return
-    key_impls = jax.tree.map(_find_key_impl, snapshot.state)
     changing = to_numpy(snapshot.state), snapshot.losses, snapshot.step_losses
     for i, model in enumerate(group.models):
         of_model = take_model(changing, i) if group.is_stacked else changing
         # Copies: the next call donates the state, and would write over what is being stored.
         state, losses, step_losses = jax.tree.map(np.array, of_model)
-        state = jax.tree.map(_wrap_key, state, key_impls)
+        state = jax.tree.map(restore_key, state, snapshot.state)
         arguments.checkpoints.save(
             model, Snapshot(state, snapshot.epoch, snapshot.step, losses, step_losses)
         )
-
-
-def _find_key_impl(leaf: Array) -> Hashable:
-    """Returns the generator of PRNG keys, and for other arrays 0, as None is no leaf."""
-    return jax.random.key_impl(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
-
-
-def _wrap_key(leaf: np.ndarray, impl: Hashable) -> Array | np.ndarray:
-    """Returns the PRNG keys of a generator from their data; other arrays as they are."""
-    return leaf if impl == 0 else jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)

@@ -14,7 +14,7 @@ A key from :func:`jaxae.hash_key` makes the noise cheap.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -189,7 +189,7 @@ def _mean_aux(name: str, leaf: PyTree, size: int) -> Array:
     return jnp.mean(leaf, dtype=wide_float(jnp.result_type(leaf)))
 
 
-def wide_float(dtype: Any) -> DTypeLike:
+def wide_float(dtype: DTypeLike) -> DTypeLike:
     """Returns a floating dtype of 32 bits or more for means of numbers of this dtype."""
     is_floating = jnp.issubdtype(dtype, jnp.floating)
     return _checks.wide(dtype if is_floating else jnp.result_type(float))

@@ -66,7 +66,7 @@ def test_the_epoch_with_the_least_validation_error_counts(split, is_frozen):
     encoders = [(layer,), ((2 * layer[0], layer[1]),)]
     keys = [jax.random.key(0), jax.random.key(1)]
     nothing = {"on_epoch": lambda *_: None, "checkpoints": None}
-    outcomes = classifier.fit_many(keys, encoders, **nothing)
+    outcomes = [classifier.outcome(b) for b in classifier.best_of_many(keys, encoders, **nothing)]
     assert len(outcomes) == 2
     for outcome in outcomes:
         assert outcome.epochs in (1, 2, 3, 4)

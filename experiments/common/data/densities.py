@@ -49,20 +49,20 @@ class Density(NamedTuple):
         return centre + self.spread**2 / variance * (y - centre)
 
 
-def circle(nodes: int = 2048) -> Density:
+def circle() -> Density:
     """Returns the uniform density on the unit circle."""
-    angle = 2 * np.pi * np.arange(nodes) / nodes
+    angle = 2 * np.pi * np.arange(2048) / 2048
     return Density("circle", jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], 1), "float32"), 0)
 
 
-def spiral(nodes: int = 4096) -> Density:
+def spiral() -> Density:
     """Returns the density uniform in length on the spiral r = angle / 10, two turns of it."""
     fine = np.linspace(np.pi / 2, 4.5 * np.pi, 100_000)
     radius = fine / 10
     length = np.concatenate(
         [[0], np.cumsum(np.hypot(np.diff(radius), radius[:-1] * np.diff(fine)))]
     )
-    middle = (np.arange(nodes) + 0.5) / nodes * length[-1]
+    middle = (np.arange(4096) + 0.5) / 4096 * length[-1]
     angle = np.interp(middle, length, fine)
     points = np.stack([angle / 10 * np.cos(angle), angle / 10 * np.sin(angle)], 1)
     return Density("spiral", jnp.asarray(points, "float32"), 0)

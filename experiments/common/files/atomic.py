@@ -10,7 +10,9 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+JsonObject: TypeAlias = dict[str, Any]  # what a JSON file holds
 
 _SMALL = 2**16  # bytes of a file that is read at once
 
@@ -84,9 +86,14 @@ def _write_folder(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: all is well
-            for path in made:
-                path.rmdir()
+        remove_empty(*made)
+
+
+def remove_empty(*folders: Path) -> None:
+    """Removes folders, each inside the next, up to the first that holds something."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def free_name(place: Path, word: str) -> Path:
@@ -109,6 +116,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: object) -> str:
     """Returns the SHA-256 of what JSON can say, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -153,7 +153,6 @@ def histograms(
     *,
     x_label: str,
     title: str,
-    bins: int = 60,
 ) -> None:
     """Writes histograms of some samples over each other, as shares on a logarithmic axis.
 
@@ -163,10 +162,9 @@ def histograms(
       looks: colour of each.
       x_label: label of the horizontal axis, with its unit.
       title: headline.
-      bins: how many bins.
     """
     everything = np.concatenate([np.ravel(sample) for sample in values.values()])
-    edges = np.linspace(everything.min(), everything.max() + 1e-9, bins + 1)
+    edges = np.linspace(everything.min(), everything.max() + 1e-9, 61)
     with write_figure(path, (5.6, 4.0), title) as figure:
         ax = figure.subplots()
         for (label, sample), look in zip(values.items(), looks, strict=True):

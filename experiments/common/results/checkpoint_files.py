@@ -24,6 +24,7 @@ import numpy as np
 import jaxae
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
+from experiments.common.files.atomic import JsonObject
 
 MANIFEST = "manifest.json"
 _ARRAYS = "arrays.safetensors"
@@ -54,9 +55,9 @@ class Manifest(TypedDict):
     """
 
     format: int
-    identity: dict[str, Any]
-    environment: dict[str, Any]
-    model: NotRequired[dict[str, Any] | None]
+    identity: JsonObject
+    environment: JsonObject
+    model: NotRequired[JsonObject | None]
     epochs: int | None
     epoch: int
     step: int
@@ -150,7 +151,7 @@ def read_manifest(path: Path) -> Manifest:
     return cast(Manifest, body)
 
 
-def _is_complete(body: dict[str, Any]) -> bool:
+def _is_complete(body: JsonObject) -> bool:
     """Returns whether a manifest has all of its fields, with values of the right types."""
     return body.keys() >= _REQUIRED_OR_NONE and all(
         isinstance(body.get(name), kind) for name, kind in _REQUIRED_TYPES.items()

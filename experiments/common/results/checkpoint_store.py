@@ -19,14 +19,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import checkpoint_files
-from experiments.common.results.checkpoint_files import DamagedError, Manifest
+from experiments.common.results.checkpoint_files import DamagedError
 
 _NEWEST_KEPT = 2  # the best one is kept beside them
 _MOST_WAITING = 4  # snapshots on their way to the disk
@@ -58,8 +58,8 @@ class CheckpointStore:
         self,
         folder: Path,
         *,
-        identity: dict[str, Any],
-        environment: dict[str, Any],
+        identity: JsonObject,
+        environment: JsonObject,
         every: int | None,
         is_resumed: bool,
         say: Callable[[str], None],
@@ -75,7 +75,7 @@ class CheckpointStore:
         self._has_written = False
         self._earlier_folder: Path | None = None  # where those of an earlier run are moved
         self._in_memory: dict[str, jaxae.Snapshot] = {}  # the newest of each model
-        self._headers: dict[str, dict[str, Any]] = {}  # what manifests say of each model
+        self._headers: dict[str, JsonObject] = {}  # what manifests say of each model
         self._must_stop = threading.Event()
         # One thread writes while others train. If it falls behind they wait for it, since every
         # snapshot on its way to the disk takes memory.
@@ -88,7 +88,7 @@ class CheckpointStore:
     def register(
         self,
         names: Sequence[str],
-        models: Sequence[dict[str, Any] | None] | None = None,
+        models: Sequence[JsonObject | None] | None = None,
         *,
         any_length: int | None = None,
     ) -> jaxae.Checkpoints:
@@ -125,7 +125,8 @@ class CheckpointStore:
                     if manifest["epochs"] != self._epochs:
                         others.append(place)
                         earlier_lengths.add(str(manifest["epochs"] or "default"))
-                    if any_length is not None and _count_epochs(manifest) > any_length:
+                    needed = manifest["epoch"] + bool(manifest["step"])
+                    if any_length is not None and needed > any_length:
                         beyond.append(place)
         if others:
             models = f"{folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}"
@@ -150,7 +151,7 @@ class CheckpointStore:
             to = self._earlier_folder / place.parent.name / place.name
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(place, to)  # the folder may be a link to another disk
-            _remove_empty(place.parent)
+            atomic.remove_empty(place.parent)
 
     def stop(self) -> None:
         """Tells all models to stop after their next steps, and to hand over a snapshot."""
@@ -208,8 +209,8 @@ class CheckpointStore:
         for name in self._headers:
             for place in list_checkpoints(self.folder / name):
                 self._remove(place)
-            _remove_empty(self.folder / name)
-        _remove_empty(self.folder)
+            atomic.remove_empty(self.folder / name)
+        atomic.remove_empty(self.folder)
 
     def _has_checkpoints(self) -> bool:
         """Returns whether the folder has checkpoints of this run, and not of an earlier one."""
@@ -351,11 +352,6 @@ def _read_losses(places: Sequence[Path]) -> dict[Path, float]:
     return losses
 
 
-def _count_epochs(manifest: Manifest) -> int:
-    """Returns how many epochs a training needs to pass through a checkpoint."""
-    return manifest["epoch"] + bool(manifest["step"])
-
-
 def _make_checkpoint_name(snapshot: jaxae.Snapshot) -> str:
     """Returns the name of a checkpoint's folder: its epochs, and its steps if it has any."""
     return f"{snapshot.epoch:06d}" + (f".{snapshot.step:06d}" if snapshot.step else "")
@@ -372,12 +368,6 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return []
-
-
-def _remove_empty(folder: Path) -> None:
-    """Removes a folder, unless something is in it: what is the user's, for example."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def _describe_difference(was: object, now: object, name: str = "") -> str:

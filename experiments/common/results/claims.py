@@ -8,7 +8,9 @@ recomputed whenever the page is written.
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from experiments.common.results.over_seeds import Metrics
 
 Verdict = Literal["reproduced", "corrected", "not reproduced"]
 
@@ -60,7 +62,7 @@ class Claim(NamedTuple):
     slide: str
     finding: str
     verdict: Verdict
-    numbers: Mapping[str, Mapping[str, Any]]
+    numbers: Mapping[str, Metrics]
     figure: str
     alt: str
     anchor: str
@@ -80,7 +82,7 @@ def verdict(holds: bool, *, corrects: bool = False) -> Verdict:
     return "corrected" if corrects else "reproduced"
 
 
-def shown(number: Mapping[str, Any]) -> str:
+def shown(number: Metrics) -> str:
     """Returns mean and spread with as many digits as the spread supports, three without one."""
     mean, std = number["mean"], number["std"]
     if mean is None or not math.isfinite(mean):
@@ -124,7 +126,7 @@ def percent(share: float | None) -> str | None:
     return f"{_three_digits(100 * share, decimals=1)} %"
 
 
-def ratio(number: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+def ratio(number: Metrics, other: Metrics) -> float | None:
     """Returns how many times the other number one is, of their means over the seeds."""
     if number["mean"] is None or not other["mean"]:
         return None

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
+from experiments.common.files.atomic import JsonObject
 from jaxae import sweep_method
 from jaxae._version import __version__
 
 
-def describe() -> dict[str, Any]:
+def describe() -> JsonObject:
     """Returns the versions and the device that the numbers were made with."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     device = jax.devices()[0]
@@ -34,7 +35,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def numbers() -> dict[str, Any]:
+def numbers() -> JsonObject:
     """Returns the settings of JAX that decide which numbers a seed gives."""
     config: Any = jax.config
     return {

@@ -9,13 +9,14 @@ result folder without the file is complete: then the page has no widget for it.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array
 
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError, first_line
+from experiments.common.files.atomic import JsonObject
 
 NAME = "networks.safetensors"
 # Of the networks in one file. The page embeds five files as base64 and shall have less than 10 MB,
@@ -38,7 +39,7 @@ class KeptNetwork(NamedTuple):
 
     name: str
     params: Mapping[str, Array | np.ndarray]
-    about: Mapping[str, Any]
+    about: JsonObject
 
 
 class NetworksFile(NamedTuple):
@@ -49,11 +50,11 @@ class NetworksFile(NamedTuple):
       arrays: all arrays by name.
     """
 
-    about: dict[str, Any]
+    about: JsonObject
     arrays: dict[str, np.ndarray]
 
 
-def describe_examples(dataset: Dataset) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def describe_examples(dataset: Dataset) -> tuple[dict[str, np.ndarray], JsonObject]:
     """Returns a test image of each class as rows, and the shape and the classes of these images."""
     rows, labels = dataset.one_of_each_class(), dataset.test_labels
     classes = None if labels is None else labels[rows].tolist()
@@ -65,7 +66,7 @@ def write(
     path: Path,
     networks: Sequence[KeptNetwork],
     arrays: Mapping[str, Array | np.ndarray],
-    about: Mapping[str, Any],
+    about: JsonObject,
 ) -> None:
     """Writes a file of networks.
 

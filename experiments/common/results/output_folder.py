@@ -21,6 +21,7 @@ from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
 from experiments.common.errors import InputError
 from experiments.common.files import atomic, locks
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import environment
 from jaxae._version import __version__
 
@@ -63,7 +64,7 @@ class RunRecord:
         try:
             ancestors = [self.folder, *self.folder.parents]
             missing = [path for path in ancestors if not path.exists()]
-            self._opened.callback(_remove_empty, missing)
+            self._opened.callback(atomic.remove_empty, *missing)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._opened.enter_context(locks.held(self.folder / ".lock", seconds=0))
             _remove_partial_folders(self.folder)
@@ -149,7 +150,7 @@ class RunRecord:
         """Returns where to write the file that shall be called ``name``."""
         return self._staging / name
 
-    def log(self, **entry: Any) -> None:
+    def log(self, **entry: object) -> None:
         """Adds one line to ``log.jsonl``; what the disk does not take now is written later."""
         self._log_lines.append(json.dumps(_finite(entry)) + "\n")
         with contextlib.suppress(OSError):
@@ -166,7 +167,7 @@ class RunRecord:
             raise
         self._log_lines.clear()
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: object) -> None:
         """Writes a JSON file; numbers that are not finite become null."""
         text = json.dumps(_finite(value), indent=2) + "\n"
         self.path(name).write_text(text, encoding="utf-8")
@@ -184,7 +185,7 @@ def default_folder(experiment: str, dataset: str) -> Path:
     return Path("results") / experiment / (folder or "data")
 
 
-def configuration(settings: dict[str, Any], dataset: Dataset | None) -> dict[str, Any]:
+def configuration(settings: JsonObject, dataset: Dataset | None) -> JsonObject:
     """Returns what ``config.json`` holds: all settings, digests of the data, versions, device.
 
     The digests are of the examples that were used, and of the whole set they are from;
@@ -218,13 +219,8 @@ def _read_listing(folder: Path) -> dict[str, list[str]]:
     return {
         name: [digest for digest in digests if isinstance(digest, str)]
         for name, digests in found.items()
-        if _is_file_name(name) and isinstance(digests, list)
+        if name == Path(name).name not in ("", "..") and isinstance(digests, list)
     }
-
-
-def _is_file_name(name: str) -> bool:
-    """Returns whether a name is that of a file in the folder itself."""
-    return name == Path(name).name and name not in ("", "..")
 
 
 def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
@@ -234,13 +230,6 @@ def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
         return "any" in digests or (bool(digests) and atomic.file_digest(path) in digests)
     except OSError:
         return False
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Removes folders, each inside the next, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def _remove_partial_folders(folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 Metrics = dict[str, Any]  # what metrics.json holds, or a part of it
 
 
-def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
+def over_seeds(values: Sequence[float], unit: str) -> Metrics:
     """Returns mean and sample standard deviation of one number over the seeds."""
     array = np.asarray(values, np.float64)
     return {
@@ -20,7 +20,7 @@ def over_seeds(values: Sequence[float], unit: str) -> dict[str, Any]:
     }
 
 
-def rows_over_seeds(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> dict[str, Any]:
+def rows_over_seeds(rows: Sequence[Metrics], units: Mapping[str, str]) -> Metrics:
     """Returns each quantity of one row per seed over the seeds.
 
     Args:
@@ -30,7 +30,7 @@ def rows_over_seeds(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str])
     Returns:
       Of each quantity what :func:`over_seeds` makes; a list of them where it is a vector.
     """
-    result: dict[str, Any] = {}
+    result: Metrics = {}
     for name in rows[0]:
         values = np.asarray([row[name] for row in rows], np.float64)
         one = partial(over_seeds, unit=units[name])
@@ -40,6 +40,6 @@ def rows_over_seeds(rows: Sequence[Mapping[str, Any]], units: Mapping[str, str])
     return result
 
 
-def values_over_seeds(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def values_over_seeds(rows: Sequence[Metrics], name: str) -> np.ndarray:
     """Returns the values of one quantity in some rows over the seeds, ``(rows, seeds)``."""
     return np.array([row[name]["values"] for row in rows], np.float64)

@@ -29,6 +29,7 @@ from jaxtyping import Array, DTypeLike, PyTree
 import jaxae
 from experiments.common.errors import InputError, first_line
 from experiments.common.files import atomic
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import checkpoint_files, checkpoint_store
 from jaxae._version import __version__
 
@@ -74,7 +75,7 @@ class Network(NamedTuple):
     """
 
     make: Callable[..., jaxae.AutoencoderFunctions]
-    arguments: dict[str, Any]
+    arguments: JsonObject
     example_shape: tuple[int, ...]
     takes: str = "the data as they are"
     param_dtype: DTypeLike = jnp.float32
@@ -99,10 +100,10 @@ class TrainedAutoencoder(NamedTuple):
     decode: Callable[[Array], Array]
     params: PyTree[Array]
     model: Model
-    about: dict[str, Any]
+    about: JsonObject
 
 
-def describe(model: object) -> dict[str, Any] | None:
+def describe(model: object) -> JsonObject | None:
     """Returns what a model can be built from again, or None for one that is no such model.
 
     How its weights were drawn is left out.
@@ -110,12 +111,12 @@ def describe(model: object) -> dict[str, Any] | None:
     kind = type(model).__name__
     if isinstance(model, Network):
         maker = f"{model.make.__module__}:{model.make.__name__}"
-        fields: dict[str, Any] = {"make": maker, "example_shape": list(model.example_shape)}
+        fields: JsonObject = {"make": maker, "example_shape": list(model.example_shape)}
         fields["param_dtype"] = np.dtype(model.param_dtype).name
         return {"class": kind, **model._asdict(), **fields}
     if _MODELS.get(kind) is not type(model):
         return None
-    found: dict[str, Any] = {"class": kind}
+    found: JsonObject = {"class": kind}
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
         if field.name in ("name", "parent", "kernel_init", "bias_init"):
@@ -144,7 +145,7 @@ def _find_activation(name: str) -> Activation:
     return _ACTIVATIONS[name]
 
 
-def _build_network(fields: dict[str, Any]) -> Network:
+def _build_network(fields: JsonObject) -> Network:
     """Returns the network of a description, whose experiment is imported if need be."""
     module = fields["make"].partition(":")[0]
     if fields["make"] not in _MAKERS and module.startswith("experiments."):
@@ -160,7 +161,7 @@ def functions_of(model: Model) -> jaxae.AutoencoderFunctions:
     return jaxae.as_functions(model)
 
 
-def build(description: dict[str, Any]) -> Model:
+def build(description: JsonObject) -> Model:
     """Returns the model of a description.
 
     Raises:
@@ -310,7 +311,7 @@ def _from_checkpoint(path: Path) -> TrainedAutoencoder:
         raise InputError(f"checkpoint {path} is of another model: {first_line(error)}") from error
 
 
-def _bind_params(model: Model, params: PyTree[Array], about: dict[str, Any]) -> TrainedAutoencoder:
+def _bind_params(model: Model, params: PyTree[Array], about: JsonObject) -> TrainedAutoencoder:
     """Returns an autoencoder with these weights. Raises ValueError if they are not the model's."""
     functions = functions_of(model)
     like = jax.eval_shape(functions.init, jax.random.key(0))
@@ -333,9 +334,9 @@ def _name_arrays(params: PyTree[Array]) -> dict[str, np.ndarray]:
     }
 
 
-def _nest_arrays(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+def _nest_arrays(flat: dict[str, np.ndarray]) -> JsonObject:
     """Returns the nested dictionary from which :func:`_name_arrays` made the names."""
-    params: dict[str, Any] = {}
+    params: JsonObject = {}
     for name, array in flat.items():
         *groups, last = name.split("/")
         place = params

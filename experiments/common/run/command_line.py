@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import jax
 import tyro
 
 from experiments.common import interrupts, processes
 from experiments.common.errors import InputError, PartsFailedError, first_line, visible
+from experiments.common.files.atomic import JsonObject
 from experiments.common.run import (
     argv,
     compilation,
@@ -199,7 +200,7 @@ def options_of(config: CommonConfig, names: Sequence[str]) -> list[str]:
     return words
 
 
-def settings_of(config: CommonConfig) -> dict[str, Any]:
+def settings_of(config: CommonConfig) -> JsonObject:
     """Returns the options that change numbers, as plain values; the data are told apart by them."""
     settings = dataclasses.asdict(config)
     left_out = (*_OF_THE_MACHINE, "dataset", "data_dir", "devices")

@@ -18,6 +18,7 @@ import jaxae
 from experiments.common import interrupts, processes
 from experiments.common.data import datasets
 from experiments.common.errors import InputError
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import environment, networks_file, output_folder, trained
 from experiments.common.results.checkpoint_store import CheckpointStore
 from experiments.common.results.networks_file import KeptNetwork
@@ -80,7 +81,6 @@ class ExperimentRun:
       config: its options, as they were given.
       dataset: its data, or None where they are synthetic.
       total: how many units of work there are, for the progress bar.
-      unit: what a unit is called.
       networks: bytes of parameters and optimiser state of the networks that train at a time,
         where they are many.
     """
@@ -92,7 +92,6 @@ class ExperimentRun:
         dataset: datasets.Dataset | None,
         *,
         total: int,
-        unit: str = "epoch",
         networks: int = 0,
     ) -> None:
         self._networks = networks
@@ -109,7 +108,7 @@ class ExperimentRun:
         self._checkpoints: CheckpointStore | None = None
         self._figures: list[Callable[[], object]] = []
         self._has_numbers = False
-        self._progress = Progress(total, unit, is_shown=processes.is_first())
+        self._progress = Progress(total, "epoch", is_shown=processes.is_first())
         self._turn = threading.Lock()  # networks train in several threads
 
     def __enter__(self) -> "ExperimentRun":
@@ -145,7 +144,7 @@ class ExperimentRun:
             raise
         return self
 
-    def _open_checkpoints(self, identity: dict[str, Any]) -> CheckpointStore:
+    def _open_checkpoints(self, identity: JsonObject) -> CheckpointStore:
         config, folder = self.config, self.folder / "checkpoints"
         is_resumed = config.resume and processes.is_first()
         is_free = not os.path.lexists(folder)
@@ -168,7 +167,7 @@ class ExperimentRun:
         )
 
     def checkpoints(
-        self, names: Iterable[str], model: Any = None, *, any_length: int | None = None
+        self, names: Iterable[str], model: object = None, *, any_length: int | None = None
     ) -> jaxae.Checkpoints:
         """Returns the checkpoints of models that are trained by one call.
 
@@ -237,7 +236,9 @@ class ExperimentRun:
         if is_over:
             self.say(f"results are in {self.folder}")
 
-    def draw(self, plot: Callable[..., object], name: str, *arguments: Any, **options: Any) -> None:
+    def draw(
+        self, plot: Callable[..., object], name: str, *arguments: object, **options: object
+    ) -> None:
         """Lets a figure be drawn when all numbers are written.
 
         Args:
@@ -255,7 +256,7 @@ class ExperimentRun:
     def keep_networks(
         self,
         networks: Sequence[KeptNetwork],
-        about: Mapping[str, Any],
+        about: JsonObject,
         arrays: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Lets networks be written for the lecture's page when all numbers are written.
@@ -269,7 +270,7 @@ class ExperimentRun:
           arrays: what the page needs beside them, by name.
         """
         images: dict[str, Any] = {}
-        described: dict[str, Any] = {}
+        described: JsonObject = {}
         if self.dataset is not None:
             images, described = networks_file.describe_examples(self.dataset)
         own = (networks, {**images, **arrays}, {**described, **about})
@@ -284,7 +285,7 @@ class ExperimentRun:
                 f"{path.name}, which only the lecture's page reads, cannot be written: {error}"
             )
 
-    def log(self, doing: str, **entry: Any) -> None:
+    def log(self, doing: str, **entry: object) -> None:
         """Counts one unit of work and adds a line to ``log.jsonl``."""
         with self._turn:
             self._record.log(**entry)
@@ -316,7 +317,7 @@ class ExperimentRun:
         with self._turn:
             self._progress.say(line)
 
-    def finish(self, resolved: Mapping[str, Any], **results: Any) -> Metrics:
+    def finish(self, resolved: JsonObject, **results: object) -> Metrics:
         """Writes ``metrics.json`` and ``config.json``, then the figures; returns the metrics.
 
         Args:

@@ -148,18 +148,6 @@ class Classifier:
         mesh = mesh_of(devices)
         self._run = jaxae.make_run(loss, self._optimizer, batch_size=batch_size, mesh=mesh)
 
-    def fit_many(
-        self,
-        keys: Sequence[Array],
-        encoders: Sequence[Layers],
-        *,
-        on_epoch: Callable[[int, int, float], None],
-        checkpoints: jaxae.Checkpoints,
-    ) -> list[Outcome]:
-        """Returns what a classifier on each encoder reached."""
-        found = self.best_of_many(keys, encoders, on_epoch=on_epoch, checkpoints=checkpoints)
-        return [self.outcome(best) for best in found]
-
     def best_of_many(
         self,
         keys: Sequence[Array],

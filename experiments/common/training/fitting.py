@@ -37,7 +37,7 @@ class Trainer:
       hash_keys: whether the keys of training are of the cheap generator; others are slower.
 
     Attributes:
-      model: from what the networks can be loaded, see ``Run.checkpoints``.
+      model: from what the networks can be loaded, see ``ExperimentRun.checkpoints``.
       any_length: the epochs, if a longer training begins with the very steps of a shorter one.
     """
 
@@ -195,17 +195,13 @@ def noisy_pieces(key: Array, corrupt: Noise, x: Images) -> Iterator[tuple[Array,
     rows = rows_in(_PIECE_BYTES, x.shape[1:])
     for begin in range(0, len(x), rows):
         piece = jnp.asarray(x[begin : begin + rows])
-        yield _corrupted(key, begin, corrupt, piece), piece
+        yield jax.vmap(corrupt)(_keys_of(key, begin + jnp.arange(len(piece))), piece), piece
 
 
 def noisy_rows(key: Array, corrupt: Noise, x: Images, rows: np.ndarray) -> tuple[Array, Array]:
     """Returns some noisy and clean rows, with the noise that they have in the whole."""
     clean = jnp.asarray(x[rows])
     return jax.vmap(corrupt)(_keys_of(key, jnp.asarray(rows)), clean), clean
-
-
-def _corrupted(key: Array, begin: int, corrupt: Noise, piece: Array) -> Array:
-    return jax.vmap(corrupt)(_keys_of(key, begin + jnp.arange(len(piece))), piece)
 
 
 def _keys_of(key: Array, rows: Array) -> Array:

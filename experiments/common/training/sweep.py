@@ -33,7 +33,8 @@ class Tag(NamedTuple):
 class Sweep(Generic[Setting]):
     """Trains one network for every setting and every seed, all of them with one compiled program.
 
-    How many train at a time, as a batch or in threads, ``jaxae.fit_many`` decides.
+    How many train at a time, as a batch or in threads, ``jaxae.fit_many`` decides, in
+    ``jaxae/training/many.py``.
 
     Attributes:
       run: takes the log and the checkpoints.
@@ -88,13 +89,13 @@ class Sweep(Generic[Setting]):
           encoders: of each setting, one for each seed.
         """
         tags = self._tags(encoders)
-        outcomes = classifier.fit_many(
+        found = classifier.best_of_many(
             [self.key(seed) for _, seed in self._pairs(encoders)],
             [layers for own in encoders.values() for layers in own],
             on_epoch=self._make_log(tags),
             checkpoints=self.run.checkpoints(tag.checkpoint for tag in tags),
         )
-        return self._by_setting(encoders, outcomes)
+        return self._by_setting(encoders, map(classifier.outcome, found))
 
     def _pairs(self, settings: Iterable[Setting]) -> list[tuple[Setting, int]]:
         """Returns setting and seed of every network, in the order in which they are numbered."""

@@ -19,13 +19,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jinja2
 from markupsafe import Markup
 
 from experiments.common.data import noises
 from experiments.common.errors import InputError
+from experiments.common.files.atomic import JsonObject
 from experiments.common.results import networks_file
 from experiments.common.results.claims import Sentence
 from experiments.common.results.networks_file import NetworksFile
@@ -167,7 +168,7 @@ def _make_widget(part: str, kind: _Kind, found: NetworksFile, language: Language
     return Widget(kind.name, language.say(kind.title), part, Markup(html))
 
 
-def _choices(found: NetworksFile, language: Language) -> dict[str, Any]:
+def _choices(found: NetworksFile, language: Language) -> JsonObject:
     """Returns the choices of the reader, by their names in the template."""
     networks = [network for network in found.about["networks"] if "rank" not in network]
 

@@ -81,9 +81,7 @@ def turn() -> Iterator[Path]:
                 opened.enter_context(locks.held(place / ".lock", seconds=_LONGEST_WAIT))
             yield place
     finally:
-        with contextlib.suppress(OSError):  # not empty: all is well
-            for path in made:
-                path.rmdir()
+        atomic.remove_empty(*made)
 
 
 def _user_caches() -> Path:

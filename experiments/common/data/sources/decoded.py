@@ -83,7 +83,8 @@ def _write_entry(staging: Path, splits: Sequence[str], decode: Decode) -> None:
     index: dict[str, dict[str, str]] = {}
     for split in splits:
         decoded = decode(split)
-        _require_examples(split, decoded)
+        if not decoded.examples:
+            raise InputError(f"--dataset has no examples in its split {split}")
         path = staging / f"{split}_images.npy"
         labels = _write_images(path, decoded)
         index[split] = {"images": atomic.file_digest(path)}
@@ -107,8 +108,3 @@ def _write_images(path: Path, decoded: Decoded) -> np.ndarray:
             if row < decoded.examples:  # more are an error at the end
                 labels[row] = label
     return labels
-
-
-def _require_examples(split: str, decoded: Decoded) -> None:
-    if not decoded.examples:
-        raise InputError(f"--dataset has no examples in its split {split}")

@@ -42,7 +42,7 @@ def prepare(base: "type[DatasetBuilder]", name: Name, data_dir: Path | None) -> 
     if name.version and name.version not in (versions := _versions_of(base, name.config)):
         raise InputError(f"{missing}; it has the version {' or '.join(versions)}")
     is_idx = issubclass(base, mnist.MNIST) and name.name in idx.RELATIVES
-    if not is_idx and not _has_tensorflow():
+    if not is_idx and importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"{missing}; preparing it needs TensorFlow once: pip install tensorflow && "
             f"{names.preparing_command(name, folder)}; --dataset digits needs none of this"
@@ -128,10 +128,6 @@ def _reachable(url: str) -> bool:
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
-
-
-def _has_tensorflow() -> bool:
-    return importlib.util.find_spec("tensorflow") is not None
 
 
 def require_array_record(what_is: str) -> None:

@@ -9,8 +9,8 @@ from experiments import lecture
 from experiments.common.results.over_seeds import over_seeds
 
 DATA_SETS = {
-    name: ["synthetic"] if experiment.is_synthetic else ["digits", "mnist"]
-    for name, experiment in lecture.EXPERIMENTS.items()
+    name: [data for data in ("synthetic", "digits", "mnist") if (RESULTS / name / data).is_dir()]
+    for name in lecture.EXPERIMENTS
 }
 COMMITTED = [(name, data) for name, folders in DATA_SETS.items() for data in folders]
 

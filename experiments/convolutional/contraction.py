@@ -94,7 +94,7 @@ def claims(found: Metrics) -> list[Claim]:
             caption="Against the strength of the penalty: the squared Jacobian norm; how far a "
             "small random step moves the code, as a share of the way between two images; the "
             "error of noisy images.",
-            source="Not on the slide",
+            source="Beyond the chapter",
             leading=("squared Jacobian norm, CAE", "relative sensitivity, CAE"),
         )
     ]

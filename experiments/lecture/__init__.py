@@ -4,10 +4,11 @@ Runs all experiments behind LMU Munich's Deep Learning, chapter 9, each in a pro
 writes ``index.html``: what the slide says, a verdict, what we measured in one plain sentence, our
 figure, and below it all numbers with their spread over the seeds. Results that are there already,
 of the same command, data and version, are not made again; a part that fails is said to have failed
-on the page.
+on the page. A last section, on convolutional autoencoders, goes beyond the chapter: on the digits
+it is not run, but shown if its results are there.
 
     python -m experiments.lecture --dataset digits    about 6 minutes, 2 cores
-    python -m experiments.lecture --dataset mnist     about 20 minutes, 2 cores
+    python -m experiments.lecture --dataset mnist     about 25 minutes, 2 cores (an estimate)
 
 Options of the common kind are passed on to every experiment when they are given. To see one part
 alone, run the command that stands on the page. After an interrupt, the same command with --resume
@@ -56,12 +57,15 @@ class Experiment(NamedTuple):
       options: what is not the experiment's default on data larger than the digits.
       is_synthetic: whether it brings its own data.
       alone: whether it measures time and must not share the machine.
+      is_beyond: whether it goes beyond the chapter. On the digits, where the page shall be there
+        after a few minutes, it is not run, and shown only if its results are there already.
     """
 
     title: str
     options: Mapping[str, object] = MappingProxyType({})
     is_synthetic: bool = False
     alone: bool = False
+    is_beyond: bool = False
 
 
 EXPERIMENTS = {
@@ -71,6 +75,7 @@ EXPERIMENTS = {
     "vector_field": Experiment("Denoising autoencoders and the data manifold", is_synthetic=True),
     "contractive": Experiment("Contractive autoencoders", {"residual": True}),
     "dae_vs_cae": Experiment("Denoising against contractive autoencoders", alone=True),
+    "convolutional": Experiment("Beyond the chapter: convolutional autoencoders", is_beyond=True),
 }
 
 
@@ -253,15 +258,24 @@ def default_jobs() -> int:
     return 1 if has_accelerator or find_spec("jax_plugins") else min(os.cpu_count() or 1, 4)
 
 
+def is_left_out(name: str, config: Config) -> bool:
+    """Returns whether a part is not run on these data; finished results of it are shown."""
+    return EXPERIMENTS[name].is_beyond and config.dataset == "digits"
+
+
 def run_parts(
     config: Config, dataset: datasets.Dataset, out: Path, progress: Progress
 ) -> list[page.Section]:
     """Returns all sections of the page, after running those that are not finished."""
     jobs = {name: make_job(name, config, out) for name in EXPERIMENTS}
-    folders = {
-        name: None if config.again else finished(job, dataset, config.formats)
-        for name, job in jobs.items()
-    }
+    folders = {name: finished(job, dataset, config.formats) for name, job in jobs.items()}
+    for name in [name for name in jobs if is_left_out(name, config) and folders[name] is None]:
+        job = jobs.pop(name)
+        folders.pop(name)
+        progress.say(f"{name}: left out on the digits; {job.command} --out {job.folder} adds it")
+        progress.advance(name)
+    if config.again:
+        folders = dict.fromkeys(jobs)
     for name, folder in folders.items():
         if folder is not None:
             progress.say(f"{name}: finished before, in {folder}")
@@ -269,9 +283,10 @@ def run_parts(
     workers = Workers(progress)
     errors: dict[str, str] = {}
     for alone in (False, True):  # first those that may share the machine
+        # The last ones first: they take long, and one that starts late runs beside nothing.
         group = [
-            jobs[name]
-            for name in EXPERIMENTS
+            job
+            for name, job in reversed(jobs.items())
             if folders[name] is None and EXPERIMENTS[name].alone == alone
         ]
         errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())

@@ -30,7 +30,7 @@ def experiments_table() -> str:
     for name, topic in TOPICS.items():
         parts = found.get(name, {})
         folder = "synthetic" if (RESULTS / name / "synthetic").is_dir() else "mnist"
-        verdicts = count_verdicts(parts["mnist"].claims) if parts else ""
+        verdicts = count_verdicts(parts["mnist"].claims) if "mnist" in parts else ""
         rows.append([f"`{name}`", topic, minutes(name, "digits"), minutes(name, folder), verdicts])
     return table_of(header, rows, "llrrl")
 

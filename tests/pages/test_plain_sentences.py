@@ -117,6 +117,8 @@ def test_links_that_were_given_away_still_lead_somewhere():
         "contractive-untied-weights",
         "dae_vs_cae": "comparison-sensitivity comparison-cost comparison-gradient-noise "
         "comparison-small-noise comparison-second-order comparison-resampled-noise",
+        "convolutional": "convolutional-denoising convolutional-penalty-cost "
+        "convolutional-contraction",
     }
     assert given_away.keys() == lecture.EXPERIMENTS.keys()
     for name, anchors in given_away.items():

@@ -98,7 +98,11 @@ def explained_variance(
     .. math:: 1 - \frac{\sum_i \mathrm{Var}(x_i - \hat x_i)}{\sum_i \mathrm{Var}(x_i)}
 
     with variances over the examples and sums over the features. 1 is perfect, 0 is as good
-    as a constant, and it may be negative.
+    as a constant, and it may be negative. The mean of the error is not counted: a reconstruction
+    that is off by the same vector for all examples still explains 1. The coefficient of
+    determination, which SAELens calls explained variance, counts it,
+    :math:`1 - \sum_n \|x_n - \hat x_n\|^2 / \sum_n \|x_n - \bar x\|^2`; the two are equal where
+    the error has the mean 0, as it has at the optimum of a decoder with a bias.
 
     Args:
       x_hat: reconstructions, ``(*batch, *example)``.
@@ -119,8 +123,8 @@ def explained_variance(
       1.0
 
     References:
-      scikit-learn, ``explained_variance_score``. Deviation: summed over the features before
-      the ratio, so a feature counts by its variance.
+      scikit-learn, ``explained_variance_score``; ``r2_score`` there is the other one. Deviation:
+      summed over the features before the ratio, so a feature counts by its variance.
     """
     x_hat, x, features = _checks.pair("x_hat", x_hat, x, example_ndim)
     examples = tuple(range(features[0]))

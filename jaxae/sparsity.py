@@ -183,7 +183,7 @@ def dead_unit_loss(
     is_dead: Bool[AnyArray, " units"],
     k: int,
 ) -> Float[Array, "*batch"]:
-    r"""Returns what dead units leave of the error of the others: the auxiliary loss of top-k.
+    r"""Returns the auxiliary loss of top-k: the error left after dead units tried to explain it.
 
     .. math:: \| e - \mathrm{dec}(\mathrm{relu}(\mathrm{top}_k(z_\mathrm{dead}))) \|^2,
               \quad e = x - \hat x
@@ -191,6 +191,11 @@ def dead_unit_loss(
     A unit that is never among the k largest has no gradient and stays dead. Here the ``k``
     largest of the dead ones alone explain the residual e, through which no gradient passes, so
     they move to where the dictionary fails. 0 where no unit is dead. Add it with a small weight.
+    Negative pre-activations count as 0, by the relu of the formula; SAELens (version 6) lets them
+    in, so the two differ where an example has fewer than ``k`` dead units above 0.
+
+    While no unit is dead this costs nothing. It costs a product with the decoder where each example
+    has at most ``k`` dead units above 0, and a choice among all units only where one has more.
 
     Args:
       code: codes before the choice of units ``(*batch, units)``, floating.
@@ -213,8 +218,9 @@ def dead_unit_loss(
       29.0
 
     References:
-      Gao et al. 2024, appendix A.2, https://arxiv.org/abs/2406.04093. Deviation: a sum of
-      squares, not divided by the size of the residual.
+      Gao et al. 2024, appendix A.2, https://arxiv.org/abs/2406.04093; the relu is in their code,
+      https://github.com/openai/sparse_autoencoder. Deviation: a sum of squares, not divided by the
+      size of the residual.
     """
     code, residual = _checks.codes(code), _checks.floating("residual", residual)
     k = _checks.integer("k", k, low=1, high=code.shape[-1])
@@ -227,13 +233,18 @@ def dead_unit_loss(
     one_code, example = one_example(code, batch_ndim), one_example(residual, batch_ndim)
     _checks.decoded_example(decode, code, one_code, example)
 
-    def one(code_i: Array, residual_i: Array) -> Array:
-        active = jnp.where(is_dead & (code_i > 0), code_i, 0)
-        error = _checks.widen(residual_i) - _checks.widen(decode(keep_top_k(active, k=k)))
+    def one(active_i: Array, residual_i: Array) -> Array:
+        error = _checks.widen(residual_i) - _checks.widen(decode(active_i))
         return jnp.sum(error * error).astype(residual.dtype)
 
     def losses(code: Array, residual: Array) -> Array:
-        return over_batch(one, batch_ndim)(code, residual)
+        is_dead_unit = jnp.reshape(is_dead, (1,) * batch_ndim + is_dead.shape)
+        active = jnp.where(is_dead_unit & (code > 0), code, 0)
+        # The choice among units takes longer than the decoder. Where each example has at most k
+        # dead units above 0, all of them stay, and there is nothing to choose.
+        is_choice_needed = jnp.any(jnp.sum(active > 0, axis=-1) > k)
+        active = jax.lax.cond(is_choice_needed, partial(keep_top_k, k=k), lambda z: z, active)
+        return over_batch(one, batch_ndim)(active, residual)
 
     def zeros(code: Array, residual: Array) -> Array:
         zero = placed_as(jnp.zeros(code.shape[:-1], residual.dtype), residual, batch_ndim)

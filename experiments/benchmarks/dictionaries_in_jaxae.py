@@ -77,28 +77,35 @@ def initial(method: Method, size: Size, weights: dict[str, np.ndarray]) -> Param
 
 def training_loss(method: Method, size: Size, params: Params, key: Array, x: Array) -> Array:
     """Returns the loss ``(batch,)`` that SAELens has for a method."""
-    pre = (x - params["b_dec"][None]) @ params["W_enc"] + params["b_enc"][None]
+    if method.ranks_units:
+        return _loss_of_ranked_units(method, size, params, x)
+    pre = _pre_activations(params, params["W_enc"], params["b_enc"], x)
     if method.architecture == "standard":
         code = jax.nn.relu(pre)
         penalty = jaxae.decoder_weighted_l1_penalty(code, params["W_dec"])
         return _error(params, code, x) + method.weight * penalty
-    if method.architecture == "jumprelu":
-        code = jaxae.jump_relu(pre, params["threshold"], bandwidth=BANDWIDTH)
-        penalty = jaxae.step_l0_penalty(pre, params["threshold"], bandwidth=BANDWIDTH)
-        return _error(params, code, x) + method.weight * penalty
-    return _loss_of_ranked_units(method, size, params, pre, x)
+    code = jaxae.jump_relu(pre, params["threshold"], bandwidth=BANDWIDTH)
+    penalty = jaxae.step_l0_penalty(pre, params["threshold"], bandwidth=BANDWIDTH)
+    return _error(params, code, x) + method.weight * penalty
+
+
+def _pre_activations(params: Params, encoder: Array, bias: Array, x: Array) -> Array:
+    """Returns ``(x - b_dec) @ encoder + bias``, the product of ``b_dec`` taken once for a batch.
+
+    So its gradient costs a product of one row, and not of the whole batch.
+    """
+    return x @ encoder + (bias - params["b_dec"] @ encoder)[None]
 
 
 def _error(params: Params, code: Array, x: Array) -> Array:
     return jaxae.squared_error(code @ params["W_dec"] + params["b_dec"][None], x)
 
 
-def _loss_of_ranked_units(
-    method: Method, size: Size, params: Params, pre: Array, x: Array
-) -> Array:
+def _loss_of_ranked_units(method: Method, size: Size, params: Params, x: Array) -> Array:
     """Returns the loss of top-k and its kin, with the auxiliary loss of dead units."""
     norms = jnp.linalg.norm(params["W_dec"], axis=1)
-    pre, decoder = pre * norms[None], params["W_dec"] / norms[:, None]
+    pre = _pre_activations(params, params["W_enc"] * norms[None], params["b_enc"] * norms, x)
+    decoder = params["W_dec"] / norms[:, None]
     keep = jaxae.batch_top_k if method.ranks_a_batch else jaxae.keep_top_k
     code = keep(jax.nn.relu(pre), k=ACTIVE)
     centred = x - params["b_dec"][None]

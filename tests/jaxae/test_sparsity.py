@@ -204,6 +204,78 @@ def test_dead_unit_loss_takes_images_and_any_batch():
     np.testing.assert_allclose(got, (error**2).sum(-1), rtol=1e-4)
 
 
+def dead_unit_loss_and_gradients(choose):
+    """Returns the loss and its gradients for codes and filters, compiled."""
+
+    def loss(code, filters, residual, is_dead):
+        return choose(code, lambda z: z @ filters, residual, is_dead=is_dead, k=2)
+
+    def both(*arrays):
+        total = lambda *arrays: jnp.sum(loss(*arrays).astype(jnp.float32))
+        return loss(*arrays), jax.grad(total, argnums=(0, 1))(*arrays)
+
+    return jax.jit(both)
+
+
+def dead_unit_loss_that_always_chooses(code, decode, residual, *, is_dead, k):
+    """The loss as its formula says it."""
+    kept = jaxae.keep_top_k(jnp.where(is_dead[None], jax.nn.relu(code), 0), k=k)
+    error = residual.astype(jnp.float32) - jax.vmap(decode)(kept).astype(jnp.float32)
+    return jnp.sum(error**2, axis=-1).astype(residual.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_dead_units_are_chosen_only_where_there_are_too_many_of_them(dtype):
+    few, many = [True, False, True, False, False], [True, True, True, False, True]
+    equal = jnp.array([[3, 1, 1, 1, 1], [1, 1, 1, 1, 1], [-1, 0, 2, 2, 2]], dtype)
+    codes = [equal, jnp.asarray(RNG.normal(size=(3, 5)), dtype), -equal, equal.at[0, 0].set(0)]
+    filters = jnp.asarray(RNG.normal(size=(5, 4)), dtype)
+    residual = jnp.asarray(RNG.normal(size=(3, 4)), dtype)
+    ours = dead_unit_loss_and_gradients(jaxae.dead_unit_loss)
+    formula = dead_unit_loss_and_gradients(dead_unit_loss_that_always_chooses)
+    tolerance = 1e-5 if dtype == "float32" else 0.02
+    for code in codes:
+        for is_dead in (few, many):
+            arrays = code, filters, residual, jnp.array(is_dead)
+            results = jax.tree.leaves(ours(*arrays)), jax.tree.leaves(formula(*arrays))
+            for got, by_formula in zip(*results, strict=True):
+                got, by_formula = got.astype(jnp.float32), by_formula.astype(jnp.float32)
+                np.testing.assert_allclose(got, by_formula, rtol=tolerance, atol=tolerance)
+
+
+def conditions_around(name, jaxpr, depth=0):
+    """Returns in how many conditions each operation of a name lies."""
+    found = []
+    for equation in jaxpr.eqns:
+        found += [depth] if equation.primitive.name == name else []
+        inside = depth + (equation.primitive.name == "cond")
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            if hasattr(inner, "eqns"):
+                found += conditions_around(name, inner, inside)
+    return found
+
+
+def test_nothing_is_sorted_where_all_dead_units_stay():
+    """One condition for whether a unit is dead, and one for whether there are too many."""
+    code, residual = jnp.ones((3, 5)), jnp.ones((3, 5))
+    is_dead = jnp.array([True, True, True, False, False])
+    loss = lambda z: jaxae.dead_unit_loss(z, lambda z_i: z_i, residual, is_dead=is_dead, k=2)
+    assert conditions_around("top_k", jax.make_jaxpr(loss)(code).jaxpr) == [2]
+
+
+def test_negative_dead_units_explain_nothing():
+    """SAELens lets them in; by the formula and by the code of its authors there is a relu."""
+    code, residual = jnp.array([[-3.0, -2.0, 1.0]]), jnp.array([[1.0, 1.0, 1.0]])
+    loss = lambda z: jaxae.dead_unit_loss(
+        z, lambda z_i: z_i, residual, is_dead=jnp.array([True, True, False]), k=2
+    )
+    value, gradient = jax.value_and_grad(lambda z: loss(z).sum())(code)
+    assert float(value) == 3
+    assert not gradient.any()
+
+
 def test_top_k_takes_zeros_of_either_sign_for_equal():
     code = jnp.array([0.0, -0.0, 0.0, -0.0])
     total = lambda code: jaxae.keep_top_k(code, k=2) @ jnp.arange(1.0, 5.0)

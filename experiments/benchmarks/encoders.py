@@ -39,10 +39,10 @@ MAX_BYTES = 6 * 2**30
 
 
 class Convolutional(nn.Module):
-    """Two convolutions, each followed by a pooling or with strides, and a dense code."""
+    """Convolutions, each followed by a pooling or with strides, and a dense code unless it is 0."""
 
     code: int
-    channels: tuple[int, int] = (16, 32)
+    channels: tuple[int, ...] = (16, 32)
     pooling: str = "average"
     is_depthwise: bool = False
 
@@ -55,7 +55,20 @@ class Convolutional(nn.Module):
             if self.pooling != "strides":
                 pool = nn.avg_pool if self.pooling == "average" else nn.max_pool
                 h = pool(h, (2, 2), (2, 2))
-        return nn.sigmoid(nn.Dense(self.code)(h.reshape(-1)))
+        h = h.reshape(-1)
+        return nn.sigmoid(nn.Dense(self.code)(h)) if self.code else h
+
+
+class Dense(nn.Module):
+    """Dense layers with sigmoids; the last width is that of the code."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.widths:
+            x = nn.sigmoid(nn.Dense(width)(x))
+        return x
 
 
 class Residual(nn.Module):
@@ -155,26 +168,50 @@ class Case:
     chunk_size: int | None = None
 
 
-IMAGE, COLOUR = (28, 28, 1), (32, 32, 3)
+IMAGE, COLOUR, FEATURES = (28, 28, 1), (32, 32, 3), (28, 28, 16)
 CASES = {
+    # Convolutions and pooling.
     "average pooling, code 64": Case(Convolutional(64), IMAGE, 64),
     "average pooling, code 32, in chunks of 25": Case(Convolutional(32), IMAGE, 64, 25),
-    "average pooling, code 32, batch 8": Case(Convolutional(32), IMAGE, 8),
+    "average pooling, code 32": Case(Convolutional(32), IMAGE, 8),
+    "average pooling, code 64, one image": Case(Convolutional(64), IMAGE, 1),
     "max pooling, code 64": Case(Convolutional(64, pooling="max"), IMAGE, 64),
     "max pooling, code 256": Case(Convolutional(256, pooling="max"), IMAGE, 64),
-    "depthwise, code 64": Case(Convolutional(64, (16, 16), is_depthwise=True), IMAGE, 32),
+    "max pooling, code 16": Case(Convolutional(16, (8, 16), "max"), IMAGE, 256),
+    "max pooling, code 64, one image": Case(Convolutional(64, pooling="max"), IMAGE, 1),
+    "max pooling 8x8, code 100": Case(Convolutional(100, (4, 8), "max"), (8, 8, 1), 128),
+    # Strides, depthwise convolutions, many layers or many channels.
     "strides, code 128": Case(Convolutional(128, pooling="strides"), COLOUR, 32),
+    "strides 8x8, code 16": Case(Convolutional(16, (4, 8), "strides"), (8, 8, 1), 512),
+    "three strides, code 32": Case(Convolutional(32, (8, 16, 16), "strides"), IMAGE, 64),
+    "four strides, code 64": Case(Convolutional(64, (8, 16, 32, 64), "strides"), COLOUR, 32),
+    "wide strides, code 32": Case(Convolutional(32, (64, 128), "strides"), IMAGE, 8),
     "ConvAutoencoder, code 128": Case(StridedAutoencoder(COLOUR, 128), COLOUR, 128),
-    "residual convolutions, code 64": Case(ResidualConvolutional(16, 3, 64), (14, 14, 1), 8),
+    "depthwise, code 64": Case(Convolutional(64, (16, 16), is_depthwise=True), IMAGE, 32),
+    "depthwise strides, code 32": Case(Convolutional(32, (16, 32), "strides", True), IMAGE, 128),
+    "convolutions alone": Case(Convolutional(0, (4, 4), "strides"), IMAGE, 16),
+    # Skip connections, normalisation, attention and gates.
+    "residual convolutions 14x14": Case(ResidualConvolutional(16, 3, 64), (14, 14, 1), 8),
+    "residual convolutions 28x28x16": Case(ResidualConvolutional(16, 3, 64), FEATURES, 4),
     "784-256, 4 residual blocks, code 784": Case(Residual(256, 4, 784), (784,), 64),
+    "784-256, 4 residual blocks, one example": Case(Residual(256, 4, 784), (784,), 1),
     "3072-512, 2 residual blocks, code 128": Case(Residual(512, 2, 128), (3072,), 64),
     "784-256, 4 residual blocks, code 32": Case(Residual(256, 4, 32), (784,), 64),
     "64-64, 2 residual blocks, code 256": Case(Residual(64, 2, 256), (64,), 128),
+    "64-64, 2 residual blocks, code 32": Case(Residual(64, 2, 32), (64,), 512),
     "784-512-256, normalised, code 64": Case(Normalised((512, 256), 64), (784,), 128),
     "256-256-256, normalised, code 512": Case(Normalised((256, 256), 512), (256,), 64),
     "784-256-256, gated, code 64": Case(Gated(256, 64), (784,), 128),
     "256-256-256, gated, code 784": Case(Gated(256, 784), (256,), 64),
-    "transformer, code 64": Case(Transformer(64, 2, 64), IMAGE, 8),
+    "transformer, 49 tokens, code 64": Case(Transformer(64, 2, 64), IMAGE, 8),
+    "transformer, 49 tokens, one image": Case(Transformer(64, 2, 64), IMAGE, 1),
+    # Dense layers.
+    "784-64": Case(Dense((64,)), (784,), 512),
+    "784-512-256-64": Case(Dense((512, 256, 64)), (784,), 128),
+    "784-512-256-64, one example": Case(Dense((512, 256, 64)), (784,), 1),
+    "deep, 256 x 8, code 64": Case(Dense((256,) * 8 + (64,)), (256,), 128),
+    "wide, 784-2000-32": Case(Dense((2000, 32)), (784,), 64),
+    "narrow, 784-32-16-32-784": Case(Dense((32, 16, 32, 784)), (784,), 512),
 }
 QUICK = Case(Convolutional(5, (2, 3)), (8, 8, 1), 4, 2)
 

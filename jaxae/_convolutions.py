@@ -23,10 +23,12 @@ from jaxtyping import Array
 
 from jaxae._checks import AnyArray
 
+_CONVOLUTION = "conv_general_dilated"
+
 
 def reorder_convolutions(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr | None:
     """Returns the trace with the axes of all convolutions in order, or None if nothing changes."""
-    jaxpr = _replace_convolutions(closed.jaxpr, _ordered_call)
+    jaxpr = replace_operations(closed.jaxpr, _CONVOLUTION, _ordered_call)
     return None if jaxpr is closed.jaxpr else closed.replace(jaxpr=jaxpr)
 
 
@@ -38,7 +40,7 @@ def with_ordered_convolutions(function: Callable[..., Array]) -> Callable[..., A
 
     def ordered(*arrays: AnyArray) -> Array:
         closed = jax.make_jaxpr(function)(*arrays)
-        jaxpr = _replace_convolutions(closed.jaxpr, _ordered_equation)
+        jaxpr = replace_operations(closed.jaxpr, _CONVOLUTION, _ordered_equation)
         return jex.jaxpr_as_fun(closed.replace(jaxpr=jaxpr))(*arrays)[0]
 
     return ordered
@@ -46,26 +48,32 @@ def with_ordered_convolutions(function: Callable[..., Array]) -> Callable[..., A
 
 def has_convolutions(jaxpr: jex.Jaxpr) -> bool:
     """Returns whether there is a convolution in a trace."""
-    return _replace_convolutions(jaxpr, _ordered_equation) is not jaxpr
+    return replace_operations(jaxpr, _CONVOLUTION, _ordered_equation) is not jaxpr
 
 
-def _replace_convolutions(
-    jaxpr: jex.Jaxpr, replace: Callable[[jex.JaxprEqn], jex.JaxprEqn]
+def replace_operations(
+    jaxpr: jex.Jaxpr, name: str, replace: Callable[[jex.JaxprEqn], jex.JaxprEqn]
 ) -> jex.Jaxpr:
-    """Returns the trace with other convolutions, or the very same if none is replaced."""
+    """Returns the trace with other equations, or the very same if none is replaced.
+
+    Args:
+      jaxpr: a trace.
+      name: of the operation of the equations to replace.
+      replace: from such an equation to another one, or to the very same.
+    """
 
     def in_equation(equation: jex.JaxprEqn) -> jex.JaxprEqn:
-        """Returns an equation with the convolutions in it replaced: loops and calls have traces."""
-        if equation.primitive.name == "conv_general_dilated":
+        """Returns an equation with those in it replaced: loops and calls have traces."""
+        if equation.primitive.name == name:
             return replace(equation)
-        params = {name: in_parameter(value) for name, value in equation.params.items()}
-        is_same = all(params[name] is value for name, value in equation.params.items())
+        params = {key: in_parameter(value) for key, value in equation.params.items()}
+        is_same = all(params[key] is value for key, value in equation.params.items())
         return equation if is_same else equation.replace(params=params)
 
     def in_parameter(value: object) -> object:
         """Returns a parameter with other traces; the branches of a choice are a tuple."""
         if isinstance(value, jex.Jaxpr):  # since JAX 0.12 a closed one is of this class too
-            return _replace_convolutions(value, replace)
+            return replace_operations(value, name, replace)
         if isinstance(value, jex.ClosedJaxpr):
             inner = in_parameter(value.jaxpr)
             return value if inner is value.jaxpr else value.replace(jaxpr=inner)
@@ -115,11 +123,14 @@ def _ordered_call(equation: jex.JaxprEqn) -> jex.JaxprEqn:
     """Returns a call of the same convolution in order, or the very same if it is in order."""
     if _is_in_order(equation):
         return equation
-    # A call takes the place of the equation: it has the variables that the trace around it knows.
+    return equation_of_call(partial(_convolve_in_order, **equation.params), equation)
+
+
+def equation_of_call(function: Callable[..., Array], equation: jex.JaxprEqn) -> jex.JaxprEqn:
+    """Returns a call of ``function`` in place of an equation, with the same variables."""
     operands: list[Any] = [variable.aval for variable in equation.invars]
     shapes = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
-    convolve = partial(_convolve_in_order, **equation.params)
-    (call,) = jax.make_jaxpr(jax.jit(convolve))(*shapes).eqns
+    (call,) = jax.make_jaxpr(jax.jit(function))(*shapes).eqns
     return call.replace(invars=equation.invars, outvars=equation.outvars)
 
 

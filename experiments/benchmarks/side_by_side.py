@@ -23,17 +23,19 @@ class Contender:
     call: Callable[[], PyTree]
     """Runs once, to the end."""
     compile_seconds: float | None = None
-    """Tracing, lowering and compiling, the median of three."""
+    """Tracing, lowering and compiling, the median if that was done several times."""
     temporary_bytes: int | None = None
     """Peak of the temporary memory, as XLA has planned it."""
     program: str = ""
     """Text of the compiled program, where there is one."""
 
 
-def compiled(make: Callable[[], Callable[..., PyTree]], *arguments: PyTree) -> Contender:
-    """Returns a JAX function, compiled three times over for the time that takes."""
+def compiled(
+    make: Callable[[], Callable[..., PyTree]], *arguments: PyTree, times: int = 3
+) -> Contender:
+    """Returns a JAX function, compiled so many times over for the time that takes."""
     seconds = []
-    for _ in range(3):
+    for _ in range(times):
         jax.clear_caches()
         start = time.perf_counter()
         program = jax.jit(make()).lower(*arguments).compile()
@@ -58,8 +60,13 @@ def require_different(base: str, variant: str, name: str) -> None:
       variant: text of the compiled program of the row.
       name: name of the row.
     """
-    if _instructions(base) == _instructions(variant):
+    if is_same_program(base, variant):
         raise RuntimeError(f"{name!r} is the same program as the row that it is compared with")
+
+
+def is_same_program(base: str, variant: str) -> bool:
+    """Returns whether two compiled programs have the same instructions, whatever their names."""
+    return _instructions(base) == _instructions(variant)
 
 
 def _instructions(program: str) -> str:
@@ -81,13 +88,13 @@ def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     the one before has left, and then seven times, of which the median counts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    is_short = {name: _timed(contender) < _SHORT for name, contender in contenders.items()}
+    is_short = {name: timed(contender) < _SHORT for name, contender in contenders.items()}
     for _ in range(rounds):
         for name, contender in contenders.items():
             time.sleep(_PAUSE)
             if is_short[name]:
                 contender.call()
-            runs = [_timed(contender) for _ in range(7 if is_short[name] else 1)]
+            runs = [timed(contender) for _ in range(7 if is_short[name] else 1)]
             seconds[name].append(float(np.median(runs)))
     first = np.array(next(iter(seconds.values())))
     return {
@@ -101,7 +108,8 @@ def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     }
 
 
-def _timed(contender: Contender) -> float:
+def timed(contender: Contender) -> float:
+    """Returns the seconds of one run."""
     start = time.perf_counter()
     contender.call()
     return time.perf_counter() - start

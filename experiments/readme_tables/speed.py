@@ -30,6 +30,54 @@ def _first_numbers(measured: Metrics, place: int, scale: float = 1.0) -> list[st
     return [seconds, _ratio(measured["times_the_first"], is_first=place == 0)]
 
 
+def encoders_table(device: str) -> str:
+    """Returns the Markdown table of the penalty of many encoders beside full Jacobians."""
+    cases = benchmark("encoders", device)["cases"]
+    header = ["encoder", "batch", "how", "times as fast", "ms", "MiB", "MiB of the better"]
+    lines = [header, ["---", "---:", "---", *["---:"] * 4]]
+    compared = {}
+    for name, case in cases.items():
+        ours, better = case["contenders"]["jaxae"], case["better"]
+        speed, rival_memory = "no rival fits", ""
+        if better is not None:
+            rival_memory = _mebibytes(case["contenders"][better])
+            if case["is_same_program"]:
+                speed = f"same program as `{better}`"
+            else:
+                speed = f"{_digits(case['times_as_fast_as_the_better'])} (`{better}`)"
+                compared[name] = case
+        lines.append(
+            [
+                name,
+                str(case["batch"]),
+                case["formula"].split(",")[0],
+                speed,
+                _digits(ours["seconds"]["median"] * 1e3),
+                _mebibytes(ours),
+                rival_memory,
+            ]
+        )
+    return f"{table_of(lines)}\n\n{_worst_case(compared, len(cases))}"
+
+
+def _worst_case(compared: dict[str, Metrics], count: int) -> str:
+    """Returns the sentence that names the slowest encoder, and the one with the most memory."""
+    speed, memory = "times_as_fast_as_the_better", "memory_over_that_of_the_better"
+    slowest = min(compared, key=lambda name: compared[name][speed])
+    largest = max(compared, key=lambda name: compared[name][memory])
+    return (
+        f"Of {count} encoders {count - len(compared)} have no rival that fits, or are its very "
+        f'program. The slowest of the others is "{slowest}": '
+        f"{_digits(compared[slowest][speed])} times as fast as the better full Jacobian. "
+        f'The most memory relative to it takes "{largest}": '
+        f"{_digits(compared[largest][memory])} times as much."
+    )
+
+
+def _mebibytes(measured: Metrics) -> str:
+    return f"{measured['temporary_bytes'] / 2**20:,.1f}"
+
+
 def benchmark(name: str, device: str) -> Metrics:
     """Returns the committed result file of a benchmark."""
     path = BENCHMARKS / f"{name}-{device}.json"

@@ -14,6 +14,7 @@ from jaxae.contraction._chain import NotAChain
 from jaxae.contraction._column_sums import find_sums
 from jaxae.contraction._evaluate import FactoredJacobian, factored_jacobian
 from jaxae.contraction._full import FullJacobian, cheapest_full_jacobian, for_loops
+from jaxae.contraction._pooling import with_masked_pooling
 from jaxae.contraction._trace import read_chain
 
 # Both have the same methods: ``codes_and_norms`` and ``difference_norms``.
@@ -48,6 +49,7 @@ def choose(
     The reason is empty where the structure is used.
     """
     dtype = _checks.wide(example.dtype, code.dtype)
+    encode = with_masked_pooling(encode, example)
 
     def cheapest_full() -> FullJacobian:
         sums = find_sums(encode, example, code)

@@ -238,6 +238,8 @@ def _sum_over_chunks(block: Callable[[Array], Array], size: int, chunk_size: int
     if chunk_size >= size:
         return block(jnp.arange(size))
     count = -(-size // chunk_size)
-    indices = jnp.arange(count * chunk_size).reshape(count, chunk_size)
+    # Chunks of equal size: of 32 rows, 25 at a time, two chunks of 16, and not 18 rows of padding.
+    even = -(-size // count)
+    indices = jnp.arange(count * even).reshape(count, even)
     # Checkpointed, so that a gradient recomputes a chunk instead of keeping all of them.
     return jnp.sum(jax.lax.map(jax.checkpoint(block), indices))

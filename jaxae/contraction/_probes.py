@@ -28,6 +28,7 @@ from jaxae._derivatives import pullback, times_jacobian
 from jaxae.contraction._chain import Factor, NotAChain
 from jaxae.contraction._evaluate import ExampleValues, MatrixValues, codes_and_values
 from jaxae.contraction._full import sum_of_squares
+from jaxae.contraction._pooling import with_masked_pooling
 from jaxae.contraction._products import Linear, dense_matrix, square_root_of_gram
 from jaxae.contraction._trace import read_chain
 
@@ -94,6 +95,7 @@ def codes_and_estimates(
 ) -> tuple[Array, Estimate]:
     """Returns the codes ``(n, k)`` and the estimates ``(n,)`` of ``(n, *example)``."""
     dtype = _checks.wide(example.dtype, code.dtype)
+    encode = with_masked_pooling(encode, example)
     try:
         chain = read_chain(encode, example)
         factors = with_small_ends(chain.factors, len(x) * probing.num_samples, dtype)

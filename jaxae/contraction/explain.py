@@ -13,6 +13,7 @@ from jaxae.contraction._choice import check_inputs, choose
 from jaxae.contraction._column_sums import find_sums
 from jaxae.contraction._evaluate import FactoredJacobian
 from jaxae.contraction._full import FullJacobian, full_jacobians
+from jaxae.contraction._pooling import with_masked_pooling
 
 
 class ContractionPlan(NamedTuple):
@@ -87,6 +88,7 @@ def explain_contraction(
     """
     x, batch, example, code = check_inputs(encode, x, chunk_size, example_ndim)
     size, item = math.prod(batch), x.dtype.itemsize
+    encode = with_masked_pooling(encode, example)  # as ``choose`` does
     # Full Jacobians are listed in either case, so that a reader sees what the structure saves.
     sums = find_sums(encode, example, code)
     full = full_jacobians(encode, example, code, size, chunk_size, sums)

@@ -13,6 +13,7 @@ from jaxae import _checks
 from jaxae._checks import AnyArray
 from jaxae.contraction._choice import check_inputs
 from jaxae.contraction._full import MAX_PART_BYTES, cheapest_full_jacobian, for_loops
+from jaxae.contraction._pooling import with_masked_pooling
 
 
 def jacobian_singular_values(
@@ -47,6 +48,7 @@ def jacobian_singular_values(
     x, batch, example, code = check_inputs(encode, x, None, example_ndim)
     flat = x.reshape(math.prod(batch), *example.shape)
     # One example is planned for, and as many are taken at a time as fit into memory.
+    encode = with_masked_pooling(encode, example)
     jacobian = cheapest_full_jacobian(encode, example, code, 1, None)
     each = max(1.0, jacobian.numbers * jnp.dtype(code.dtype).itemsize)
     group = max(1, int(MAX_PART_BYTES // each))

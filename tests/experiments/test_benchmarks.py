@@ -629,18 +629,56 @@ def test_estimates_are_compared_at_equal_time(monkeypatch):
 
 @pytest.mark.thorough
 def test_encoders_of_many_kinds_are_compared_with_full_jacobians(tmp_path, monkeypatch):
-    config = encoders.Config(quick=True, rounds=1, out=tmp_path / "out")
+    config = encoders.Config(quick=True, rounds=1, out=tmp_path / "out", parts=tmp_path / "parts")
     with jax.numpy_dtype_promotion("standard"):  # the poolings of Flax need it
         case = encoders.main(config)["cases"]["quick"]
-    assert list(case["contenders"]) == ["jaxae", "jax jacfwd", "jax jacrev"]
+    assert set(case["contenders"]) == {"jaxae", "jax jacfwd", "jax jacrev"}
+    assert not case["is_same_program"]
     seconds = {name: found["seconds"]["median"] for name, found in case["contenders"].items()}
     better = min(seconds["jax jacfwd"], seconds["jax jacrev"])
     assert case["times_as_fast_as_the_better"] == pytest.approx(better / seconds["jaxae"])
     assert (case["estimates"] is None) == (estimates.find_matfree() is None)
+    # What is kept is not measured again.
+    monkeypatch.setattr(encoders, "measure", None)
+    assert encoders.main(config)["cases"]["quick"] == case
     # What is too large is not run.
     monkeypatch.setattr(encoders, "MAX_BYTES", 0)
     with jax.numpy_dtype_promotion("standard"):
         assert list(encoders.contenders_of(encoders.QUICK)) == ["jaxae"]
+
+
+def test_encoders_of_every_kind_are_in_the_list():
+    """Convolutions with both poolings, strides, depthwise, deep, wide; batches from 1 to 512."""
+    names, batches = " ".join(encoders.CASES), {c.batch for c in encoders.CASES.values()}
+    assert len(encoders.CASES) >= 30
+    assert {1, 512} <= batches
+    for kind in ("average pooling", "max pooling", "strides", "depthwise", "deep", "wide"):
+        assert kind in names
+
+
+def test_a_rival_that_is_much_slower_runs_once(monkeypatch):
+    runs = {"jaxae": 0, "near": 0, "far": 0}
+
+    def contender(name):
+        def call():
+            runs[name] += 1
+
+        return side_by_side.Contender(call, temporary_bytes=1)
+
+    seconds = {"jaxae": 1.0, "near": 2.0, "far": 9.0}
+    by_call = {name: contender(name) for name in runs}
+    names = {id(c): name for name, c in by_call.items()}
+
+    def timed(c):
+        c.call()
+        return seconds[names[id(c)]]
+
+    monkeypatch.setattr(encoders, "timed", timed)
+    monkeypatch.setattr(side_by_side, "timed", timed)
+    monkeypatch.setattr(side_by_side, "_PAUSE", 0)
+    raced = encoders.race_fast_ones(by_call, rounds=3)
+    assert runs["far"] == 1 < runs["near"]
+    assert raced["far"]["times_the_first"]["median"] == 9.0
 
 
 def test_the_cost_model_is_measured(tmp_path):

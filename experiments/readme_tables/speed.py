@@ -34,7 +34,7 @@ def encoders_table(device: str) -> str:
     """Returns the Markdown table of the penalty of many encoders beside full Jacobians."""
     cases = benchmark("encoders", device)["cases"]
     header = ["encoder", "batch", "how", "times as fast", "ms", "MiB", "MiB of the better"]
-    lines = [header, ["---", "---:", "---", *["---:"] * 4]]
+    rows = []
     compared = {}
     for name, case in cases.items():
         ours, better = case["contenders"]["jaxae"], case["better"]
@@ -46,7 +46,7 @@ def encoders_table(device: str) -> str:
             else:
                 speed = f"{_digits(case['times_as_fast_as_the_better'])} (`{better}`)"
                 compared[name] = case
-        lines.append(
+        rows.append(
             [
                 name,
                 str(case["batch"]),
@@ -57,7 +57,7 @@ def encoders_table(device: str) -> str:
                 rival_memory,
             ]
         )
-    return f"{table_of(lines)}\n\n{_worst_case(compared, len(cases))}"
+    return f"{table_of(header, rows, 'lrlrrrr')}\n\n{_worst_case(compared, len(cases))}"
 
 
 def _worst_case(compared: dict[str, Metrics], count: int) -> str:

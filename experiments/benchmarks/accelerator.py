@@ -4,14 +4,17 @@
 
 In order of worth: the agreement with the CPU; an epoch of the lecture's denoising autoencoder
 beside PyTorch, where it is installed; thirty models at once beside one; the whole lecture; the
-contractive penalty beside its rivals; convolutional autoencoders; the library's tests. Each stage
-is a process of its own, and its result file is in a folder of its own under ``--out``; those of one
-benchmark are gathered into one beside them. ``accelerator-<device>.json`` there says of each stage
-how it ended and how long it took, and is written after every stage: whatever cuts the command off,
-the same command goes on with the first stage that is not done. It needs what ``jaxae`` needs, and
-matplotlib, scikit-learn, jinja2, psutil and tyro. With ``--data-dir``, a folder of the four IDX
-files, the lecture trains on MNIST, else on the digits. On a CPU it takes more than eight minutes;
-``--quick`` is a trial of every stage but the tests.
+contractive penalty beside its rivals; convolutional autoencoders; decoding a wide dictionary; the
+library's tests. Each stage is a process of its own, and its result file is in a folder of its own
+under ``--out``; those of one benchmark are gathered into one beside them.
+``accelerator-<device>.json`` there says of each stage how it ended and how long it took, and is
+written after every stage: whatever cuts the command off, the same command goes on with the first
+stage that is not done. It needs what ``jaxae`` needs, and matplotlib, scikit-learn, jinja2, psutil
+and tyro. With ``--data-dir``, a folder of the four IDX files, the lecture trains on MNIST, else on
+the digits.
+
+On a CPU every stage may take four times as long, and all of them need ``--seconds 3600``. With
+``--quick`` every stage but the tests is tried.
 """
 
 import sys
@@ -58,6 +61,7 @@ TOPICS = [
 # dozens of programs and runs each for seconds, so that the trials cost more than they bring: on an
 # H200 `experiments.sparse --quick` takes 56 s with them and 29 s without.
 UNTRIED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+CPU_PATIENCE = 4  # a stage may take this many times its seconds on a CPU
 TAIL = 600  # characters of the output of a stage that failed, which are printed
 
 
@@ -68,7 +72,7 @@ class Stage:
     arguments: tuple[str, ...]
     """Of Python, without ``--out``."""
     seconds: float
-    """After which it is stopped."""
+    """After which it is stopped, on an accelerator."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that are set for it."""
     writes: bool = True
@@ -119,6 +123,7 @@ def make_stages(config: Config) -> dict[str, Stage]:
     for case in ["lecture"] if config.quick else contraction.CASES:
         stages[f"contraction-{case}"] = benchmark("contraction", 90, "--cases", case)
     stages["convolutional"] = benchmark("convolutional", 90)
+    stages["dictionary"] = benchmark("dictionary", 120)
     if not config.quick:
         workers = str(min(os.cpu_count() or 1, 8))
         options = ("--numprocesses", workers, "--maxprocesses", workers, "-p", "no:benchmark")
@@ -164,7 +169,7 @@ def device_name() -> str:
 
 
 def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> Metrics:
-    """Runs a stage and returns its entry: the command, how it ended, and seconds."""
+    """Runs a stage for at most some seconds; returns its command, how it ended, and its time."""
     folder = ["--out", str(out / name)] if stage.writes else []
     command = [sys.executable, *stage.arguments, *folder]
     # The lecture's parts and the workers of the tests share the device.
@@ -180,7 +185,7 @@ def run_stage(name: str, stage: Stage, out: Path, seconds: float) -> Metrics:
             start_new_session=True,
         )
         try:
-            status: int | None = process.wait(min(seconds, stage.seconds))
+            status: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             status = None
         finally:
@@ -266,7 +271,8 @@ def main(config: Config) -> Metrics:
         if left <= 5:
             print(f"{name}: no time left", flush=True)
             continue
-        entry = run_stage(name, stage, config.out, left)
+        patience = CPU_PATIENCE if device.startswith("cpu") else 1
+        entry = run_stage(name, stage, config.out, min(left, patience * stage.seconds))
         results["stages"][name] = entry
         write(path, results)
         gather(known, config.out, device)

@@ -336,10 +336,25 @@ def test_a_stage_that_fails_or_takes_too_long_costs_no_other_one(stages, tmp_pat
     assert "third: no time left" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("device", "seconds"), [("nvidia-h200", 60), ("cpu-2-cores", 240)])
+def test_a_cpu_is_given_more_time(device, seconds, stages, tmp_path, monkeypatch):
+    given = []
+
+    def run_stage(name, stage, out, limit):
+        given.append(limit)
+        return {"command": "", "ended": "done", "seconds": 0.0}
+
+    monkeypatch.setattr(accelerator, "device_name", lambda: device)
+    monkeypatch.setattr(accelerator, "run_stage", run_stage)
+    accelerator.main(accelerator.Config(out=tmp_path, stages=("first",)))
+    assert given == [seconds]
+
+
 def test_the_stages_of_an_accelerator():
     known = accelerator.make_stages(accelerator.Config())
     assert next(iter(known)) == "agreement"
     assert {f"training-{name}" for name in ("64-64", "1568-4096")} <= set(known)
+    assert {"convolutional", "dictionary"} <= set(known)
     for stage in known.values():
         for path in (word for word in stage.arguments if word.startswith("tests/")):
             assert os.path.exists(path)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SMALL = 2**16  # bytes of a file that is read at once
 
 
@@ -87,6 +88,15 @@ def _write_folder(
         with contextlib.suppress(OSError):  # not empty: all is well
             for path in made:
                 path.rmdir()
+
+
+def name_place(error: BaseException, place: Path) -> None:
+    """Gives an error of a full or read-only disk the place that was written to.
+
+    Writing to an open file raises without a name, and its user has more than one disk.
+    """
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        error.filename = str(place)
 
 
 def free_name(place: Path, word: str) -> Path:

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.flax import save_file
+from safetensors.flax import save
 
-from jaxae._checks import AnyArray
+from jaxae._checks import AnyArray, native_dtype
 from jaxae.dictionary.gated import gated_relu
 from jaxae.sparsity import keep_top_k
 
@@ -150,9 +150,10 @@ def write_saelens(folder: str | os.PathLike[str], dictionary: Dictionary) -> Non
         if dictionary.k is None:
             raise ValueError("dictionary must have k, the number of units that are kept")
         settings["k"] = dictionary.k
-    arrays = {name: jnp.asarray(array) for name, array in dictionary.params.items()}
+    # Not save_file: newer versions of it make a file that others may not read.
+    weights = save({name: _on_device(array) for name, array in dictionary.params.items()})
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / WEIGHTS, lambda path: save_file(arrays, path))
+    _write_whole(folder / WEIGHTS, lambda path: path.write_bytes(weights))
     text = json.dumps(settings, indent=1)
     _write_whole(folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -171,6 +172,9 @@ def read_gemma_scope(path: str | os.PathLike[str]) -> Dictionary:
     """
     path = Path(path).expanduser()
     try:
+        with path.open("rb") as file:  # NumPy would call any other file pickled
+            if not file.read(6).startswith((b"PK", np.lib.format.MAGIC_PREFIX)):
+                raise ValueError("it is no file of NumPy")
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is one array")
@@ -179,10 +183,11 @@ def read_gemma_scope(path: str | os.PathLike[str]) -> Dictionary:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} must be an archive such as params.npz ({_line(error)})") from None
     # Some archives have small letters.
-    params: dict[str, AnyArray] = {
-        name.replace("w_", "W_", 1): jnp.asarray(array) for name, array in stored.items()
+    named: dict[str, AnyArray] = {
+        name.replace("w_", "W_", 1): array for name, array in stored.items()
     }
-    _check_arrays("jumprelu", params, path)
+    _check_arrays("jumprelu", named, path)
+    params: dict[str, AnyArray] = {name: _on_device(array) for name, array in named.items()}
     return Dictionary("jumprelu", params, subtracts_bias=False)
 
 
@@ -217,8 +222,8 @@ def write_gemma_scope(path: str | os.PathLike[str], dictionary: Dictionary) -> N
 def _read_settings(path: Path) -> dict[str, Any]:
     """Returns the settings of a folder of SAELens."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be the settings of a dictionary ({_line(error)})") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must be the settings of a dictionary, a JSON object")
@@ -231,8 +236,9 @@ def _architecture(settings: dict[str, Any], folder: Path) -> tuple[str, int | No
     k = settings.get("k")
     # Before SAELens 6 top-k was an activation function of the standard architecture.
     if settings.get("activation_fn_str", settings.get("activation_fn")) == "topk":
-        architecture, k = "topk", (settings.get("activation_fn_kwargs") or {}).get("k", k)
-    if architecture not in UNIT_ARRAYS:
+        options = settings.get("activation_fn_kwargs")
+        architecture, k = "topk", options.get("k", k) if isinstance(options, dict) else k
+    if architecture not in tuple(UNIT_ARRAYS):  # a list, which is no key of a dictionary, too
         raise ValueError(
             f"{folder / SETTINGS} must have one of the architectures {', '.join(UNIT_ARRAYS)}, "
             f"but it has {architecture!r}"
@@ -242,6 +248,13 @@ def _architecture(settings: dict[str, Any], folder: Path) -> tuple[str, int | No
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ValueError(f"{folder / SETTINGS} must have k, an integer of at least 1, not {k!r}")
     return architecture, k
+
+
+def _on_device(array: AnyArray) -> jax.Array:
+    """Returns an array that JAX takes: files of other machines have other byte orders."""
+    if isinstance(array, np.ndarray):
+        array = array.astype(native_dtype(array.dtype), copy=False)
+    return jnp.asarray(array)
 
 
 def _read_weights(path: Path) -> dict[str, AnyArray]:
@@ -287,8 +300,12 @@ def _check_arrays(architecture: str, params: dict[str, AnyArray], where: str | P
 def _write_whole(target: Path, write: Callable[[Path], object]) -> None:
     """Writes a file that appears whole or not at all."""
     partial = target.with_name(f"{target.name}.partial")
-    write(partial)
-    os.replace(partial, target)
+    try:
+        write(partial)
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _line(error: Exception) -> str:

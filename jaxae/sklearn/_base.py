@@ -282,8 +282,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
           A fitted estimator of this class.
 
         Raises:
-          FileNotFoundError: if there is no such file.
-          ValueError: if the file is of another class, or was not written by :meth:`save`.
+          OSError: if there is no such file, or it cannot be read.
+          ValueError: if the file is of another class, was not written by :meth:`save`, or is
+            damaged.
         """
         arrays, about = _files.read(path)
         if about["class"] != cls.__name__:

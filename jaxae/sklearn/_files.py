@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 FORMAT = "jaxae.sklearn 1"
 
@@ -20,25 +20,41 @@ def write(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: ob
     target = Path(path).expanduser()
     partial = target.with_name(f"{target.name}.partial")
     metadata = {"format": FORMAT, "about": json.dumps(about, default=_as_json)}
-    # save_file would write the memory of a transposed array in its own order.
-    save_file(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, metadata
-    )
-    os.replace(partial, target)
+    # The memory of a transposed array would be written in its own order. And not save_file: newer
+    # versions of it make a file that others may not read.
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
     """Returns the arrays of a file and their description.
 
     Raises:
-      ValueError: if the file was not written by :func:`write`.
+      OSError: if there is no such file, or it cannot be read.
+      ValueError: if the file was not written by :func:`write`, or is damaged.
     """
-    with safe_open(Path(path).expanduser(), framework="numpy") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path} must be a file that an estimator of jaxae.sklearn has saved")
-        names = file.keys()
-        return {name: file.get_tensor(name) for name in names}, json.loads(metadata["about"])
+    place = Path(path).expanduser()
+    with open(place, "rb"):  # says in Python's words that it is missing, or a folder
+        pass
+    try:
+        with safe_open(place, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") == FORMAT:
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, json.loads(
+                    metadata["about"]
+                )
+        reason = "it is of another program"
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = str(error)
+    raise ValueError(
+        f"{path} must be a file that an estimator of jaxae.sklearn has saved ({reason})"
+    )
 
 
 def _as_json(value: object) -> object:

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import importlib.util
 import json
+import pickle
 import re
 import shlex
 import shutil
@@ -183,6 +184,8 @@ SPELLINGS = {
         "x_val": X[:3],
         "about": np.array([{}], object),
     },
+    "train_x": {"train_x": X, "test_x": X[:5], "train_y": Y, "test_y": Y[:5]},
+    "train_data": {"train_data": X, "test_data": X[:5], "train_labels": Y, "test_labels": Y[:5]},
 }
 
 
@@ -198,6 +201,13 @@ def test_an_npz_of_a_train_split_alone_is_divided(tmp_path):
     found = npz(tmp_path / "x.npz", x_train=X, y_train=Y)
     np.testing.assert_array_equal(found.train, plain.train)
     assert (len(found.train_labels), len(found.test_labels)) == (16, 4)
+
+
+@pytest.mark.parametrize("names", ["x y", "X Y", "images labels", "data target", "features labels"])
+def test_an_npz_of_images_and_labels_is_divided(names, tmp_path):
+    plain = npz(tmp_path / "plain.npz", x_train=X, y_train=Y)
+    images, labels = names.split()
+    assert npz(tmp_path / "x.npz", **{images: X, labels: Y}).fingerprint() == plain.fingerprint()
 
 
 def test_a_split_may_lack_its_labels(tmp_path):
@@ -365,6 +375,8 @@ BAD_IDX = {
     ),
     "truncated gzip": (gzip.compress(GOOD)[:-9], "cannot be read"),
     "damaged gzip": (b"\x1f\x8b" + b"\x00" * 40, "cannot be read"),
+    "gzipped twice": (gzip.compress(gzip.compress(GOOD)), "; it is gzipped; unpack it$"),
+    "a web page": (b"<!DOCTYPE html><html>", "; it is a web page, as a failed download leaves it"),
 }
 
 
@@ -431,6 +443,37 @@ BAD_FILES = {
         "x.npy",
         save("x.npy", np.zeros((9, 1, 8, 8))),
         "has the channels first",
+    ),
+    "examples last": ("x.npy", save("x.npy", np.zeros((8, 8, 60))), r"np.moveaxis\(x, -1, 0\)"),
+    "colours and examples last": (
+        "x.npy",
+        save("x.npy", np.zeros((8, 8, 3, 60))),
+        "has the examples last",
+    ),
+    "0 and 1 as bytes": (
+        "x.npy",
+        save("x.npy", np.eye(9, dtype=np.uint8)),
+        r"\(train\) has only the values 0 and 1 of 255, which is black; multiply it by 255",
+    ),
+    "a pickle": (
+        "x.npy",
+        lambda folder: (folder / "x.npy").write_bytes(pickle.dumps(GREY)),
+        "as .npy: it is a pickle, which is not read because it may run code",
+    ),
+    "a web page": (
+        "x.npz",
+        lambda folder: (folder / "x.npz").write_text("\n<!DOCTYPE html>"),
+        "as .npz: it is a web page, as a failed download leaves it",
+    ),
+    "a pointer of Git LFS": (
+        "x.npy",
+        lambda folder: (folder / "x.npy").write_text("version https://git-lfs.github.com/spec/v1"),
+        "git lfs pull fetches the file itself",
+    ),
+    "bytes without a header": (
+        "x.npy",
+        lambda folder: GREY.tofile(folder / "x.npy"),
+        "as .npy: it is no file of NumPy; numpy.save and numpy.savez write them",
     ),
     "bytes as integers": (
         "x.npy",
@@ -975,7 +1018,7 @@ def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch
     [
         ("mnits", "--dataset mnits is unknown.*did you mean mnist"),
         ("", "is unknown"),
-        ("no/such/file.txt", "is unknown"),
+        ("no/such/file.txt", "is unknown.*; there is no file or folder of this name$"),
         ("qqqqzzzz", "allowed are digits"),
         ("Digits", "did you mean digits"),
     ],

@@ -47,6 +47,10 @@ CSV_FILES = {
     "of numpy.savetxt": "\n".join([f"# {HEADER}", *LINES]),
     "of pandas without names": "\n".join([",".join(map(str, range(17))), *LINES]),
     "all in quotes": "\n".join(f'"{line}"'.replace(",", '","') for line in [HEADER, *LINES]),
+    "a comma behind every line": ",\n".join([HEADER, *LINES, ""]),
+    "a comma behind every image": "\n".join([HEADER, *(f"{line}," for line in LINES)]),
+    "without names, a comma behind every image": "".join(f"{line},\n" for line in LINES),
+    "a line for Excel": "\n".join(["sep=,", HEADER, *LINES]),
     "quoted header": "\n".join([HEADER.replace("label", '"Label"'), *LINES]),
     "label last": "\n".join(
         [
@@ -123,6 +127,23 @@ BAD_CSV = {
     "of old Macintoshes": ("\r".join([HEADER, *LINES]), "ends its lines as old Macintoshes do"),
     "two labels": (f"class,{HEADER}\n1,{LINES[0]}", "one column of labels at most"),
     "a gzip file": (b"\x1f\x8b\x08\x00", "is gzipped; unpack it"),
+    "a web page": (b"<!DOCTYPE html>\n<html>", "but it is a web page, as a failed download leaves"),
+    "of numpy.savetxt": (
+        "\n".join(",".join(f"{int(v):.18e}" for v in line.split(",")) for line in LINES),
+        r"line 1 must have a whole number .*; numpy.savetxt\(path, x, fmt='%d', delimiter=','\)",
+    ),
+    "pixels of at most 1": (
+        f"{HEADER}\n{pixels('0.3')}",
+        "'0.3'; multiply pixels in .0, 1. by 255",
+    ),
+    "labels behind the pixels": (
+        "\n".join(",".join([*line.split(",")[1:], line.split(",")[0]]) for line in LINES),
+        "values in its first column and .* in the last, so the labels may be in either; name the",
+    ),
+    "labels behind a black border": (
+        "\n".join(f"0,{','.join(line.split(',')[2:])},{line.split(',')[0]}" for line in LINES),
+        "1 value in its first column and .* values in the last",
+    ),
     "UTF-16": (HEADER.encode("utf-16"), "save it as CSV UTF-8"),
     "a fraction before all others": (
         "\n".join([pixels("3.0"), *LINES]),
@@ -327,6 +348,16 @@ BAD_IMAGES = {
     "truncated": ("3/x.png", content(png(8, 0, bytes(4))[:43]), "x.png cannot be read as an image"),
     "a bomb": ("3/x.png", content(png(8, 0, bytes(4), 12000)), "x.png cannot be read as an image"),
     "a GIF named PNG": ("3/x.png", saved(GREY, format="GIF"), "x.png cannot be read as an image"),
+    "a GIF by its name alone": (
+        "3/x.jpg",
+        saved(GREY, format="GIF"),
+        "x.jpg cannot be read as an image: it must be a PNG or a JPEG, but it is a GIF image$",
+    ),
+    "a pointer of Git LFS": (
+        "3/x.png",
+        content(b"version https://git-lfs.github.com/spec/v1"),
+        "only a pointer to the file; git lfs pull fetches the file itself",
+    ),
     "a GIF": ("3/x.gif", saved(GREY), "x.gif must be a PNG or a JPEG"),
     "beside the classes": ("x.png", saved(GREY), "x.png is beside folders of images, such as 11"),
     "too deep": ("3/deep/x.png", saved(GREY), "deep holds images, but is in the folder of a class"),
@@ -351,6 +382,15 @@ def test_bad_images(name, make, match, tmp_path):
     assert str(caught.value).startswith(f"--dataset {tmp_path / 'mine'}")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").glob("*"))  # nothing half-written
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "$RECYCLE.BIN", "lost+found"])
+def test_folders_of_the_system_are_no_classes(name, tmp_path):
+    write_images(tmp_path / "mine", X, Y)
+    before = datasets.load(str(tmp_path / "mine")).fingerprint()
+    (tmp_path / "mine" / name).mkdir()
+    (tmp_path / "mine" / name / "x.jpg").write_bytes(b"a thumbnail of another kind")
+    assert datasets.load(str(tmp_path / "mine")).fingerprint() == before
 
 
 def test_images_that_are_deeper_are_named(tmp_path):

@@ -1,9 +1,11 @@
 """Paths that people type, devices that are not there, and systems that are not Linux."""
 
 import os
+import runpy
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import pytest
 
 from experiments import denoising, export, lecture
 from experiments.benchmarks import common as benchmarks
-from experiments.common import processes
+from experiments.common import libraries, processes
 from experiments.common.data.sources import cache
 from experiments.common.data.sources.rows_file import RowsFile
 from experiments.common.errors import InputError
@@ -81,11 +83,17 @@ def test_settings_of_jax_that_forbid_something_stop_no_experiment(home):
         "jax_numpy_dtype_promotion": "strict",
         "jax_numpy_rank_promotion": "raise",
         "jax_transfer_guard": "disallow",
+        "jax_debug_key_reuse": True,
+        "jax_disable_jit": True,
     }
     found = []
 
     def main(config):
         x = jnp.ones((2, 3), jnp.float32) + np.ones(3, np.int32)
+        key = jax.random.key(0)
+        assert jax.jit(jax.random.normal)(key) == jax.jit(jax.random.normal)(key)
+        jax.jit(lambda traced: found.append(traced))(x)
+        assert isinstance(found.pop(), jax.core.Tracer)
         found.append(float(x.sum()))
 
     before = {name: jax.config.values[name] for name in forbidding}
@@ -100,6 +108,57 @@ def test_settings_of_jax_that_forbid_something_stop_no_experiment(home):
         for name, value in before.items():
             jax.config.update(name, value)
     assert found == [12.0]
+
+
+def test_warnings_of_other_libraries_stop_no_experiment(monkeypatch):
+    """As PYTHONWARNINGS=error in the environment of a user who debugs."""
+    monkeypatch.setattr(sys, "warnoptions", ["error"])
+
+    def main(config):
+        warnings.warn("a cache cannot be read", stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("error")
+        assert command_line.run(main, command_line.CommonConfig, []) == 0
+        with pytest.raises(UserWarning, match="a cache"):
+            main(None)
+    assert [str(one.message) for one in heard] == ["a cache cannot be read"]
+
+
+# libraries
+
+
+def test_a_variable_that_jax_does_not_know_is_one_line():
+    command = [sys.executable, "-m", "experiments.denoising", "--help"]
+    for name, value in (("JAX_ENABLE_X64", "maybe"), ("TQDM_MININTERVAL", "soon")):
+        ended = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {name: value}
+        )
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith(f"error: {name.split('_')[0].lower()} cannot be imported: ")
+        assert line.endswith(f"{name}={value}")
+
+
+def test_a_library_that_is_not_installed_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(libraries, "_NEEDED", ("jax", "no_such_library"))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "experiments.sparse", "--quick"])
+    with pytest.raises(SystemExit) as ended:
+        libraries.require()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: no_such_library must be installed for {sys.executable}: ")
+    for words in (["-m", "experiments"], ["-m", "experiments.benchmarks.epoch"], ["-c", "..."]):
+        monkeypatch.setattr(sys, "orig_argv", ["python", *words])
+        libraries.require()
+
+
+def test_an_older_python_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "experiments" / "__init__.py"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: Python 3.11 or newer is needed, and this is older\n"
 
 
 # paths

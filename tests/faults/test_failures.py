@@ -109,7 +109,7 @@ def test_a_disk_that_is_full_when_a_figure_is_written(untouched, tmp_path, monke
         patch.setattr(Figure, "savefig", fails_at_the_second)
         assert run(tmp_path) == 1
     printed = capsys.readouterr()
-    assert printed.err == "error: [Errno 28] No space left on device\n"
+    assert printed.err == f"error: [Errno 28] No space left on device: '{tmp_path}'\n"
     assert f"the numbers are in {tmp_path}, without the figures" in printed.out
     assert f"training is kept in {tmp_path}: the same command with --resume" in printed.out
     assert numbers(tmp_path) == numbers(untouched)
@@ -148,7 +148,7 @@ def test_a_disk_that_is_full_when_numbers_are_written(
         patch.setattr(output_folder.RunRecord, what, no_room)
         assert run(tmp_path) == 1
     printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1
+    assert printed.err == f"error: [Errno 28] No space left on device: '{tmp_path}'\n"
     assert "training is kept" in printed.out
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
     resumes_to(untouched, tmp_path)
@@ -191,7 +191,8 @@ def test_a_disk_that_is_full_when_the_log_is_written(
         assert (tmp_path / "log.jsonl").read_text() == (untouched / "log.jsonl").read_text()
     else:
         assert status == 1
-        assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+        said = f"error: [Errno 28] No space left on device: '{tmp_path}'\n"
+        assert capsys.readouterr().err == said
         resumes_to(untouched, tmp_path)
 
 

@@ -1,6 +1,8 @@
 """Dictionaries in the files of SAELens and Gemma Scope."""
 
 import json
+import stat
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +137,12 @@ def without(name):
 
 BAD_FOLDERS = {
     "architecture": ({"architecture": "temporal"}, None, "architectures standard.*'temporal'"),
+    "a list": ({"architecture": ["jumprelu"]}, None, r"architectures standard.*\['jumprelu'\]"),
+    "options that are a list": (
+        {"activation_fn": "topk", "activation_fn_kwargs": [3]},
+        arrays_of("topk"),
+        "must have k, an integer of at least 1, not None",
+    ),
     "normalised": ({"normalize_activations": "layer_norm"}, None, "normalize_activations 'layer"),
     "heads": ({"reshape_activations": "hook_z"}, None, "reshape_activations 'hook_z'"),
     "scaled": ({"finetuning_scaling_factor": True}, None, "scaling factor"),
@@ -156,7 +164,7 @@ def test_bad_folders_are_one_line(settings, arrays, match, tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["no folder", "no weights", "settings", "weights"])
+@pytest.mark.parametrize("damage", ["no folder", "no weights", "settings", "nested", "weights"])
 def test_missing_and_damaged_files_are_one_line(damage, tmp_path):
     folder = tmp_path / "one"
     if damage != "no folder":
@@ -166,6 +174,8 @@ def test_missing_and_damaged_files_are_one_line(damage, tmp_path):
         (folder / "sae_weights.safetensors").unlink()
     elif damage == "settings":
         (folder / "cfg.json").write_text("{", encoding="utf-8")
+    elif damage == "nested":
+        (folder / "cfg.json").write_text("[" * 10**5, encoding="utf-8")
     elif damage == "weights":
         (folder / "sae_weights.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match=r"must be (the settings|a file)") as caught:
@@ -186,6 +196,47 @@ def test_bad_archives_are_one_line_and_nothing_is_unpickled(damage, tmp_path):
     with pytest.raises(ValueError, match=r"must be an archive such as params\.npz") as caught:
         files.read_gemma_scope(path)
     assert "\n" not in str(caught.value)
+    if damage == "text":
+        assert "it is no file of NumPy" in str(caught.value)
+
+
+def test_files_of_other_machines_are_read_and_written(tmp_path):
+    """Big-endian arrays, and settings that begin with the byte order mark of Windows."""
+    swapped = {name: a.astype(a.dtype.newbyteorder(">")) for name, a in ARRAYS.items()}
+    arrays = {name: swapped[name] for name in arrays_of("jumprelu")}
+    np.savez(tmp_path / "params.npz", **arrays)
+    read = files.read_gemma_scope(tmp_path / "params.npz")
+    expected = codes_by_hand("jumprelu", np.asarray(X), ARRAYS)
+    np.testing.assert_allclose(jax.vmap(read.encode)(X), expected, atol=1e-5)
+    files.write_saelens(tmp_path / "one", files.Dictionary("jumprelu", arrays))
+    settings = tmp_path / "one" / "cfg.json"
+    settings.write_text(settings.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    again = files.read_saelens(tmp_path / "one")
+    np.testing.assert_array_equal(again.params["W_enc"], ARRAYS["W_enc"])
+
+
+def test_words_in_an_archive_are_one_line(tmp_path):
+    words = arrays_of("jumprelu") | {"threshold": np.full(K, "a")}
+    np.savez(tmp_path / "params.npz", **words)
+    with pytest.raises(ValueError, match="must hold floating arrays, but their dtypes are"):
+        files.read_gemma_scope(tmp_path / "params.npz")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_others_may_read_what_is_written_as_any_new_file(tmp_path):
+    files.write_saelens(tmp_path / "one", files.Dictionary("standard", arrays_of("standard")))
+    (tmp_path / "new").write_text("as the umask of the user says")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes["sae_weights.safetensors"] == modes["cfg.json"] == modes["new"]
+
+
+def test_a_file_that_cannot_be_renamed_leaves_nothing(tmp_path):
+    (tmp_path / "params.npz").mkdir()
+    with pytest.raises(OSError, match=r"params\.npz"):
+        files.write_gemma_scope(
+            tmp_path / "params.npz", files.Dictionary("jumprelu", arrays_of("jumprelu"))
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["params.npz"]
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):

@@ -346,6 +346,29 @@ def test_a_foreign_file_is_refused(tmp_path):
     save_file({"a": np.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"must be a file that an estimator of jaxae\.sklearn has"):
         SparseAutoencoder.load(tmp_path / "other.safetensors")
+    (tmp_path / "page.safetensors").write_text("<html>")
+    with pytest.raises(ValueError, match=r"page.safetensors must be a file that an estimator of"):
+        SparseAutoencoder.load(tmp_path / "page.safetensors")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        SparseAutoencoder.load(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_cut_is_refused_and_one_that_cannot_be_written_leaves_nothing(
+    unit_table, tmp_path
+):
+    model = make(standardize=False).fit(unit_table)
+    model.save(tmp_path / "model")
+    (tmp_path / "new").write_text("as the umask of the user says")
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "new").stat().st_mode
+    (tmp_path / "model").write_bytes((tmp_path / "model").read_bytes()[:-5])
+    with pytest.raises(ValueError, match="must be a file that an estimator of"):
+        SparseAutoencoder.load(tmp_path / "model")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        model.save(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        model.save(tmp_path / "nowhere" / "model")
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "model", "new"}
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,14 @@ def _with_channels(source: str, images: Stored) -> Stored:
             f"{source} must be images (n, h, w, c), but its shape {images.shape} has the channels "
             "first; np.moveaxis(x, 1, -1) puts them last"
         )
+    height, width = images.shape[0], images.shape[-1]
+    if (
+        images.ndim > 2 and images.shape[1] == height and width > 4 * height
+    ):  # as MATLAB stores them
+        raise InputError(
+            f"{source} must be images (n, h, w) or (n, h, w, c), but its shape {images.shape} has "
+            "the examples last; np.moveaxis(x, -1, 0) puts them first"
+        )
     if images.ndim == 2:
         n, d = images.shape
         side = math.isqrt(d)

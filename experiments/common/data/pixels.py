@@ -146,6 +146,11 @@ def canonical(source: str, images: Stored, labels: np.ndarray | None) -> Pixels:
             f"{source} must lie in [0, 1], but it spans [{low!s}, {high!s}]; "
             "scale it, or store it as uint8"
         )
+    if images.dtype == np.uint8 and high == np.float32(1) / np.float32(255):
+        raise InputError(
+            f"{source} has only the values 0 and 1 of 255, which is black; multiply it by 255, or "
+            "store it as bool"
+        )
     classes = np.zeros(len(images), np.int64) if labels is None else labels
     order = np.lexsort((classes, digests[:, 1], digests[:, 0]))
     return Pixels(images, order, images.shape[1:], is_clipped=bool(beyond > 0))

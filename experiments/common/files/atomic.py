@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 JsonObject: TypeAlias = dict[str, Any]  # what a JSON file holds
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _SMALL = 2**16  # bytes of a file that is read at once
 
 
@@ -94,6 +95,15 @@ def remove_empty(*folders: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+def name_place(error: BaseException, place: Path) -> None:
+    """Gives an error of a full or read-only disk the place that was written to.
+
+    Writing to an open file raises without a name, and its user has more than one disk.
+    """
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        error.filename = str(place)
 
 
 def free_name(place: Path, word: str) -> Path:

@@ -91,9 +91,15 @@ class RunRecord:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._opened:
-            if kind is None and not self._is_published:
-                self.publish()
+        if error is not None:
+            atomic.name_place(error, self.folder)
+        try:
+            with self._opened:
+                if kind is None and not self._is_published:
+                    self.publish()
+        except OSError as failed:
+            atomic.name_place(failed, self.folder)
+            raise
 
     def publish(self, *names: str) -> None:
         """Renames files into place, and removes what an earlier run left there.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common.data.sources import cache
+from experiments.common.data.sources import cache, contents
 from experiments.common.data.sources.decoded import Splits
 from experiments.common.data.sources.rows_file import NotByRowsError, RowsFile
 from experiments.common.errors import InputError, first_line
@@ -17,8 +17,23 @@ from experiments.common.files import atomic
 
 _LARGE = 2**26  # bytes of a file that is not read at once
 _MAX_EXPANDED = 2**30  # bytes of a .npz file, or 20 times its size: more is a decompression bomb
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 # Names of images and labels in an .npz file, in any case; the second is that of MedMNIST.
-_SPELLINGS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}", "y_{}"))
+_SPELLINGS = (
+    ("x_{}", "y_{}"),
+    ("{}_images", "{}_labels"),
+    ("{}_x", "{}_y"),
+    ("{}_data", "{}_labels"),
+    ("{}", "y_{}"),
+)
+# The same of a file without a test split, which has no other arrays.
+_ALONE = (
+    ("x", "y"),
+    ("images", "labels"),
+    ("data", "labels"),
+    ("data", "target"),
+    ("features", "labels"),
+)
 
 
 class _Names(NamedTuple):
@@ -32,8 +47,9 @@ def load(path: Path, has_room: Callable[[int], bool]) -> Splits:
     """Returns the splits of a user's own file.
 
     ``.npy``: images ``(n, d)``, ``(n, h, w)`` or ``(n, h, w, c)``. ``.npz``: ``x_train`` and
-    ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, ``x_train`` alone, or a
-    single array. Other arrays that are in there are not read.
+    ``x_test`` (and ``y_train``, ``y_test``), the same without ``x_``, ``x_train`` alone, ``x`` and
+    ``y``, or a single array; ``_SPELLINGS`` and ``_ALONE`` have other names of them. Other arrays
+    that are in there are not read.
 
     Raises:
       InputError: if it is not there, cannot be read, or does not hold these arrays.
@@ -68,6 +84,8 @@ def _load(path: Path, has_room: Callable[[int], bool]) -> Splits:
                 raise
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        _require_numpy(file.read(contents.START))
+        file.seek(0)
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"train": (loaded, None)}
@@ -85,6 +103,13 @@ def _load(path: Path, has_room: Callable[[int], bool]) -> Splits:
     }
 
 
+def _require_numpy(start: bytes) -> None:
+    """Raises ValueError if a file starts as none of NumPy does; NumPy would call it pickled."""
+    if start and not start.startswith((np.lib.format.MAGIC_PREFIX, *_ZIP)):
+        kind = contents.describe(start) or "no file of NumPy; numpy.save and numpy.savez write them"
+        raise ValueError(f"it is {kind}")
+
+
 def _choose(path: Path, archive: zipfile.ZipFile) -> dict[str, _Names]:
     """Returns which members of an archive are the images and labels of each split."""
     members = {name[:-4]: name for name in archive.namelist() if name.endswith(".npy")}
@@ -98,10 +123,13 @@ def _choose(path: Path, archive: zipfile.ZipFile) -> dict[str, _Names]:
         is_all_there_is = named.keys() <= {images.format("train"), labels.format("train")}
         if len(found) == 2 or ("train" in found and is_all_there_is):
             return found
+    for images, one in _ALONE:
+        if named.keys() == {images, one}:
+            return {"train": _Names(named[images], named[one])}
     if len(members) == 1:
         return {"train": _Names(next(iter(members.values())), None)}
     raise InputError(
-        f"--dataset {path} must hold x_train and x_test, train and test, or one array, "
+        f"--dataset {path} must hold x_train and x_test, train and test, x and y, or one array, "
         f"but it holds {', '.join(sorted(members)) or 'nothing'}; "
         "numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...) names them so"
     )

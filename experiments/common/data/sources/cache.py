@@ -60,7 +60,11 @@ def entry(name: str, *, write: Callable[[Path], None], read: Callable[[Path], Fo
         logging.getLogger(__name__).warning("decoded images are not kept: %s", error)
     aside = Path(tempfile.mkdtemp(prefix="jaxae-decoded-"))
     atexit.register(shutil.rmtree, aside, ignore_errors=True)
-    write(aside)
+    try:
+        write(aside)
+    except OSError as error:
+        atomic.name_place(error, aside)
+        raise
     return read(aside)
 
 

@@ -4,9 +4,11 @@ The first line may name the columns: ``label,pixel0,...`` or ``label,1x1,...``. 
 in the column that is called label, class, y or target, in any case of the letters; without such a
 column there are no labels. Where no line names the columns, or only numbers them as pandas does
 (``0,1,2,...``), the first one is the labels if the others are a square number and all of them are
-not. Any value may be in quotes, as some programs write all of them.
+not; a file whose last column looks more like labels is refused. Any value may be in quotes, as some
+programs write all of them, and a comma may stand behind the last one.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.common.data.sources import decoded
+from experiments.common.data.sources import contents, decoded
 from experiments.common.errors import InputError, visible
 
 _MAX_LINE = 2**22  # bytes; a line of a million pixels has at most 4 million
@@ -28,6 +30,7 @@ class _Columns(NamedTuple):
     has_names: bool
     width: int
     label: int | None
+    is_named: bool = True
 
 
 def load(path: Path) -> decoded.Splits:
@@ -40,7 +43,7 @@ def load(path: Path) -> decoded.Splits:
         if path.exists() and not path.is_file():
             raise InputError(f"--dataset {path} cannot be read as .csv: it is no regular file")
         columns = _read_columns(path)
-        count = sum(1 for _ in _lines(path)) - columns.has_names
+        count = _count_images(path, columns)
         if count == 0:
             raise InputError(f"--dataset {path} holds no images, but only the names of columns")
 
@@ -66,8 +69,40 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 )
             if number == 1:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
-            if line := line.replace(b'"', b"").strip():
+            line = line.replace(b'"', b"").strip()
+            is_for_excel = number == 1 and line.startswith(b"sep=")
+            if line and not is_for_excel:
                 yield number, line
+
+
+def _count_images(path: Path, columns: _Columns) -> int:
+    """Returns how many images a file has.
+
+    Raises:
+      InputError: if no line names the columns, and the last one looks more like labels than the
+        first: many data sets have their labels there, and what was read would be a pixel.
+    """
+    lines = _lines(path)
+    if columns.has_names:
+        next(lines)
+    is_guessed = columns.label is not None and not columns.is_named
+    first, last, count = set[bytes](), set[bytes](), 0
+    for _, line in lines:
+        count += 1
+        if is_guessed:
+            first.add(line.partition(b",")[0].strip())
+            last.add(line.removesuffix(b",").rpartition(b",")[2].strip())
+    if is_guessed and len(last) > 1 and (len(first) == 1 or len(last) < len(first)):
+        raise InputError(
+            f"--dataset {path} has {_values(first)} in its first column and {_values(last)} in the "
+            "last, so the labels may be in either; name the columns in its first line: "
+            "label,pixel0,pixel1,... or pixel0,pixel1,...,label"
+        )
+    return count
+
+
+def _values(found: set[bytes]) -> str:
+    return f"{len(found)} value{'s' if len(found) > 1 else ''}"
 
 
 def _read_columns(path: Path) -> _Columns:
@@ -75,21 +110,21 @@ def _read_columns(path: Path) -> _Columns:
     number, line = next(_lines(path), (0, b""))
     if not line:
         raise InputError(f"--dataset {path} is empty")
-    for magic, kind in ((b"\x1f\x8b", "gzipped"), (b"PK\x03\x04", "a zip file")):
-        if line.startswith(magic):
-            raise InputError(f"--dataset {path} is {kind}; unpack it")
+    if kind := contents.describe(line):
+        raise InputError(f"--dataset {path} must be a CSV file, but it is {kind}")
     if b"\0" in line:
         raise InputError(f"--dataset {path} is no text in UTF-8; save it as CSV UTF-8")
     if b"\r" in line:
         raise InputError(
             f"--dataset {path} ends its lines as old Macintoshes do; save it as CSV UTF-8"
         )
-    words = line.split(b",")
+    words = line.removesuffix(b",").split(b",")
     # numpy.savetxt puts "# " before its header.
     names = [word.decode("utf-8", "replace").strip(" #'").lower() for word in words]
     if _are_counted(names) or not _are_names(names):
         has_names = _are_counted(names)
-        return _Columns(has_names, len(words), _label_without_names(path, len(words)))
+        label = _label_without_names(path, len(words))
+        return _Columns(has_names, len(words), label, is_named=False)
     if len(names) < 2 and (b";" in line or b"\t" in line):
         raise InputError(f"--dataset {path} line {number} must be divided by commas, not ; or tabs")
     if "" in names or "unnamed: 0" in names:
@@ -155,6 +190,8 @@ def _rows(path: Path, columns: _Columns) -> Iterator[tuple[np.ndarray, int]]:
         next(lines)
     for number, line in lines:
         words = line.split(b",")
+        if len(words) == columns.width + 1 and not words[-1]:  # a comma behind the last value
+            words.pop()
         if len(words) != columns.width:
             raise InputError(
                 f"--dataset {path} line {number} has {len(words)} values, but the first line "
@@ -166,19 +203,24 @@ def _rows(path: Path, columns: _Columns) -> Iterator[tuple[np.ndarray, int]]:
                 raise ValueError("Python reads numbers with it, and nobody else does")
             pixels = bytes(map(int, words))  # refuses what is no byte
         except (ValueError, OverflowError):
-            bad = next(word for word in words if not _is_whole(word) or not 0 <= int(word) <= 255)
-            raise InputError(
-                f"--dataset {path} line {number} must be whole numbers from 0 to 255 between "
-                f"commas, but one is {_shown(bad)}"
-            ) from None
+            pixels = bytes(_pixel_of(path, number, word) for word in words)
         yield np.frombuffer(pixels, np.uint8), label
+
+
+def _pixel_of(path: Path, number: int, word: bytes) -> int:
+    if not _is_whole(word) or not 0 <= int(word) <= 255:
+        raise InputError(
+            f"--dataset {path} line {number} must be whole numbers from 0 to 255 between "
+            f"commas, but one is {_shown(word)}{_hint(word)}"
+        )
+    return int(word)
 
 
 def _label_of(path: Path, number: int, word: bytes) -> int:
     if not _is_whole(word) or not -(2**63) <= int(word) < 2**63:
         raise InputError(
             f"--dataset {path} line {number} must have a whole number as its label, "
-            f"but it is {_shown(word)}"
+            f"but it is {_shown(word)}{_hint(word)}"
         )
     return int(word)
 
@@ -189,6 +231,16 @@ def _is_whole(word: bytes) -> bool:
     except ValueError:
         return False
     return b"_" not in word  # which Python reads
+
+
+def _hint(word: bytes) -> str:
+    """Returns what to do about a float, after a semicolon."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(word)) < 1:
+            return "; multiply pixels in [0, 1] by 255, or store them with numpy.save"
+        if value.is_integer():
+            return "; numpy.savetxt(path, x, fmt='%d', delimiter=',') writes whole numbers"
+    return ""
 
 
 def _shown(word: bytes) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.common.data.sources import contents
 from experiments.common.errors import InputError
 
 _UNSIGNED_BYTE = 8
@@ -99,7 +100,10 @@ def read(path: Path, *, ndim: int) -> np.ndarray:
         with open(path, "rb") as probe:
             is_gzip = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if is_gzip else open(path, "rb") as file:
+            start = file.read(contents.START)  # more than any header
+            file.seek(0)
             header = file.read(header_size)
+            _require_magic(path, start, ndim)
             shape = _parse_header(path, header, ndim)
             size = math.prod(shape)
             if not 0 < size <= _MAX_BYTES:
@@ -119,13 +123,17 @@ def read(path: Path, *, ndim: int) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _parse_header(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
+def _require_magic(path: Path, start: bytes, ndim: int) -> None:
     wanted = bytes((0, 0, _UNSIGNED_BYTE, ndim))
-    if header[:4] != wanted:
+    if start[:4] != wanted:
+        kind = contents.describe(start)
         raise InputError(
-            f"{path} has the magic number 0x{header[:4].hex()}, but an IDX file of unsigned bytes "
-            f"with {ndim} axes starts with 0x{wanted.hex()}"
+            f"{path} has the magic number 0x{start[:4].hex()}, but an IDX file of unsigned bytes "
+            f"with {ndim} axes starts with 0x{wanted.hex()}{f'; it is {kind}' if kind else ''}"
         )
+
+
+def _parse_header(path: Path, header: bytes, ndim: int) -> tuple[int, ...]:
     if len(header) < 4 + 4 * ndim:
         raise InputError(f"{path} ends within its header; is it damaged or truncated?")
     return struct.unpack(f">{ndim}I", header[4:])

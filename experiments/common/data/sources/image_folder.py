@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from experiments.common.data.sources import decoded
+from experiments.common.data.sources import contents, decoded
 from experiments.common.errors import InputError, first_line
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
@@ -25,7 +25,11 @@ _OTHER_IMAGES = {
     *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jxl"),
     *(".pbm", ".pgm", ".pnm", ".ppm", ".jp2", ".j2k", ".tga", ".ico", ".svg"),
 }
-_NOT_OF_THE_USER = {"thumbs.db", "desktop.ini", "__macosx"}
+# What Windows, macOS and network storage leave in folders.
+_NOT_OF_THE_USER = {
+    *("thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "@eadir", "lost+found"),
+}
 # Names of the folders of a split, the best first; validation images are a test split if need be.
 _SPLITS = {
     "train": ("train", "training"),
@@ -216,7 +220,15 @@ def _read_image(path: Path) -> np.ndarray:
     except InputError:
         raise
     except Exception as error:  # damaged bytes raise whatever the decoders raise, bombs too
-        raise InputError(
-            f"--dataset {path} cannot be read as an image: {first_line(error)}; is it damaged?"
-        ) from error
+        reason = _other_kind(path) or f"{first_line(error)}; is it damaged?"
+        raise InputError(f"--dataset {path} cannot be read as an image: {reason}") from error
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _other_kind(path: Path) -> str | None:
+    """Returns what a file is, with a remedy, if it is known to be neither a PNG nor a JPEG."""
+    with open(path, "rb") as file:
+        kind = contents.describe(file.read(contents.START))
+    if kind in (None, "a PNG image", "a JPEG image"):
+        return None
+    return f"it must be a PNG or a JPEG, but it is {kind}"

@@ -46,6 +46,8 @@ def unknown(text: str) -> InputError:
     """Returns the error about a name that is of no data set."""
     near = difflib.get_close_matches(text.lower(), ["digits", *_all_names()])
     hint = f"; did you mean {', '.join(near)}?" if near else ""
+    if any(separator in text for separator in "/\\") or Path(text).suffix:
+        hint += "; there is no file or folder of this name"
     return InputError(
         f"--dataset {text} is unknown: allowed are digits, the name of an image data set of "
         "TensorFlow Datasets, the path of a .npy, .npz or .csv file, or a folder of PNG or JPEG "

@@ -38,6 +38,13 @@ def is_installed() -> bool:
     return find_spec("sae_lens") is not None
 
 
+def count_threads() -> int:
+    """Returns how many threads PyTorch computes with."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def make_task(size: Size, seed: int) -> Task:
     """Returns a task on SAELens's own synthetic data, of the published recipe at another size."""
     import torch

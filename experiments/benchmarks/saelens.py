@@ -171,6 +171,7 @@ def main(config: Config) -> common.Results:
             "saelens",
             sae_lens=environment.version("sae-lens"),
             torch=environment.version("torch"),
+            torch_threads=in_saelens.count_threads(),
             num_seeds=config.num_seeds,
             size=size._asdict(),
             active_atoms=float(

@@ -163,6 +163,43 @@ def large_table(device: str) -> str:
     return table_of(header, rows, "rrrr")
 
 
+def dictionaries_table(device: str) -> str:
+    """Returns the Markdown table of dictionaries trained by two libraries: quality and seconds."""
+    measures = ["active units", "F1", "mean correlation", "explained variance"]
+    lines = [["", "", *measures, "seconds", "times as fast"], ["---", "---", *["---:"] * 6]]
+    for method, found in benchmark("saelens", device)["methods"].items():
+        for i, (side, row) in enumerate(found["sides"].items()):
+            lines.append(
+                [
+                    "" if i else method,
+                    side,
+                    with_spread(row["active_units"], ".2f"),
+                    with_spread(row["f1"], ".3f"),
+                    with_spread(row["mean_correlation"], ".3f"),
+                    with_spread(row["explained_variance"], ".3f"),
+                    _digits(row["seconds"]["median"]),
+                    "" if i else _ratio(found["times_as_fast"]),
+                ]
+            )
+    return table_of(lines)
+
+
+def widths_table(device: str) -> str:
+    """Returns the Markdown table of decoding from active units beside the whole code, by width."""
+    header = ["units", "", "decode (ms)", "MiB", "with gradients (ms)", "MiB"]
+    lines = [header, ["---:", "---", *["---:"] * 4]]
+    for row in benchmark("dictionary", device)["widths"]:
+        for i, name in enumerate(row["decode"]):
+            cells = ["" if i else f"{row['units']:,}", name]
+            for part in ("decode", "decode_and_gradients"):
+                found = row[part][name]
+                cells.append(_digits(1e3 * found["seconds"]["median"]))
+                memory = found["temporary_bytes"]
+                cells.append("" if memory is None else _digits(memory / 2**20))
+            lines.append(cells)
+    return table_of(lines)
+
+
 def _beside_the_first(corner: str, cases: dict[str, Metrics]) -> str:
     """Returns a Markdown table of races: the seconds of the first, and ratios to it."""
     names = next(iter(cases.values()))

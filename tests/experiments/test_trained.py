@@ -26,7 +26,9 @@ from experiments import export
 from experiments.common.errors import InputError
 from experiments.common.results import checkpoint_store, trained
 from experiments.common.run import command_line
+from experiments.dictionary import methods as truth_methods
 from experiments.dictionary import networks as dictionaries
+from experiments.dictionary import synthetic
 from experiments.feature_learning import methods
 from experiments.overcomplete_copy import networks as copying
 from experiments.sampling import conditional
@@ -312,6 +314,25 @@ def of_dictionary(kind, setting):
     return family.network(setting), functions
 
 
+def of_truth_method(method):
+    """Returns a dictionary of the synthetic truth, whose codes are written out here."""
+    size = synthetic.SMALL._replace(inputs=12, units=5)
+    network = truth_methods.MethodTrainer(method, None, size, steps=10, devices=1).network(2)
+
+    def functions(p):
+        def encode(x_i):
+            products = (x_i - p["decoder_bias"]) @ p["encoder"]
+            pre = products * jnp.exp(p["log_scale"]) + p["encoder_bias"]
+            threshold = {"JumpReLU": p["threshold"], "L1": 0}.get(method, p["batch_threshold"])
+            kept = jax.lax.top_k(pre, 2)[0][-1] if method == "top-k" else threshold
+            is_on = products + p["gate_bias"] > 0 if method == "gated" else pre >= kept
+            return jnp.where(is_on, jax.nn.relu(pre), 0)
+
+        return encode, lambda code: code @ p["atoms"] + p["decoder_bias"]
+
+    return network, functions
+
+
 def of_levels(network):
     kind, levels = conditional.POINTS, conditional.Levels(0.1, 1.0)
     options = {"learning_rate": 0.1, "steps": 1, "batch_size": 2, "epochs": 1}
@@ -344,6 +365,9 @@ OWN = {
     "KL": partial(of_sparse, sparse.Setting(0.1), sparse.sigmoid_family),
     "dictionary, L1": lambda _: of_dictionary("L1, free atoms", 0.3),
     "dictionary, top-k": lambda _: of_dictionary("top-k", 1.0),
+    **{
+        f"truth, {name}": lambda _, name=name: of_truth_method(name) for name in truth_methods.LOOKS
+    },
     "copying": lambda _: of_copying(),
     "feature learning": lambda _: of_layer(),
     "points": lambda _: of_levels(conditional.Scaled((5, 4), 12, 0.7)),

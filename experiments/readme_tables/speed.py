@@ -166,10 +166,10 @@ def large_table(device: str) -> str:
 def dictionaries_table(device: str) -> str:
     """Returns the Markdown table of dictionaries trained by two libraries: quality and seconds."""
     measures = ["active units", "F1", "mean correlation", "explained variance"]
-    lines = [["", "", *measures, "seconds", "times as fast"], ["---", "---", *["---:"] * 6]]
+    rows = []
     for method, found in benchmark("saelens", device)["methods"].items():
         for i, (side, row) in enumerate(found["sides"].items()):
-            lines.append(
+            rows.append(
                 [
                     "" if i else method,
                     side,
@@ -181,13 +181,13 @@ def dictionaries_table(device: str) -> str:
                     "" if i else _ratio(found["times_as_fast"]),
                 ]
             )
-    return table_of(lines)
+    return table_of(["", "", *measures, "seconds", "times as fast"], rows, "llrrrrrr")
 
 
 def widths_table(device: str) -> str:
     """Returns the Markdown table of decoding from active units beside the whole code, by width."""
     header = ["units", "", "decode (ms)", "MiB", "with gradients (ms)", "MiB"]
-    lines = [header, ["---:", "---", *["---:"] * 4]]
+    rows = []
     for row in benchmark("dictionary", device)["widths"]:
         for i, name in enumerate(row["decode"]):
             cells = ["" if i else f"{row['units']:,}", name]
@@ -196,8 +196,8 @@ def widths_table(device: str) -> str:
                 cells.append(_digits(1e3 * found["seconds"]["median"]))
                 memory = found["temporary_bytes"]
                 cells.append("" if memory is None else _digits(memory / 2**20))
-            lines.append(cells)
-    return table_of(lines)
+            rows.append(cells)
+    return table_of(header, rows, "rlrrrr")
 
 
 def _beside_the_first(corner: str, cases: dict[str, Metrics]) -> str:

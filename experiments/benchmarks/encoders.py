@@ -8,8 +8,9 @@ the same value and gradient first, then run in turn; a rival that takes several 
 the fastest runs once. Then the error of estimates is compared with matfree's, at equal time, if
 matfree is installed. Each encoder is written to a file of its own as soon as it is done, and one
 that is there is not measured again: a run that was stopped goes on. The result file is
-``encoders-<device>.json``. Expected: nowhere below 0.9 times as fast as the better rival, and
-nowhere more memory.
+``encoders-<device>.json``. Expected: nowhere below 0.9 times as fast as the better rival. What is
+slowest, and what takes the most memory relative to the rival, is named below the table that is made
+of the file.
 """
 
 import sys

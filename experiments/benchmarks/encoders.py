@@ -293,7 +293,7 @@ def measure(name: str, case: Case, rounds: int) -> common.Results:
         first_seconds[rival] = time.perf_counter() - start
     for rival, (value, gradient) in found.items():
         contraction.require_same(f"{name}: the value of {rival}", value, found["jaxae"][0])
-        # All parameters together: the gradient in the key bias of an attention is 0 but for rounding.
+        # Together, because the gradient in the key bias of an attention is 0 but for rounding.
         mine, other = (ravel_pytree(tree)[0] for tree in (found["jaxae"][1], gradient))
         contraction.require_same(f"{name}: the gradient of {rival}", other, mine)
     raced = race_fast_ones(contenders, first_seconds, rounds)

@@ -88,13 +88,13 @@ def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     the one before has left, and then seven times, of which the median counts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    is_short = {name: timed(contender) < _SHORT for name, contender in contenders.items()}
+    is_short = {name: _timed(contender) < _SHORT for name, contender in contenders.items()}
     for _ in range(rounds):
         for name, contender in contenders.items():
             time.sleep(_PAUSE)
             if is_short[name]:
                 contender.call()
-            runs = [timed(contender) for _ in range(7 if is_short[name] else 1)]
+            runs = [_timed(contender) for _ in range(7 if is_short[name] else 1)]
             seconds[name].append(float(np.median(runs)))
     first = np.array(next(iter(seconds.values())))
     return {
@@ -108,8 +108,7 @@ def race(contenders: dict[str, Contender], rounds: int) -> dict[str, Results]:
     }
 
 
-def timed(contender: Contender) -> float:
-    """Returns the seconds of one run."""
+def _timed(contender: Contender) -> float:
     start = time.perf_counter()
     contender.call()
     return time.perf_counter() - start

@@ -60,6 +60,7 @@ def find_sums(
     encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct, code: jax.ShapeDtypeStruct
 ) -> Sums | None:
     """Returns sums of columns and of rows with the norm of the Jacobian; None if useless."""
+    # A Jacobian of one entry has nothing to add up.
     entries = example.size * code.size
     if not 1 < entries <= _MAX_ENTRIES:
         return None

@@ -101,6 +101,7 @@ def count_operation(eqn: Equation, transposed_in: Sequence[int] = ()) -> Counts:
     inputs, outputs = ([getattr(v.aval, "size", 0) for v in vs] for vs in (eqn.invars, eqn.outvars))
     written = [inputs[place] for place in transposed_in] or outputs
     counts = Counts(numbers=float(sum(written)))
+    # By their beginnings: a maximum is ``reduce_window_max``. A sum of a window chooses nothing.
     if name.startswith(_CHOOSING) and name != "reduce_window_sum":
         window = math.prod(eqn.params["window_dimensions"])
         # The transposed operation has the windows of its result, which is the larger one.

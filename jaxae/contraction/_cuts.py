@@ -44,12 +44,13 @@ def find_cuts(jaxpr: jex.Jaxpr) -> list[Place]:
     graph = _Graph()
     first = graph.new_number()
     _, last = graph.add_equations(jaxpr, [None, first])
+    # Backwards, from the code's derivative to the direction: what it needs, and where last.
     needed: set[int | None] = {last}
     last_use = {last: len(graph.equations)}
     for position, (inputs, outputs) in reversed(list(enumerate(graph.equations))):
         if needed.intersection(outputs):
             needed |= inputs
-            for number in inputs:
+            for number in inputs:  # the first position that is met backwards is the last use
                 last_use.setdefault(number, position)
     # A value is a cut if, once it is there, it is the only one that is still needed.
     places = []

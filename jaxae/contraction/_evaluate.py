@@ -164,17 +164,25 @@ class MatrixValues:
             self.own_cores[node] = core
         return ScaledMatrix(core, self.diagonal(node.rows), self.diagonal(node.cols))
 
-    def store_constant_cores(self, node: Node) -> None:
-        """Computes the constant cores in a node, so that no example computes them again."""
+    def store_constant_cores(self, node: Node, *, is_for_loop: bool) -> None:
+        """Computes the constant cores in a node, so that no example computes them again.
+
+        Args:
+          node: whose cores, and those of its parts, are stored.
+          is_for_loop: whether a loop over groups of examples uses them.
+        """
         if node.is_constant and node.linear is None:
             self.cores[node] = self.matrix(node).core
         elif node.linear is not None and node.linear.matrix is not None:
             # The map stays, because its row norms and its squares may still be of use.
             core = dense_matrix(node.linear, self.dtype)
+            # The barrier keeps a transposition out of the loop. Without a loop it would only make a
+            # copy, where the product can read the weights as they are.
+            core = jax.lax.optimization_barrier(core) if is_for_loop else core
             self.cores[node] = node.linear._replace(matrix=lambda: core)
         else:
             for part in node.parts:
-                self.store_constant_cores(part)
+                self.store_constant_cores(part, is_for_loop=is_for_loop)
 
 
 def codes_and_values(chain: Chain, dtype: DTypeLike, x: Array) -> tuple[Array, ExampleValues]:
@@ -221,7 +229,7 @@ def _norms(
     for part in (*best.parts, *more_nodes):
         # The norm of a single factor needs the norms of its rows, and no matrix.
         if len(best.parts) > 1 or part.linear is None:
-            constants.store_constant_cores(part)
+            constants.store_constant_cores(part, is_for_loop=jacobian.group < size)
 
     def value(order: Order, example_values: PyTree) -> tuple[Array, Array | None]:
         values = values_of(example_values, constants.cores)

@@ -83,6 +83,7 @@ def _max_of_windows(x: Array, window: Sequence[int]) -> Array:
     @largest.defjvp
     def largest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
         (x,), (t,) = primals, tangents
+        # The mask depends on x alone: under ``jax.vmap`` over directions it is computed once.
         chosen = jnp.where(mask(x), t, jnp.zeros_like(t))
         return largest(x), jnp.sum(chosen.reshape(shape), tuple(sides))
 

@@ -177,8 +177,7 @@ def dense_matrix(core: Array | Linear, dtype: DTypeLike) -> Array:
     if not isinstance(core, Linear):
         return core
     if core.matrix is not None:
-        # The barrier keeps a transposition out of the loops over examples that follow.
-        return jax.lax.optimization_barrier(core.matrix().astype(dtype))
+        return core.matrix().astype(dtype)
     if core.reshapes:
         return jnp.eye(math.prod(core.inputs), dtype=dtype)
     size = math.prod(core.inputs)

@@ -1,6 +1,12 @@
 """The search for the cheapest order in which to multiply the factors of a Jacobian.
 
 The orders, and where the costs come from, are explained in ``docs/contraction.md``.
+
+To read this, begin with :class:`Node` (a matrix that could be computed) and :class:`Order` (a
+formula for the norm, made of nodes). :class:`Search` makes nodes without computing anything: a node
+only knows its shape, its cost, and a function that would compute it. ``product`` and ``gram`` make
+a node of others, ``_cheapest_product``, ``_grams`` and ``_left_grams`` compare such nodes by their
+cost, and ``orders`` puts the formulas together. ``_evaluate`` runs the order that has won.
 """
 
 from __future__ import annotations
@@ -108,10 +114,12 @@ class Search:
             self._leaf(i, factor, cols if i == 0 else None) for i, factor in enumerate(factors)
         ]
         self.products: dict[tuple[int, int], Node] = {}
-        # The ways in which a leaf may be a factor of a product.
+        # The ways in which a leaf may be a factor of a product: a segment is a map that is applied,
+        # or the matrix of that map. The matrix comes last, because it is a product by itself.
         self.forms = [
             [leaf, self._formed(leaf)] if leaf.segment else [leaf] for leaf in self.leaves
         ]
+        # Short products first: a longer one is made of two shorter ones.
         for length in range(1, len(self.leaves) + 1):
             for start in range(len(self.leaves) - length + 1):
                 self.products[start, start + length] = self._cheapest_product(start, start + length)
@@ -153,6 +161,7 @@ class Search:
         """Returns the matrix of a segment, by forward or by reverse derivatives."""
         (p, q), segment = leaf.shape, leaf.segment
         assert segment is not None
+        # q columns by forward derivatives, or p rows by reverse ones.
         is_reverse = p * segment.reverse.work < q * segment.forward.work
         count, counts = (p, segment.reverse) if is_reverse else (q, segment.forward)
 
@@ -172,7 +181,7 @@ class Search:
     def _cheapest_product(self, start: int, stop: int) -> Node:
         """Returns the cheapest product of the factors start ... stop - 1."""
         if stop == start + 1:
-            return self.forms[start][-1]
+            return self.forms[start][-1]  # the form that has a matrix
         ways = [
             self.product(left, right)
             for cut in range(start + 1, stop)
@@ -201,10 +210,12 @@ class Search:
         operation_cost *= self.exact_cost if is_exact else 1.0
         products = PRODUCTS_OF_A_PRODUCT * operation_cost
         own = self._cost(flops, p * q, is_constant, products=products)
+        # A segment has a cost of its own, which includes what it writes on the way.
         if right.segment:
             own = self._applied_cost(p, right.segment.reverse)
         elif left.segment:
             own = self._applied_cost(q, left.segment.forward)
+        # Brackets where the order is not from left to right: W3 (D2 W2 D1 W1).
         is_product = right.linear is None and " " in right.name
         return Node(
             f"{left.name} {f'({right.name})' if is_product else right.name}",
@@ -336,7 +347,8 @@ class Search:
                 return norm_by_gram(x, s, self.dtype)
 
             return Order(name, (node, symmetric), value, cost)
-        # One S for the whole batch: all X are multiplied by it in one large product.
+        # One S for the whole batch: all X are multiplied by it in one large product. A constant S
+        # is always a Gram matrix R R^T, never M (R R^T) M^T, so that R is its only part.
         (right,) = symmetric.parts
 
         def scaled(x: ScaledMatrix, s: ScaledMatrix, _: ScaledMatrix) -> tuple[Array, None]:
@@ -368,6 +380,7 @@ class Search:
     def _cost(self, flops: float, numbers: int, is_constant: bool, products: float) -> Cost:
         """Returns the cost of one operation: ``flops`` done ``products`` times, and its result."""
         work = products * flops + WRITES_WITH_GRADIENT * NUMBER_COST * numbers
+        # A constant matrix is computed once for the batch, and no example holds a copy of it.
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))

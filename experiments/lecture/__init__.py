@@ -154,7 +154,7 @@ def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -
                 and found["environment"]["jaxae"] in _SAME_NUMBERS
                 and all((folder / name).is_file() for name in figures(job, metrics, formats))
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if is_same:
             return folder

@@ -127,12 +127,15 @@ def test_where_the_system_has_no_temporary_folder_it_is_that_of_the_run(tmp_path
     """As in a container that can write to the results alone: matplotlib needs one."""
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
     with RunRecord(tmp_path / "out") as record:
+        assert Path(os.environ["MPLCONFIGDIR"]).is_relative_to(tmp_path / "out")
         assert Path(tempfile.mkdtemp()).is_relative_to(tmp_path / "out")
         record.write_json("config.json", {})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("config.json", "log.jsonl", ".files.json")
     }
+    assert "MPLCONFIGDIR" not in os.environ
     with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
         tempfile.gettempdir()
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unittest import mock
 
 from experiments.common import interrupts
 from experiments.common.data.datasets import Dataset
@@ -252,14 +253,16 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
     In a container that can write to the results alone, matplotlib would not be imported.
     """
     before = tempfile.tempdir
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError:
-        tempfile.tempdir = str(folder)
-    try:
+    with contextlib.ExitStack() as opened:
+        try:
+            tempfile.gettempdir()
+        except FileNotFoundError:
+            tempfile.tempdir = str(folder)
+            if not os.environ.get("MPLCONFIGDIR"):  # else it would warn, and miss it at the end
+                own = {"MPLCONFIGDIR": str(folder / "matplotlib")}
+                opened.enter_context(mock.patch.dict(os.environ, own))
+        opened.callback(setattr, tempfile, "tempdir", before)
         yield
-    finally:
-        tempfile.tempdir = before
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -159,7 +159,7 @@ def finished(job: Job, dataset: datasets.Dataset, formats: Sequence[str] = ()) -
                 and found["environment"]["jaxae"] in _SAME_NUMBERS
                 and all((folder / name).is_file() for name in figures(job, metrics, formats))
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if is_same:
             return folder
@@ -320,6 +320,11 @@ def small_pages(
     }
 
 
+def _write_page(path: Path, html: str) -> None:
+    """Writes a page; bytes of a path or a title that are no UTF-8 are escapes in it."""
+    path.write_text(html, encoding="utf-8", errors="backslashreplace")
+
+
 def main(config: Config) -> Metrics:
     """Runs what is not finished, writes the page, and returns what ``metrics.json`` holds."""
     has_room = partial(memory.fits, given=config.memory)
@@ -344,10 +349,10 @@ def main(config: Config) -> Metrics:
             language=language,
             widgets=widgets,
         )
-        record.path("index.html").write_text(html, encoding="utf-8")
+        _write_page(record.path("index.html"), html)
         if config.embed:
             for name, html in small_pages(parts, widgets, config.quick, language).items():
-                record.path(f"embed-{name}.html").write_text(html, encoding="utf-8")
+                _write_page(record.path(f"embed-{name}.html"), html)
         metrics = {
             "experiment": "lecture",
             "dataset": dataset.name,

@@ -271,7 +271,7 @@ def _read_section(section: Section) -> DescribedSection:
             for number, claim in enumerate(section.claims(metrics), start=1)
         ]
         facts = _facts(metrics, config)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         return part._replace(error=f"the results in {section.folder.name} cannot be read: {reason}")
     return part._replace(statements=statements, facts=facts, settings=json.dumps(config, indent=2))

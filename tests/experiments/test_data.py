@@ -992,6 +992,13 @@ def test_the_folder_of_tensorflow_datasets(prepared, tmp_path, monkeypatch):
         assert datasets.load("mnist").fingerprint() == expected
 
 
+def test_a_default_folder_that_is_a_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "train-images-idx3-ubyte"))
+    with pytest.raises(InputError, match=r"^TFDS_DATA_DIR .*-ubyte is not a folder; name the one"):
+        datasets.load("mnist")
+
+
 def test_no_home_folder_stops_only_what_needs_it(prepared, tmp_path, monkeypatch):
     target, _ = prepared
 

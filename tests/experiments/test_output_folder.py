@@ -123,6 +123,31 @@ def test_hidden_folders_of_killed_runs_are_removed_and_those_of_others_are_not(t
     assert contents(other) == {"data": "mine"}
 
 
+def test_where_the_system_has_no_temporary_folder_it_is_that_of_the_run(tmp_path, monkeypatch):
+    """As in a container that can write to the results alone: matplotlib needs one."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    with RunRecord(tmp_path / "out") as record:
+        assert Path(os.environ["MPLCONFIGDIR"]).is_relative_to(tmp_path / "out")
+        assert Path(tempfile.mkdtemp()).is_relative_to(tmp_path / "out")
+        record.write_json("config.json", {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("config.json", "log.jsonl", ".files.json")
+    }
+    assert "MPLCONFIGDIR" not in os.environ
+    with pytest.raises(FileNotFoundError, match="No usable temporary directory"):
+        tempfile.gettempdir()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_listing_that_is_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".files.json")
+    (tmp_path / "metrics.json").write_text("mine")
+    with pytest.raises(InputError, match="has a file metrics"), RunRecord(tmp_path):
+        pytest.fail("the file of somebody would be replaced")
+
+
 @pytest.mark.parametrize("made_by", [(tempfile, "mkdtemp"), (output_folder.locks, "_acquired")])
 def test_a_signal_while_a_record_is_opened_leaves_nothing(made_by, tmp_path, monkeypatch):
     place, name = made_by

@@ -5,6 +5,7 @@ The pages of these tests are made of the committed results of the digits, so not
 
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -328,6 +329,12 @@ def test_title_and_language_are_those_of_the_course(finished_parts):
     assert config["settings"]["title"] == "Übung 9 <b>"
     job = lecture.make_job("sparse", lecture.Config(title="A", language="de"), Path())
     assert job.command == "python -m experiments.sparse"
+
+
+def test_bytes_of_another_encoding_in_a_title_lose_no_page(finished_parts):
+    """As a terminal in Latin-1 gives them to Python."""
+    assert run(finished_parts, "--title", os.fsdecode(b"\xdcbung 9")) == 0
+    assert parsed(text_of(finished_parts)).find(".//h1").text == "\\udcdcbung 9"
 
 
 def test_results_without_a_format_that_is_asked_for_are_made_again(finished_parts):

@@ -101,7 +101,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     needed = _SPARE_BYTES + sum(array.nbytes for array in arrays.values())
     if shutil.disk_usage(path.parent).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent))
 
     def fill(staging: Path) -> None:
         # Not save_file: newer versions of it make a file that others may not read.

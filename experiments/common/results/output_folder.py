@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,6 +70,7 @@ class RunRecord:
             _remove_partial_folders(self.folder)
             self._staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
             self._opened.callback(self._remove_staging)
+            self._opened.enter_context(_temporary_files_in(self._staging))
             owner = {"program": "jaxae", "version": __version__}
             self.path(_OWNER).write_text(json.dumps(owner), encoding="utf-8")
             log = self._staging / "log.jsonl"
@@ -215,6 +216,8 @@ def _read_listing(folder: Path) -> dict[str, list[str]]:
     files have the digest "any".
     """
     try:
+        if not (folder / _LISTING).is_file():  # to open a named pipe would wait forever
+            return {}
         found = json.loads((folder / _LISTING).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -236,6 +239,25 @@ def _is_listed(path: Path, listed: dict[str, list[str]]) -> bool:
         return "any" in digests or (bool(digests) and atomic.file_digest(path) in digests)
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Lets temporary files be in a folder, where the system has no place for them.
+
+    In a container that can write to the results alone, matplotlib would not be imported.
+    """
+    before = tempfile.tempdir
+    with contextlib.ExitStack() as opened:
+        try:
+            tempfile.gettempdir()
+        except FileNotFoundError:
+            tempfile.tempdir = str(folder)
+            if not os.environ.get("MPLCONFIGDIR"):  # else it would warn, and miss it at the end
+                os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
+                opened.callback(os.environ.pop, "MPLCONFIGDIR", None)
+        opened.callback(setattr, tempfile, "tempdir", before)
+        yield
 
 
 def _remove_partial_folders(folder: Path) -> None:

@@ -34,10 +34,13 @@ def tfds_folder() -> Path:
     """Returns the default folder of TensorFlow Datasets: $TFDS_DATA_DIR, or one at home.
 
     Raises:
-      InputError: if it is in a home folder that is not known.
+      InputError: if it is in a home folder that is not known, or is a file.
     """
     if given := os.environ.get("TFDS_DATA_DIR"):
-        return expand(given, "TFDS_DATA_DIR")
+        folder = expand(given, "TFDS_DATA_DIR")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"TFDS_DATA_DIR {given} is not a folder; name the one with the data")
+        return folder
     try:
         return Path("~/tensorflow_datasets").expanduser()
     except RuntimeError as error:

@@ -4,8 +4,8 @@
 
 A code has 32 active units out of 4,096 to 65,536. Both ways start from the values and the numbers
 of these units, and are timed with and without the gradients of values and decoder. The gradient of
-the decoder has the size of the decoder in both. The temporary memory is what XLA has planned. About
-three minutes on two cores (an estimate). Writes ``dictionary-<device>.json``.
+the decoder has the size of the decoder in both. The temporary memory is what XLA has planned. Three
+and a half minutes on two cores that other programs used too. Writes ``dictionary-<device>.json``.
 """
 
 import sys

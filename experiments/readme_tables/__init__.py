@@ -44,6 +44,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),
         "contraction cpu-2-cores": partial(speed.contraction_table, "cpu-2-cores"),
         "encoders cpu-2-cores": partial(speed.encoders_table, "cpu-2-cores"),
+        "saelens cpu-2-cores": partial(speed.dictionaries_table, "cpu-2-cores"),
+        "dictionary cpu-2-cores": partial(speed.widths_table, "cpu-2-cores"),
         "profile cpu-2-cores": partial(speed.profile_table, "cpu-2-cores"),
         "variants cpu-2-cores": partial(speed.variants_table, "cpu-2-cores"),
         "rounding mnist": partial(speed.rounding_table, "mnist"),

@@ -13,8 +13,9 @@ Deviation: the images are random and lie on the device. The published times incl
 images with PyTorch's loader, and a validation with pictures after every tenth epoch.
 
 Reference: P. Lippe, UvA Deep Learning Tutorials, tutorial 9 (JAX), its table "Speed comparison" and
-the cells of the network, the loss and the training; read on 2026-11-28,
-https://github.com/phlippe/uvadlc_notebooks, docs/tutorial_notebooks/JAX/tutorial9/AE_CIFAR10.ipynb.
+the cells of the network and the loss, read on 2026-11-28; epochs and optimiser are those of public
+copies of its trainer. https://github.com/phlippe/uvadlc_notebooks,
+docs/tutorial_notebooks/JAX/tutorial9/AE_CIFAR10.ipynb.
 """
 
 import sys

@@ -41,7 +41,7 @@ from experiments.dictionary import (
     known_truth,
     networks,
     recovery,
-    synthetic,
+    synthetic_truth,
 )
 from experiments.dictionary.networks import Schedule
 
@@ -58,7 +58,7 @@ class Config(command_line.CommonConfig):
     """Examples per step."""
     learning_rate: float = 3e-3
     """Step size of Adam at the start, at most 10; it falls to 0 along a cosine. The synthetic truth
-    has its own, see synthetic.py."""
+    has its own, see synthetic_truth.py."""
     patch_size: int = 10
     """Side of the square patches, in pixels; smaller where the images are."""
     patches: int = 50_000
@@ -114,7 +114,7 @@ def main(config: Config) -> Metrics:
     sum_epochs = config.epochs or (2 if config.quick else 40)
     on_sums = Schedule(recovery.ATOMS, *common, sum_epochs, config.devices)
     on_patches = Schedule(units, *common, sizes["epochs"], config.devices)
-    size = synthetic.FULL if config.full_truth else synthetic.SMALL
+    size = synthetic_truth.FULL if config.full_truth else synthetic_truth.SMALL
     samples = config.truth_samples or (10 * size.batch_size if config.quick else size.samples)
     truth_key = jax.random.fold_in(jax.random.key(config.seed), 2)  # 0 and 1 are those of a split
     truth = networks.TruthSetup(truth_key, size, samples, seeds, config.devices)

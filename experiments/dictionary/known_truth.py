@@ -14,9 +14,9 @@ from experiments.common.results.over_seeds import Metrics, rows_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.common.training.arrays import Params
 from experiments.common.training.sweep import Sweep, Tag
-from experiments.dictionary import synthetic
-from experiments.dictionary.methods import EPOCHS, LOOKS, MethodTrainer
+from experiments.dictionary import synthetic_truth
 from experiments.dictionary.networks import Trained, TruthSetup, tag
+from experiments.dictionary.truth_networks import EPOCHS, LOOKS, MethodTrainer
 
 HELD_OUT, PIECE = 16_384, 1024  # examples that are measured, and how many at a time
 UNITS = {
@@ -46,7 +46,7 @@ def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
     """Trains every method for each number of active units; returns the numbers."""
     setup, size = trained.truth, trained.truth.size
     truth_key, train_key, test_key = jax.random.split(setup.key, 3)
-    truth = synthetic.make_truth(truth_key, size)
+    truth = synthetic_truth.make_truth(truth_key, size)
     steps = max(EPOCHS, setup.samples // size.batch_size)
     slots = jnp.zeros((steps // EPOCHS * size.batch_size, 1))  # examples are made in the step
     settings = {target: (float(position),) for position, target in enumerate(size.targets)}
@@ -104,14 +104,14 @@ def _tag(method: str, target: int, seed: int) -> Tag:
     return tag(f"{method}_truth-{target}_seed-{seed}")
 
 
-def _active_atoms(truth: synthetic.Truth, key: Array) -> Array:
+def _active_atoms(truth: synthetic_truth.Truth, key: Array) -> Array:
     """Returns the mean number of atoms in an example."""
-    strengths = jax.jit(lambda key: synthetic.draw_examples(truth, key, PIECE)[1])(key)
+    strengths = jax.jit(lambda key: synthetic_truth.draw_examples(truth, key, PIECE)[1])(key)
     return jaxae.active_units(strengths).mean()
 
 
 def _make_measure_piece(
-    truth: synthetic.Truth, network: jaxae.AutoencoderFunctions
+    truth: synthetic_truth.Truth, network: jaxae.AutoencoderFunctions
 ) -> MeasurePiece:
     """Returns the compiled measures of a piece of the examples, one program for all seeds."""
 
@@ -119,7 +119,7 @@ def _make_measure_piece(
     def measure_piece(
         params: Params, nearest: Array, key: Array
     ) -> tuple[jaxae.UnitCounts, Array, Array, Array]:
-        x, strengths = synthetic.draw_examples(truth, key, PIECE)
+        x, strengths = synthetic_truth.draw_examples(truth, key, PIECE)
         code = jax.vmap(partial(network.encode, params))(x)
         x_hat = jax.vmap(partial(network.decode, params))(code)
         return jaxae.unit_counts(code, strengths, nearest), jaxae.active_units(code), x, x_hat
@@ -128,7 +128,7 @@ def _make_measure_piece(
 
 
 def _scores(
-    truth: synthetic.Truth, measure_piece: MeasurePiece, params: Params, key: Array
+    truth: synthetic_truth.Truth, measure_piece: MeasurePiece, params: Params, key: Array
 ) -> dict[str, float]:
     """Returns the measures of a dictionary on held-out examples, which are drawn in pieces."""
     nearest = jaxae.nearest_atoms(params["atoms"], truth.atoms)

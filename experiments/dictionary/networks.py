@@ -23,7 +23,7 @@ from experiments.common.training.arrays import Params, unit_rows
 from experiments.common.training.fitting import Trainer
 from experiments.common.training.sweep import Tag
 from experiments.dictionary.examples import Patches
-from experiments.dictionary.synthetic import Size
+from experiments.dictionary.synthetic_truth import Size
 
 AUXILIARY_WEIGHT = 1 / 32  # of the error that dead units explain (Gao et al. 2024)
 DEAD_BELOW = 1e-3  # share of examples; a running mean over about 100 batches

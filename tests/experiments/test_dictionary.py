@@ -15,10 +15,10 @@ from experiments.dictionary import (
     examples,
     frontier,
     known_truth,
-    methods,
     networks,
     recovery,
-    synthetic,
+    synthetic_truth,
+    truth_networks,
 )
 
 
@@ -133,22 +133,22 @@ def test_known_atoms_are_found(name):
     assert run["active_units"] <= (2 if kind.is_top_k else 8)
 
 
-TINY = synthetic.Size(100, 8, 1, 12, 20, 1e-2, 4000, (2, 4))
+TINY = synthetic_truth.Size(100, 8, 1, 12, 20, 1e-2, 4000, (2, 4))
 
 
 @pytest.fixture(scope="module")
 def tiny_truth():
     with as_on_the_command_line():
-        return synthetic.make_truth(jax.random.key(0), TINY)
+        return synthetic_truth.make_truth(jax.random.key(0), TINY)
 
 
 @pytest.mark.thorough(by_default=["JumpReLU", "Matryoshka"])
-@pytest.mark.parametrize("method", methods.LOOKS)
+@pytest.mark.parametrize("method", truth_networks.LOOKS)
 def test_every_method_trains_with_the_number_of_units_it_was_told(method, tiny_truth):
-    trainer = methods.MethodTrainer(method, tiny_truth, TINY, 400, 1)
+    trainer = truth_networks.MethodTrainer(method, tiny_truth, TINY, 400, 1)
     slots, keys = jnp.zeros((800, 1)), [jax.random.key(1)] * 2
     options = {"on_epoch": lambda network, epoch, loss: None, "checkpoints": None}
-    x, _ = synthetic.draw_examples(tiny_truth, jax.random.key(2), 500)
+    x, _ = synthetic_truth.draw_examples(tiny_truth, jax.random.key(2), 500)
     trained = trainer.fit_many(keys, slots, [0.0, 1.0], **options)
     for params, target in zip(trained, TINY.targets, strict=True):
         network = trainer.network(target)
@@ -196,9 +196,9 @@ def tiny_run(tmp_path_factory):
     args += ["--out", str(folder / "out")]
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setitem(style.STYLE, "savefig.dpi", 30)
-        patch.setattr(synthetic, "SMALL", TINY)
+        patch.setattr(synthetic_truth, "SMALL", TINY)
         patch.setattr(known_truth, "HELD_OUT", 1024)
-        patch.setattr(known_truth, "LOOKS", {"BatchTopK": methods.LOOKS["BatchTopK"]})
+        patch.setattr(known_truth, "LOOKS", {"BatchTopK": truth_networks.LOOKS["BatchTopK"]})
         for name in LEFT_OUT:
             patch.delitem(networks.KINDS, name)
         assert command_line.run(dictionary.main, dictionary.Config, args) == 0
@@ -232,7 +232,7 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
     assert about["samples"] == 200
     assert 1 < about["active_atoms"] < 10
     epochs = len((tiny_run / "log.jsonl").read_text().splitlines())
-    assert epochs == 2 * (3 + 2 + 2 * methods.EPOCHS)
+    assert epochs == 2 * (3 + 2 + 2 * truth_networks.EPOCHS)
 
 
 BAD = {

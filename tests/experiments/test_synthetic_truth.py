@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax_settings import as_on_the_command_line
 
-from experiments.dictionary import synthetic
+from experiments.dictionary import synthetic_truth
 
-SIZE = synthetic.SMALL._replace(
+SIZE = synthetic_truth.SMALL._replace(
     atoms=400, inputs=40, roots=2
 )  # 2 * (1 + 4 + 16 + 64) in the forest
 COUNT = 20_000
@@ -18,8 +18,8 @@ COUNT = 20_000
 def drawn():
     """A truth, and examples of it."""
     with as_on_the_command_line():
-        truth = synthetic.make_truth(jax.random.key(0), SIZE)
-        x, strengths = jax.jit(lambda key: synthetic.draw_examples(truth, key, COUNT))(
+        truth = synthetic_truth.make_truth(jax.random.key(0), SIZE)
+        x, strengths = jax.jit(lambda key: synthetic_truth.draw_examples(truth, key, COUNT))(
             jax.random.key(1)
         )
         return truth, np.asarray(x), np.asarray(strengths)
@@ -40,7 +40,7 @@ def test_an_example_is_the_sum_of_its_atoms(drawn):
 
 def test_rates_and_strengths_of_free_atoms(drawn):
     truth, _, strengths = drawn
-    rates = np.asarray(synthetic.firing_rates(400))
+    rates = np.asarray(synthetic_truth.firing_rates(400))
     np.testing.assert_allclose(rates[[0, -1]], [0.4, 5e-4], rtol=1e-5)
     free = np.r_[0:2, 170:400]  # roots, and what is beyond the forest
     share = (strengths[:, free] > 0).mean(axis=0)
@@ -53,16 +53,18 @@ def test_rates_and_strengths_of_free_atoms(drawn):
 
 def test_children_are_about_as_frequent_as_their_rates_say(drawn):
     strengths = drawn[2]
-    rates = np.asarray(synthetic.firing_rates(400))
+    rates = np.asarray(synthetic_truth.firing_rates(400))
     share = (strengths > 0).mean(axis=0)
     for first, begin, end in ((0, 2, 10), (2, 10, 42), (10, 42, 170)):
         # there is no more than one child for each active parent
         wanted = min(rates[begin:end].sum(), share[first:begin].sum())
         assert 0.5 < share[begin:end].sum() / wanted < 1.1
-    before = np.asarray(synthetic.rates_before_the_forest(jnp.full(400, 0.2), 2))
-    np.testing.assert_allclose(before[2:170], 1 - synthetic.LOWEST_RATE, rtol=1e-5)  # 4, but capped
+    before = np.asarray(synthetic_truth.rates_before_the_forest(jnp.full(400, 0.2), 2))
+    np.testing.assert_allclose(
+        before[2:170], 1 - synthetic_truth.LOWEST_RATE, rtol=1e-5
+    )  # 4, but capped
     rates = np.where(np.arange(400) < 2, 0.4, 0.02).astype(np.float32)
-    before = np.asarray(synthetic.rates_before_the_forest(jnp.asarray(rates), 2))
+    before = np.asarray(synthetic_truth.rates_before_the_forest(jnp.asarray(rates), 2))
     np.testing.assert_allclose(before[2:10], 0.05 * (1 + 0.06 / 0.4), rtol=1e-5)
     np.testing.assert_array_equal(before[[0, 1, 399]], rates[[0, 1, 399]])
 
@@ -118,14 +120,14 @@ def test_one_path_from_each_root_has_the_distribution_of_the_whole_forest(drawn)
 
 def test_atoms_fire_together_as_their_factors_say():
     with as_on_the_command_line():
-        truth = synthetic.make_truth(jax.random.key(0), SIZE)
+        truth = synthetic_truth.make_truth(jax.random.key(0), SIZE)
     pair = jnp.zeros_like(truth.factors).at[200:202, 0].set(0.9)  # a correlation of 0.81
     rates = jnp.full(400, 0.5)
-    correlated = synthetic.Truth(
+    correlated = synthetic_truth.Truth(
         truth.atoms, 0 * rates, pair, truth.means, 0 * truth.spreads, truth.roots
     )
     with as_on_the_command_line():
-        _, strengths = jax.jit(lambda key: synthetic.draw_examples(correlated, key, COUNT))(
+        _, strengths = jax.jit(lambda key: synthetic_truth.draw_examples(correlated, key, COUNT))(
             jax.random.key(2)
         )
     both = np.asarray((strengths[:, 200] > 0) & (strengths[:, 201] > 0)).mean()

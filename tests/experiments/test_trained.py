@@ -26,9 +26,8 @@ from experiments import export
 from experiments.common.errors import InputError
 from experiments.common.results import checkpoint_store, trained
 from experiments.common.run import command_line
-from experiments.dictionary import methods as truth_methods
 from experiments.dictionary import networks as dictionaries
-from experiments.dictionary import synthetic
+from experiments.dictionary import synthetic_truth, truth_networks
 from experiments.feature_learning import methods
 from experiments.overcomplete_copy import networks as copying
 from experiments.sampling import conditional
@@ -316,8 +315,8 @@ def of_dictionary(kind, setting):
 
 def of_truth_method(method):
     """Returns a dictionary of the synthetic truth, whose codes are written out here."""
-    size = synthetic.SMALL._replace(inputs=12, units=5)
-    network = truth_methods.MethodTrainer(method, None, size, steps=10, devices=1).network(2)
+    size = synthetic_truth.SMALL._replace(inputs=12, units=5)
+    network = truth_networks.MethodTrainer(method, None, size, steps=10, devices=1).network(2)
 
     def functions(p):
         def encode(x_i):
@@ -366,7 +365,8 @@ OWN = {
     "dictionary, L1": lambda _: of_dictionary("L1, free atoms", 0.3),
     "dictionary, top-k": lambda _: of_dictionary("top-k", 1.0),
     **{
-        f"truth, {name}": lambda _, name=name: of_truth_method(name) for name in truth_methods.LOOKS
+        f"truth, {name}": lambda _, name=name: of_truth_method(name)
+        for name in truth_networks.LOOKS
     },
     "copying": lambda _: of_copying(),
     "feature learning": lambda _: of_layer(),

@@ -20,7 +20,7 @@ from experiments.common import plots
 from experiments.common.results.trained import Network, makes_network
 from experiments.common.training.arrays import Params, unit_rows
 from experiments.common.training.fitting import Trainer
-from experiments.dictionary import synthetic
+from experiments.dictionary import synthetic_truth
 from experiments.dictionary.networks import AUXILIARY_WEIGHT, DEAD_BELOW, MEMORY, carried
 
 BANDWIDTH = 1.0  # of the window around a threshold; strengths are near 5
@@ -41,7 +41,7 @@ HAS_WEIGHT = ("L1", "JumpReLU", "gated")
 OF_THE_BATCH = ("BatchTopK", "Matryoshka")
 
 
-def initial(key: Array, size: synthetic.Size) -> dict[str, Array]:
+def initial(key: Array, size: synthetic_truth.Size) -> dict[str, Array]:
     """Returns the parameters at the start: random atoms of norm 1, the encoder their transpose."""
     atoms = unit_rows(jax.random.normal(key, (size.units, size.inputs)))
     zeros = jnp.zeros(size.units)
@@ -85,7 +85,7 @@ def autoencoder(inputs: int, units: int, method: str, k: int) -> jaxae.Autoencod
     def decode(params: Params, code: Array) -> Array:
         return code @ params["atoms"] + params["decoder_bias"]
 
-    size = synthetic.SMALL._replace(inputs=inputs, units=units)
+    size = synthetic_truth.SMALL._replace(inputs=inputs, units=units)
     return jaxae.AutoencoderFunctions(partial(initial, size=size), encode, decode)
 
 
@@ -103,7 +103,12 @@ class MethodTrainer(Trainer):
     """
 
     def __init__(
-        self, method: str, truth: synthetic.Truth, size: synthetic.Size, steps: int, devices: int
+        self,
+        method: str,
+        truth: synthetic_truth.Truth,
+        size: synthetic_truth.Size,
+        steps: int,
+        devices: int,
     ) -> None:
         self.method, self._truth, self._size = method, truth, size
         adam = optax.adam(optax.cosine_decay_schedule(size.learning_rate, steps))
@@ -142,7 +147,7 @@ class MethodTrainer(Trainer):
 
     def _loss(self, params: Params, key: Array, slots: Array, setting: Array) -> Array:
         """Returns the loss ``(batch,)`` of new examples; ``slots`` says how many."""
-        x, _ = synthetic.draw_examples(self._truth, key, len(slots))
+        x, _ = synthetic_truth.draw_examples(self._truth, key, len(slots))
         pre, gate = pre_activations(params, x)
         code = self._code(params, pre, gate, setting)
         decode = lambda code_i: code_i @ params["atoms"] + params["decoder_bias"]

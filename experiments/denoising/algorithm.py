@@ -54,8 +54,8 @@ def claims(found: Metrics) -> list[Claim]:
             formula=r"x \sim p(x), \quad \tilde x \sim C(\tilde x \mid x), \quad "
             r"\min L(x, \text{dec}(\text{enc}(\tilde x)))",
             take_home=sentence(
-                "A denoising autoencoder learns to rebuild the clean image from a noisy one: at "
-                "noise level {level} it leaves {denoised} of the squared error.",
+                "A denoising autoencoder learns to rebuild the clean image: at noise level {level} "
+                "its output has {denoised} of the noisy image's squared error.",
                 level=brief(swept["noise_level"]),
                 denoised=percent(ratio(error(swept), noise_error(swept))),
             ),

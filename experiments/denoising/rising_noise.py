@@ -96,7 +96,7 @@ def claims(found: Metrics) -> list[Claim]:
 
 
 def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
-    """Returns from which noise on the images are worse than through the narrowest code.
+    """Returns from which noise on the error is larger than with the narrowest code.
 
     The narrowest code blurs digits into each other; it was trained and tested at the lowest noise.
     If the network does not even denoise that, then the lowest noise breaks it.
@@ -111,13 +111,12 @@ def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
     limit = narrowest["test_mse"]["mean"]
     is_worse = [row["test_mse"]["mean"] > limit for row in by_noise]
     levels = [brief(row["noise_level"]) for row in by_noise]
-    units = brief(narrowest["code_dim"])
     if not any(is_worse):
         return sentence(
-            "Even noise of level {level} does not break it: it does no worse than an autoencoder "
-            "with only {units} numbers in its code.",
+            "Even noise of level {level} does not break it: its squared error is {times} times "
+            "that at the weakest noise.",
             level=levels[-1],
-            units=units,
+            times=brief(ratio(error(by_noise[-1]), error(first))),
         )
     broken = is_worse.index(True)
     if broken == 0:
@@ -125,11 +124,11 @@ def _breaking_noise(by_noise: list[Metrics], narrowest: Metrics) -> Sentence:
             "Already noise of level {level} breaks it: it does worse than an autoencoder with only "
             "{units} numbers in its code.",
             level=levels[0],
-            units=units,
+            units=brief(narrowest["code_dim"]),
         )
     return sentence(
-        "Noise of level {level} breaks it: it then does worse than an autoencoder with only "
-        "{units} numbers in its code under weak noise.",
+        "Noise of level {level} breaks it: its squared error is then {times} times that at the "
+        "weakest noise.",
         level=levels[broken],
-        units=units,
+        times=brief(ratio(error(by_noise[broken]), error(first))),
     )

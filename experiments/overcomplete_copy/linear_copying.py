@@ -108,7 +108,8 @@ def claims(found: Metrics) -> list[Claim]:
             ),
             caption="Each row is a network, each colour a kind of input, each pale marker one "
             "training; the farther left, the more exact the copy. A network that copies rebuilds "
-            "white noise (orange) too.",
+            "white noise (orange) too. AE has no regulariser, sparse an L1 penalty; DAE learned to "
+            "denoise, CAE is contractive.",
             formula=r"\text{dec}(\text{enc}(x)) = x",
             take_home=sentence(
                 "Without a regulariser, a linear autoencoder whose code is larger than the image "

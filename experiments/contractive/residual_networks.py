@@ -156,7 +156,7 @@ def train(
         epochs=sizes["epochs"],
         devices=config.devices,
     )
-    trainer.any_length = sizes["epochs"]  # the step size is constant
+    trainer.epochs_if_extendable = sizes["epochs"]  # the step size is constant
 
     def tag(weight: float, seed: int) -> Tag:
         name = f"residual_{weight:g}_seed-{seed}"

@@ -8,7 +8,10 @@ from experiments.common.results.over_seeds import Metrics, values_over_seeds
 from experiments.common.run.experiment import ExperimentRun
 from experiments.convolutional.networks import Trained
 
-LEVELS = {"AE": plots.Look(plots.METHODS["AE"].color, "--"), "DAE": plots.Look("#0072b2", ":")}
+LEVELS = {
+    "AE": plots.Look(plots.METHODS["AE"].color, "--"),
+    "DAE": plots.Look(plots.METHODS["DAE"].color, ":"),
+}
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:

@@ -1,4 +1,4 @@
-"""How near to the data points come that follow the learned field."""
+"""How near points that follow the learned field come to the data."""
 
 from functools import partial
 

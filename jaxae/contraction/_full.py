@@ -1,4 +1,4 @@
-"""Full Jacobians, for encoders that are no chain: which of the two ways, and the norm in chunks.
+"""Full Jacobians, for encoders that ``_trace`` cannot read: by forward or reverse mode, in chunks.
 
 A full Jacobian of a whole batch may need too much memory. Then some columns or rows of all examples
 are computed at a time, in a loop.

@@ -16,15 +16,15 @@ class FakeRun:
     def log(self, doing, **entry):
         self.logged.append((doing, list(entry.items())))
 
-    def checkpoints(self, names, model=None, *, any_length=None):
-        self.kept.append((list(names), model, any_length))
+    def checkpoints(self, names, model=None, *, epochs_if_extendable=None):
+        self.kept.append((list(names), model, epochs_if_extendable))
         return "checkpoints"
 
 
 class FakeTrainer:
     """Returns as the parameters of a network what it was trained with."""
 
-    model, any_length = "model", 7
+    model, epochs_if_extendable = "model", 7
 
     def fit_many(self, keys, x, *settings, on_epoch, checkpoints):
         assert checkpoints == "checkpoints"

@@ -393,12 +393,12 @@ def test_where_the_steps_depend_on_the_number_of_epochs_models_are_trained_anew(
     options = {"identity": {}, "environment": {}, "every": 1, "say": said.append}
     store = checkpoint_store.CheckpointStore(tmp_path / "c", is_resumed=False, epochs=2, **options)
     store.register(["scheduled"]).save(0, snapshot)
-    store.register(["constant"], any_length=2).save(0, snapshot)
+    store.register(["constant"], epochs_if_extendable=2).save(0, snapshot)
     assert store.close(is_over=True)
     again = checkpoint_store.CheckpointStore(
         tmp_path / "c", is_resumed=True, epochs=None, **options
     )
     assert again.register(["scheduled"]).restore(0, state) is None
-    assert again.register(["constant"], any_length=50).restore(0, state).epoch == 2
+    assert again.register(["constant"], epochs_if_extendable=50).restore(0, state).epoch == 2
     assert "--epochs was 2 and is default: training scheduled anew, because" in said[0]
     assert (tmp_path / "c.earlier-1" / "scheduled" / "000002").is_dir()

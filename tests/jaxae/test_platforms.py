@@ -399,6 +399,7 @@ BRANCHES = {
     "experiments/benchmarks/convolutional.py main": (
         "no branch in what is computed: an accelerator takes more steps"
     ),
+    "experiments/benchmarks/rounding.py main": "no branch in what is computed: a GPU is refused",
     "experiments/benchmarks/epoch.py variants": (
         "experiments/test_experiment_platforms.py test_benchmarks_name_an_accelerator"
     ),

@@ -90,15 +90,15 @@ class CheckpointStore:
         names: Sequence[str],
         models: Sequence[JsonObject | None] | None = None,
         *,
-        any_length: int | None = None,
+        epochs_if_extendable: int | None = None,
     ) -> jaxae.Checkpoints:
         """Registers models that are trained by one call; returns what that call needs.
 
         Args:
           names: what the models are called.
           models: what each of them can be built from again, or None.
-          any_length: how many epochs they are trained, if a longer training begins with the very
-            steps of a shorter one; None where the steps depend on the number of epochs.
+          epochs_if_extendable: how many epochs they are trained, where the steps do not depend
+            on this number, so that a later run can train for more; None where they do.
 
         Raises:
           ValueError: if a name was registered before.
@@ -112,11 +112,13 @@ class CheckpointStore:
                 raise ValueError(f"two models of a run are called alike: {folders}")
             self._headers |= dict(zip(folders, headers, strict=True))
             if self._is_resumed:
-                self._move_other_lengths_away(folders, any_length)
+                self._move_other_lengths_away(folders, epochs_if_extendable)
         return _RegisteredModels(self, folders)
 
-    def _move_other_lengths_away(self, folders: Sequence[str], any_length: int | None) -> None:
-        """Moves checkpoints away through which a run with this ``--epochs`` does not pass."""
+    def _move_other_lengths_away(
+        self, folders: Sequence[str], epochs_if_extendable: int | None
+    ) -> None:
+        """Moves away the checkpoints that a run with this ``--epochs`` would never have written."""
         others, beyond, earlier_lengths = [], [], set()
         for folder in folders:
             for place in list_checkpoints(self.folder / folder):
@@ -126,11 +128,11 @@ class CheckpointStore:
                         others.append(place)
                         earlier_lengths.add(str(manifest["epochs"] or "default"))
                     needed = manifest["epoch"] + bool(manifest["step"])
-                    if any_length is not None and needed > any_length:
+                    if epochs_if_extendable is not None and needed > epochs_if_extendable:
                         beyond.append(place)
         if others:
             models = f"{folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}"
-            if any_length is None:
+            if epochs_if_extendable is None:
                 doing = f"training {models} anew, because every step depends on how many there are"
             elif beyond:
                 doing = f"going on with {models} from before that, or anew"
@@ -138,7 +140,7 @@ class CheckpointStore:
                 doing = f"going on with {models}, as if it had been so from the start"
             was, now = ", ".join(sorted(earlier_lengths)), self._epochs or "default"
             self._say(f"--epochs was {was} and is {now}: {doing}")
-        self._move_away(others if any_length is None else beyond)
+        self._move_away(others if epochs_if_extendable is None else beyond)
 
     def _move_away(self, places: Sequence[Path]) -> None:
         """Moves checkpoints into the folder of those of earlier runs."""

@@ -1,4 +1,4 @@
-"""What a slide says, beside what was measured: the rows of the lecture's page.
+"""The statements of the lecture's page: what a slide says, what we measured, and the verdict.
 
 Every experiment has ``claims(metrics) -> list[Claim]``, a pure function of what its
 ``metrics.json`` holds: no number on the page comes from anywhere else, and a verdict is

@@ -1,4 +1,4 @@
-"""Trained autoencoders for use: loaded from a checkpoint or an export, and exported.
+"""Loads trained autoencoders from a checkpoint or an export, and exports them.
 
     from experiments.common.results import trained
     autoencoder = trained.load("results/denoising/mnist/checkpoints/dim-64_noise-0.55_seed-0")

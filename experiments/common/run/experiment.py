@@ -167,7 +167,7 @@ class ExperimentRun:
         )
 
     def checkpoints(
-        self, names: Iterable[str], model: object = None, *, any_length: int | None = None
+        self, names: Iterable[str], model: object = None, *, epochs_if_extendable: int | None = None
     ) -> jaxae.Checkpoints:
         """Returns the checkpoints of models that are trained by one call.
 
@@ -175,15 +175,17 @@ class ExperimentRun:
           names: what they are called.
           model: one of ``jaxae.models`` or a ``trained.Network``, so that ``trained.load`` can load
             them; a list where each has its own; None for what is no autoencoder.
-          any_length: how many epochs they are trained, if a longer training begins with the very
-            steps of a shorter one: the step size is constant, and nothing comes of another
-            training. Then ``--resume`` with more ``--epochs`` goes on; otherwise it trains anew.
+          epochs_if_extendable: how many epochs they are trained, where the steps do not depend
+            on this number: the step size is constant, and nothing comes of another training.
+            Then ``--resume`` with more ``--epochs`` goes on. None where they depend: it trains anew.
         """
         assert self._checkpoints is not None
         names = list(names)
         models = model if isinstance(model, list) else [model] * len(names)
         described = [trained.describe(one) for one in models]
-        return self._checkpoints.register(names, described, any_length=any_length)
+        return self._checkpoints.register(
+            names, described, epochs_if_extendable=epochs_if_extendable
+        )
 
     def __exit__(
         self,

@@ -38,11 +38,11 @@ class Trainer:
 
     Attributes:
       model: from what the networks can be loaded, see ``ExperimentRun.checkpoints``.
-      any_length: the epochs, if a longer training begins with the very steps of a shorter one.
+      epochs_if_extendable: the number of epochs, where the steps do not depend on it; else None.
     """
 
     model: object = None
-    any_length: int | None = None
+    epochs_if_extendable: int | None = None
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class AutoencoderTrainer(Trainer):
         start: Params | None = None,
     ) -> None:
         self.model, self._functions = model, jaxae.as_functions(model)
-        self.any_length = None if callable(learning_rate) else epochs
+        self.epochs_if_extendable = None if callable(learning_rate) else epochs
         self.scores = make_scores(self.reconstruct)
 
         def loss_of_params(params: Params, key: Array, x: Array, *settings: Array) -> Array:

@@ -72,7 +72,7 @@ class Sweep(Generic[Setting]):
         checkpoints = self.run.checkpoints(
             [tag.checkpoint for tag in tags],
             [described[setting] for setting, _ in pairs],
-            any_length=trainer.any_length,
+            epochs_if_extendable=trainer.epochs_if_extendable,
         )
         on_epoch = self._make_log(tags)
         keys = [self.key(seed) for _, seed in pairs]

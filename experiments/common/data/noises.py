@@ -1,7 +1,7 @@
 """The corruptions by the names of the command line.
 
 A new one also needs its levels, ``LEVELS`` of ``experiments.denoising``; its function in the table
-of noises in ``experiments/lecture/play/play.js``; and its name in ``experiments/lecture/german.json``.
+of noises in ``lecture/play/play.js``; and its German name in ``lecture/german.json``.
 """
 
 from collections.abc import Callable

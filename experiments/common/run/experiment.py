@@ -177,7 +177,7 @@ class ExperimentRun:
             them; a list where each has its own; None for what is no autoencoder.
           epochs_if_extendable: how many epochs they are trained, where the steps do not depend
             on this number: the step size is constant, and nothing comes of another training.
-            Then ``--resume`` with more ``--epochs`` goes on. None where they depend: it trains anew.
+            Then ``--resume`` with more ``--epochs`` goes on. None otherwise: it trains anew.
         """
         assert self._checkpoints is not None
         names = list(names)

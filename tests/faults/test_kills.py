@@ -1,12 +1,12 @@
 """SIGKILL at random moments, resumed each time: the bits of a run that was never touched.
 
 The run is the denoising experiment as a user starts it, without its figures. Some moments are
-random in time, others are in the middle of a save: as soon as a checkpoint that is not whole yet
-appears on the disk. By default there is one, since every start of a process takes seconds; with
-``--thorough`` there are twenty, over one and over four devices.
+random in time. Others are in the middle of a save, where the process kills itself, since it would
+be chance to meet that from outside: half of a file of a checkpoint is on the disk then. They are
+thorough tests: every start of a process takes seconds, and there are twenty, over one and over four
+devices.
 """
 
-import contextlib
 import json
 import os
 import random
@@ -39,19 +39,34 @@ OPTIONS += ["--checkpoint-every", "6"]
 MOST_SECONDS = 120
 # Figures would take most of the time, and come after all that is killed here.
 PROGRAM = """
-import sys
+import os, signal, sys
 from experiments import denoising
+from experiments.common.results import checkpoint_files
 from experiments.common.run import command_line, parts
+
 parts.draw = lambda *_: None
+write, files_left = checkpoint_files._write_to_disk, int(os.environ.get("KILL_IN_FILE", -1))
+
+def write_or_die(path, content):
+    global files_left
+    if files_left == 0:
+        write(path, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    files_left -= 1
+    write(path, content)
+
+checkpoint_files._write_to_disk = write_or_die
 sys.exit(command_line.run(denoising.main, denoising.Config))
 """
 
 
-def start(devices, epochs, out, *more, cache):
+def start(devices, epochs, out, *more, cache, kill_in_file=-1):
+    """Starts a run, which kills itself in the file of a checkpoint of that number, from 0."""
     command = [sys.executable, "-c", PROGRAM, *OPTIONS, "--epochs", str(epochs), "--out", str(out)]
     command += ["--devices", str(devices), "--compilation-cache", str(cache), *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    environment["KILL_IN_FILE"] = str(kill_in_file)
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
@@ -61,34 +76,12 @@ def finish(process):
     return output
 
 
-def saves(out):
-    """Returns the checkpoints that are being written."""
-    found = set()
-    with contextlib.suppress(FileNotFoundError):  # it was whole in the meantime
-        for path in out.glob(".partial-*/checkpoints/.partial-*/arrays*"):
-            found.add(path.parent)
-    return found
-
-
 def kill_after(process, seconds):
     """Kills a process some seconds after its start."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=MOST_SECONDS)
-
-
-def kill_in_a_save(process, out, which):
-    """Kills a process in the middle of the save of that number."""
-    seen = saves(out)  # what earlier kills left
-    which += len(seen)
-    while process.poll() is None:
-        now = saves(out)
-        seen |= now
-        if now and len(seen) > which:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.0005)
     process.communicate(timeout=MOST_SECONDS)
 
 
@@ -133,12 +126,12 @@ def test_a_run_that_was_killed_again_and_again_ends_in_the_same_bits(
     moments = random.Random(0)
     killed, resumed = 0, 0
     for i in range(kills):
-        process = command(tmp_path, "--resume")
-        if i % 2 == 0:
-            # Saves that it misses count too: five at most leave room for all kills.
-            kill_in_a_save(process, tmp_path, moments.randrange(5))
+        if i % 2 == 0:  # in one of its first five saves, each of two files
+            process = command(tmp_path, "--resume", kill_in_file=moments.randrange(10))
+            process.communicate(timeout=MOST_SECONDS)
         else:  # Anywhere from its start to half of a kill's share of the training: what is left
             # must outlast all kills, also where the untouched run had a slower hour.
+            process = command(tmp_path, "--resume")
             kill_after(process, moments.uniform(0, begin + (end - begin) / (2 * kills)))
         if process.returncode == 0:  # it was faster than the untouched one: nothing is left
             break

@@ -39,8 +39,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], Any]:
       ValueError: if the file was not written by :func:`write`, or is damaged.
     """
     place = Path(path).expanduser()
-    with open(place, "rb"):  # says in Python's words that it is missing, or a folder
-        pass
+    place.open("rb").close()  # says in Python's words that it is missing, or a folder
     try:
         with safe_open(place, framework="numpy") as file:
             metadata = file.metadata() or {}

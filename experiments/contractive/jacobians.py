@@ -1,4 +1,7 @@
-"""The Jacobians of the trained encoders, by their singular values and vectors."""
+"""The Jacobians of the trained encoders, by their singular values and vectors.
+
+Not by ``jaxae.jacobian_singular_values``, since the tangents need the right singular vectors too.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

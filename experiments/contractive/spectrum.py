@@ -34,7 +34,7 @@ def summarise_spectra(values: Array) -> dict[str, Array]:
 
 
 def measure(run: ExperimentRun, trained: Trained, found: Metrics) -> Metrics:
-    """Returns the spectrum of each method."""
+    """Returns the means of the singular values, which ``jacobians`` has computed."""
     spectra = {
         method: rows_over_seeds(
             [summarise_spectra(decomposition.values) for decomposition in per_seed], UNITS

@@ -1,7 +1,7 @@
-r"""Training: a pure step, and a whole epoch in one compiled loop.
+r"""Training: a pure step; ``epoch`` loops over steps. What holds for both:
 
-Contract of this module. A *loss* is ``loss(params, key, x, *settings) -> (batch,)``; the
-step takes its mean over the batch. A loss may return ``(values, aux)``: then the means of the
+A *loss* is ``loss(params, key, x, *settings) -> (batch,)``; the step takes its mean over the
+batch. A loss may return ``(values, aux)``: then the means of the
 arrays in ``aux`` go with that of the values wherever it goes, as a pair. ``settings`` (a noise
 level, a weight) are passed on as traced values, so a sweep over them compiles once. Data are an
 array ``(n, *example)`` on the device, or a pytree of arrays with one leading axis of n, of which

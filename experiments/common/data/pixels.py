@@ -1,4 +1,7 @@
-"""Images that stay as they are stored, and become pixels in [0, 1] as they are asked for."""
+"""Images that stay as they are stored, and become pixels in [0, 1] as they are asked for.
+
+What cannot become such pixels, as NaN or numbers beyond the range, is refused here.
+"""
 
 import hashlib
 import math

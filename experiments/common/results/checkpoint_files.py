@@ -5,7 +5,8 @@ what the arrays are of and has the SHA-256 of the other file. The folder is writ
 place and renamed, so it is whole or absent. Bytes that are not those of the manifest are never
 parsed, and nothing is pickled.
 
-Formats 1 and 2 had the arrays in a folder ``arrays/``, written by Orbax; they can still be read.
+Formats 1 and 2 had the arrays in a folder ``arrays/``, written by Orbax; they can still be read. To
+go on training from a checkpoint of another release is refused, in ``checkpoint_store``.
 """
 
 import errno

@@ -214,7 +214,7 @@ def write_gemma_scope(path: str | os.PathLike[str], dictionary: Dictionary) -> N
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:  # savez would add .npz to a name
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)  # numbers: nothing is pickled
 
     _write_whole(Path(path).expanduser(), write)
 

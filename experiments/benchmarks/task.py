@@ -61,7 +61,7 @@ def make_images(case: Case) -> np.ndarray:
 
 def save(path: Path, task: Task) -> None:
     """Writes a task to a ``.npz`` file."""
-    np.savez(path, allow_pickle=False, batch=task.case.batch, x=task.x, **task.params)
+    np.savez(path, batch=task.case.batch, x=task.x, **task.params)
 
 
 def load(path: Path) -> Task:

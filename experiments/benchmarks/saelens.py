@@ -10,9 +10,9 @@ is written as a folder of SAELens, which both libraries read and measure; their 
 The time to draw data is not counted. The first training of each side, in which JAX compiles, is a
 number of its own.
 
-It needs SAELens, in an environment of its own: ``pip install sae-lens``. 14 minutes on two cores
-that other programs used too. Keep the machine quiet: threads of PyTorch that have to wait for a
-core make it many times slower. Writes ``saelens-<device>.json``.
+It needs SAELens, in an environment of its own: ``pip install sae-lens``. About four minutes on
+two cores. Keep the machine quiet: threads of PyTorch that have to wait for a core make it many
+times slower. Writes ``saelens-<device>.json``.
 """
 
 import sys

@@ -88,9 +88,9 @@ def claims(found: Metrics) -> list[Claim]:
     """Holds if the penalty doubles a gradient at most; corrected if only for the dense encoder."""
     cost = found["cost"]
     dense = min((cost["dense"][method] for method in EXACT), key=lambda n: n["mean"])
-    of_conv = cost["convolutional"]
-    cheapest = min(EXACT, key=lambda method: of_conv[method]["mean"])
-    conv = of_conv[cheapest]
+    conv_costs = cost["convolutional"]
+    cheapest = min(EXACT, key=lambda method: conv_costs[method]["mean"])
+    conv = conv_costs[cheapest]
     return [
         Claim(
             "The contractive penalty costs little more than the reconstruction.",
@@ -98,7 +98,7 @@ def claims(found: Metrics) -> list[Claim]:
             "encoder of one layer, where the norm of the Jacobian has a closed form. For the "
             f"convolutional encoder, whose several layers have no closed form, it takes "
             f"{shown(conv)} times as many with the cheapest exact way, {cheapest}, and "
-            f"{shown(of_conv[ESTIMATE])} times as many with an unbiased estimate from one random "
+            f"{shown(conv_costs[ESTIMATE])} times as many with an unbiased estimate from one random "
             "direction, with which the contractive networks are trained here.",
             verdict(dense["mean"] < 2, corrects=conv["mean"] >= 2),
             {

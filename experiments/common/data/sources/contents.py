@@ -1,4 +1,4 @@
-"""What a file holds instead of what its name says, from its first bytes.
+"""Tells by the first bytes of a file what it is, where its name says something else.
 
 A failed download leaves a web page, a clone without Git LFS a few lines of text, and a renamed file
 is still a GIF. Their readers would only say that such a file is damaged.
@@ -33,7 +33,7 @@ _OTHERS = (
 
 
 def describe(start: bytes) -> str | None:
-    """Returns what a file is that starts with some bytes, with a remedy, or None if unknown."""
+    """Returns which kind of file starts with these bytes, with a remedy; None if unknown."""
     if not start:
         return "empty"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":

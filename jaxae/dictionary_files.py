@@ -208,7 +208,7 @@ def write_gemma_scope(path: str | os.PathLike[str], dictionary: Dictionary) -> N
             f"dictionary must be of the architecture jumprelu, but it is {dictionary.architecture}"
         )
     _check_arrays("jumprelu", dictionary.params, "dictionary")
-    arrays = {name: np.asarray(array) for name, array in dictionary.params.items()}
+    arrays: dict[str, Any] = {k: np.asarray(array) for k, array in dictionary.params.items()}
     if dictionary.subtracts_bias:
         arrays["b_enc"] = arrays["b_enc"] - arrays["b_dec"] @ arrays["W_enc"]
 

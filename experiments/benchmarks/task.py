@@ -6,6 +6,7 @@ its time nor its memory contains that of another library.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def make_images(case: Case) -> np.ndarray:
 
 def save(path: Path, task: Task) -> None:
     """Writes a task to a ``.npz`` file."""
-    np.savez(path, batch=task.case.batch, x=task.x, **task.params)
+    arrays: dict[str, Any] = {"batch": task.case.batch, "x": task.x, **task.params}
+    np.savez(path, **arrays)
 
 
 def load(path: Path) -> Task:

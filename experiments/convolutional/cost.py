@@ -98,8 +98,8 @@ def claims(found: Metrics) -> list[Claim]:
             "encoder of one layer, where the norm of the Jacobian has a closed form. For the "
             f"convolutional encoder, whose several layers have no closed form, it takes "
             f"{shown(conv)} times as many with the cheapest exact way, {cheapest}, and "
-            f"{shown(conv_costs[ESTIMATE])} times as many with an unbiased estimate from one random "
-            "direction, with which the contractive networks are trained here.",
+            f"{shown(conv_costs[ESTIMATE])} times as many with an unbiased estimate from one "
+            "random direction, with which the contractive networks are trained here.",
             verdict(dense["mean"] < 2, corrects=conv["mean"] >= 2),
             {
                 f"{method}, {name}": number

@@ -234,7 +234,7 @@ def _is_whole(word: bytes) -> bool:
 
 
 def _hint(word: bytes) -> str:
-    """Returns what to do about a float, after a semicolon."""
+    """Returns the advice for a fraction where a byte is wanted, after a semicolon."""
     with contextlib.suppress(ValueError):
         if 0 < (value := float(word)) < 1:
             return "; multiply pixels in [0, 1] by 255, or store them with numpy.save"

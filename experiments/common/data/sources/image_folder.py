@@ -226,7 +226,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _other_kind(path: Path) -> str | None:
-    """Returns what a file is, with a remedy, if it is known to be neither a PNG nor a JPEG."""
+    """Returns the kind of a file that is known to be no PNG or JPEG, with a remedy, or None."""
     with open(path, "rb") as file:
         kind = contents.describe(file.read(contents.START))
     if kind in (None, "a PNG image", "a JPEG image"):

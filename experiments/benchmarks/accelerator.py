@@ -5,13 +5,14 @@
 In order of worth: the agreement with the CPU; an epoch of the lecture's denoising autoencoder
 beside PyTorch, where it is installed; thirty models at once beside one; the whole lecture; the
 contractive penalty beside its rivals; convolutional autoencoders; decoding a wide dictionary; the
-library's tests. Each stage is a process of its own, and its result file is in a folder of its own
-under ``--out``; those of one benchmark are gathered into one beside them.
+library's tests; and, not on a CPU, a wide search for two rows of the table of
+``experiments.feature_learning``. Each stage is a process of its own, and its result file is in a
+folder of its own under ``--out``; those of one benchmark are gathered into one beside them.
 ``accelerator-<device>.json`` there says of each stage how it ended and how long it took, and is
 written after every stage: whatever cuts the command off, the same command goes on with the first
 stage that is not done. It needs what ``jaxae`` needs, and matplotlib, scikit-learn, jinja2, psutil
-and tyro. With ``--data-dir``, a folder of the four IDX files, the lecture trains on MNIST, else on
-the digits.
+and tyro. With ``--data-dir``, a folder of the four IDX files, the lecture and the search train on
+MNIST, else on the digits.
 
 On a CPU every stage may take four times as long, and all of them need ``--seconds 3600``. With
 ``--quick`` every stage but the tests is tried.
@@ -61,6 +62,11 @@ TOPICS = [
 # dozens of programs and runs each for seconds, so that the trials cost more than they bring: on an
 # H200 `experiments.sparse --quick` takes 56 s with them and 29 s without.
 UNTRIED = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+# Forty settings a row, for the two rows that are farthest from those of the paper.
+WIDE_SEARCH = (
+    *("--methods", "CAE", "DAE-g", "--strengths", "10"),
+    *("--fine-tuning-rates", "0.0015", "0.003", "0.006", "0.012"),
+)
 CPU_PATIENCE = 4  # a stage may take this many times its seconds on a CPU
 TAIL = 600  # characters of the output of a stage that failed, which are printed
 
@@ -77,6 +83,8 @@ class Stage:
     """Variables that are set for it."""
     writes: bool = True
     """Whether it takes ``--out``."""
+    runs_on_cpu: bool = True
+    """Whether it can end within its time on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -131,18 +139,27 @@ def make_stages(config: Config) -> dict[str, Stage]:
         # Tests compare with the precision of float32, which TF32 has not.
         own = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
         stages["tests"] = Stage(("-m", "pytest", *options, *files), 300, own, writes=False)
+    stages["feature_learning"] = Stage(
+        ("-m", "experiments.feature_learning", *WIDE_SEARCH, *data_arguments(config)),
+        480,
+        runs_on_cpu=config.quick,
+    )
     return stages
 
 
 def lecture_arguments(config: Config) -> tuple[str, ...]:
     """Returns the arguments of the whole lecture; its parts share the device."""
+    jobs = ("--jobs", str(min(os.cpu_count() or 1, 8)))
+    return ("-m", "experiments.lecture", *data_arguments(config), *jobs)
+
+
+def data_arguments(config: Config) -> tuple[str, ...]:
+    """Returns the data of an experiment, and that it goes on where it was cut off."""
     data: tuple[str, ...] = ("--dataset", "digits")
     if config.data_dir is not None:
         data = ("--dataset", "mnist", "--data-dir", str(config.data_dir))
     quick = ("--quick",) if config.quick else ()
-    jobs = ("--jobs", str(min(os.cpu_count() or 1, 8)))
-    # A stage that was cut off has left checkpoints, and goes on from them.
-    return ("-m", "experiments.lecture", *data, *jobs, "--resume", *quick)
+    return (*data, "--resume", *quick)
 
 
 def torch_sees_gpu() -> bool:
@@ -267,11 +284,15 @@ def main(config: Config) -> Metrics:
         if (entry.get("ended"), entry.get("command")) == ("done", command):
             print(f"{name}: done before", flush=True)
             continue
+        is_cpu = device.startswith("cpu")
+        if is_cpu and not stage.runs_on_cpu:
+            print(f"{name}: takes too long on a CPU", flush=True)
+            continue
         left = config.seconds - (time.monotonic() - begin)
         if left <= 5:
             print(f"{name}: no time left", flush=True)
             continue
-        patience = CPU_PATIENCE if device.startswith("cpu") else 1
+        patience = CPU_PATIENCE if is_cpu else 1
         entry = run_stage(name, stage, config.out, min(left, patience * stage.seconds))
         results["stages"][name] = entry
         write(path, results)

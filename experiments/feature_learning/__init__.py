@@ -49,6 +49,8 @@ class Config(command_line.CommonConfig):
     """Examples per step."""
     learning_rate: float = 3e-3
     """Step size of Adam for the layers at the start, at most 10; it falls to 0 along a cosine."""
+    strengths: command_line.Optional[int] = None
+    """How many strengths of a regulariser are tried, over a wider range; by default a grid of 3."""
     fine_tuning_rates: tuple[float, ...] = search.FINE_TUNING_RATES
     """Step sizes of Adam for the fine-tuning that are tried."""
     code_dim: int = 1000
@@ -66,6 +68,7 @@ class Config(command_line.CommonConfig):
         )
         command_line.require_integer("--code-dim", self.code_dim, low=2, high=2**14)
         command_line.require_integer("--top-k", self.top_k, low=1, high=self.code_dim)
+        command_line.require_integer("--strengths", self.strengths, low=2, high=100)
         command_line.require_rising("--fine-tuning-rates", self.fine_tuning_rates)
         for rate in self.fine_tuning_rates:
             command_line.require_number("--fine-tuning-rates", rate, above=0.0, high=10.0)
@@ -83,6 +86,7 @@ def make_setup(config: Config, dataset: datasets.Dataset) -> search.Setup:
         code_dim=config.code_dim,
         k=config.top_k or min(25, config.code_dim),
         learning_rate=config.learning_rate,
+        strengths=config.strengths,
         fine_tuning_rates=config.fine_tuning_rates,
         batch_size=config.batch_size,
         fine_tuning_epochs=config.fine_tuning_epochs or (2 if config.quick else 20),

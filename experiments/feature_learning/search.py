@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -31,6 +32,21 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
 }
 FINE_TUNING_RATES = (3e-3, 6e-3)
 
+
+def strengths_of(name: str, number: int | None) -> tuple[float, ...]:
+    """Returns the strengths of a method that are tried.
+
+    Those of the grid, or ``number`` of them, a constant factor apart, from half the least of the
+    grid to one and a half times the largest. A method without a regulariser has one.
+    """
+    grid = STRENGTHS[name]
+    if number is None or len(grid) == 1:
+        return grid
+    spread = np.geomspace(grid[0] / 2, 1.5 * grid[-1], number)
+    # Three digits, because they stand in the names of checkpoints and in the table.
+    return tuple(float(f"{strength:.3g}") for strength in spread)
+
+
 UNITS = {
     "validation_error": "percent of the validation images",
     "test_error": "percent of the test images",
@@ -52,6 +68,7 @@ class Setup(NamedTuple):
     code_dim: int
     k: int  # units that the k-sparse code keeps
     learning_rate: float  # of the layers, at the start
+    strengths: int | None  # how many are tried of a regulariser; none: those of the grid
     fine_tuning_rates: tuple[float, ...]  # of the classifiers; validation chooses
     batch_size: int
     epochs: int
@@ -171,7 +188,8 @@ class MethodTrainer:
 
     def pretrain(self) -> dict[float, list[Layers]]:
         """Returns one layer on the images for each strength and seed."""
-        return self._train_layers(STRENGTHS[self.name], self._seeds, self._setup.split.train.x, 1)
+        strengths = strengths_of(self.name, self._setup.strengths)
+        return self._train_layers(strengths, self._seeds, self._setup.split.train.x, 1)
 
     def _train_layers(
         self, strengths: Sequence[float], seeds: Sequence[int], x: Array, depth: int
@@ -285,7 +303,8 @@ def train(names: Sequence[str], setup: Setup, papers: Papers, run: ExperimentRun
 
 def epochs_of(name: str, setup: Setup) -> int:
     """Returns how many epochs a row takes, for the progress bar."""
-    method, searched = METHODS[name], setup.num_seeds * len(STRENGTHS[name])
+    method = METHODS[name]
+    searched = setup.num_seeds * len(strengths_of(name, setup.strengths))
     layers = 0 if method.loss is None else searched
     tuned = searched * len(setup.fine_tuning_rates)
     tuned += 0 if method.loss is None else setup.num_seeds

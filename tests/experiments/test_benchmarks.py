@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 from jax.extend import core as jex
 from jax_settings import as_on_the_command_line, without_kept_programs
 
 import jaxae
+from experiments import feature_learning
 from experiments.benchmarks import (
     accelerator,
     agreement,
@@ -44,6 +46,7 @@ from experiments.benchmarks import (
 )
 from experiments.common.errors import InputError
 from experiments.common.run import command_line
+from experiments.feature_learning import search
 from jaxae.training import _windows, programs
 
 run = partial(command_line.run, contraction.main, contraction.Config)
@@ -350,9 +353,32 @@ def test_a_cpu_is_given_more_time(device, seconds, stages, tmp_path, monkeypatch
     assert given == [seconds]
 
 
+def test_what_takes_too_long_on_a_cpu_is_not_run_there(stages, tmp_path, monkeypatch, capsys):
+    stages.clear()
+    stages["long"] = accelerator.Stage(("-c", ""), 60, writes=False, runs_on_cpu=False)
+    run = partial(command_line.run, accelerator.main, accelerator.Config)
+    monkeypatch.setattr(accelerator, "device_name", lambda: "cpu-2-cores")
+    assert run(["--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "long: takes too long on a CPU\n"
+    monkeypatch.setattr(accelerator, "device_name", lambda: "nvidia-h200")
+    assert run(["--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("long: done after")
+
+
+def test_the_wide_search_has_at_least_forty_settings_a_row():
+    stage = accelerator.make_stages(accelerator.Config())["feature_learning"]
+    assert not stage.runs_on_cpu
+    _, _, *arguments = stage.arguments
+    config = tyro.cli(feature_learning.Config, args=arguments)
+    for name in config.methods:
+        strengths = search.strengths_of(name, config.strengths)
+        assert len(set(strengths)) * len(config.fine_tuning_rates) >= 40
+
+
 def test_the_stages_of_an_accelerator():
     known = accelerator.make_stages(accelerator.Config())
     assert next(iter(known)) == "agreement"
+    assert list(known)[-1] == "feature_learning"
     assert {f"training-{name}" for name in ("64-64", "1568-4096")} <= set(known)
     assert {"convolutional", "dictionary"} <= set(known)
     for stage in known.values():

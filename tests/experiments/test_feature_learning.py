@@ -165,7 +165,7 @@ class Tabled(search.MethodTrainer):
 
 
 def test_the_least_mean_over_the_seeds_chooses():
-    setup = search.Setup(None, 8, 3, 1e-3, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
+    setup = search.Setup(None, 8, 3, 1e-3, None, (0.01, 0.02), 25, 1, 2, 0, 2, 1)
     choice, encoders, outcomes = Tabled("CAE", setup, None, None).search()
     assert (choice.strength, choice.rate) == (0.6, 0.02)
     assert encoders == ["layers of strength 0.6, seed 0", "layers of strength 0.6, seed 1"]
@@ -193,6 +193,7 @@ def tiny_run(tmp_path_factory):
     args = ["--dataset", str(folder / "x.npz"), "--epochs", "1", "--fine-tuning-epochs", "2"]
     args += ["--code-dim", "8", "--top-k", "3", "--batch-size", "25", "--num-seeds", "2"]
     args += ["--fine-tuning-rates", "0.006"]  # compiling takes its time
+    args += ["--strengths", "2"]
     args += ["--methods", "CAE", "k-sparse", "no pretraining", "--out", str(folder / "out")]
     with pytest.MonkeyPatch.context() as patch, as_on_the_command_line():
         patch.setitem(style.STYLE, "savefig.dpi", 30)
@@ -218,7 +219,7 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
         cae["jacobian_per_entry"]["mean"], 1e4 * cae["jacobian_norm"]["mean"] / (16 * 8)
     )
     best = min(cae["searched"], key=lambda tried: tried["validation_error"]["mean"])
-    assert len(cae["searched"]) == 3
+    assert [tried["strength"] for tried in cae["searched"]] == [0.15, 1.8]
     assert (cae["strength"], cae["fine_tuning_rate"]) == (best["strength"], best["rate"])
     assert cae["validation_error"] == best["validation_error"]
     assert metrics["images"] == {"pretraining and fine-tuning": 75, "validation": 15, "test": 30}
@@ -228,7 +229,7 @@ def test_a_run_leaves_every_file_and_complete_numbers(tiny_run):
 def test_the_log_has_as_many_epochs_as_the_progress_bar_waits_for(tiny_run):
     log = (tiny_run / "log.jsonl").read_text().splitlines()
     config = json.loads((tiny_run / "config.json").read_text())["settings"]
-    setup = search.Setup(None, 8, 3, 1e-3, (6e-3,), 25, 1, 2, 0, 2, 1)
+    setup = search.Setup(None, 8, 3, 1e-3, 2, (6e-3,), 25, 1, 2, 0, 2, 1)
     assert config["methods"] == ["CAE", "k-sparse", "no pretraining"]
     assert len(log) == sum(search.epochs_of(name, setup) for name in config["methods"])
 
@@ -237,6 +238,7 @@ BAD = {
     "method": (["--methods", "RBM"], "--methods must be of CAE, .* but has 'RBM'"),
     "twice": (["--methods", "AE", "AE"], "--methods must name at least one method, and none twice"),
     "rates": (["--fine-tuning-rates", "0"], "--fine-tuning-rates must be a finite number above 0"),
+    "one strength": (["--strengths", "1"], "--strengths must be at least 2 and at most 100"),
     "rates twice": (
         ["--fine-tuning-rates", "0.1", "0.1"],
         "--fine-tuning-rates must be values that rise",

@@ -117,17 +117,28 @@ def factored_jacobian(
     """Returns the Jacobian of a chain for a batch; ``group`` bounds the examples at a time."""
     search = Search(chain.factors, max(1, batch), dtype)
     orders = search.orders()
-    each = max(1.0, orders[0].cost.numbers * jnp.dtype(dtype).itemsize)
+    each = _bytes_per_example(orders[0], search)
+    if each == 0:  # no matrix per example, nothing to bound
+        group = batch
+    elif group is None:
+        group = _group_size(orders[0], search, batch)
+    return FactoredJacobian(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
+
+
+def _bytes_per_example(order: Order, search: Search) -> float:
+    """Returns the size of the matrices that an order holds for one example."""
+    return order.cost.numbers * jnp.dtype(search.dtype).itemsize
+
+
+def _group_size(order: Order, search: Search, batch: int) -> int:
+    """Returns how many examples an order takes at a time; all of them if there is room."""
     bound = _GROUP_BYTES.get(jax.default_backend(), _GROUP_BYTES_ELSEWHERE)
     if any(leaf.segment for leaf in search.leaves):
         # Of a segment more is held than its matrix, and one large product for all examples is
         # faster than one for each: what a full Jacobian may hold.
         bound = MAX_PART_BYTES // _MIN_GROUPS
-    if orders[0].cost.numbers == 0:  # no matrix per example, nothing to bound
-        group = batch
-    elif group is None:
-        group = batch if each * batch <= _MIN_GROUPS * bound else int(bound // each)
-    return FactoredJacobian(chain, search, orders, max(1, group), each * batch <= MAX_KEPT_BYTES)
+    each = _bytes_per_example(order, search)
+    return batch if each * batch <= _MIN_GROUPS * bound else max(1, int(bound // each))
 
 
 class MatrixValues:
@@ -241,23 +252,41 @@ def _norms(
             return checked_norms(jax.tree.map(lambda a: a[0], example_values), _unchanged)[None]
         return checked_norms(example_values, jax.vmap if leaves else _unchanged)
 
+    # It takes long to compute products again, and little memory to keep them; for elementwise
+    # results it is the other way round. What is not taken in groups is kept anyway.
+    kept_names = [PRODUCT] if jacobian.keeps_products else []
+    policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
+    keeping = partial(jax.checkpoint, policy=policy) if jacobian.group < size else _unchanged
+
+    def best_values(batched: _Transform, example_values: PyTree) -> tuple[Array, Array | None]:
+        values, bounds = batched(partial(value, best))(example_values)
+        if best.finish is None:
+            return values, bounds
+        constant = MatrixValues(jacobian.search.dtype, None, constants.cores)
+        return best.finish(values, *map(constant.matrix, best.parts[1:])), None
+
     def checked_norms(example_values: PyTree, batched: _Transform) -> Array:
         """Returns the norms of a group, as sums of squares where rounding errors would show."""
-        values, bounds = batched(partial(value, best))(example_values)
-        if best.finish is not None:
-            constant = MatrixValues(jacobian.search.dtype, None, constants.cores)
-            return best.finish(values, *map(constant.matrix, best.parts[1:]))
+        values, bounds = keeping(partial(best_values, batched))(example_values)
         if bounds is None:
             return values
         # Where large terms cancel, their rounding errors remain: then a sum of squares instead.
         is_safe = jnp.all(jax.lax.stop_gradient(bounds <= CANCELLATION * values))
         squares_order = next(order for order in orders if len(order.parts) == 1)
 
-        @jax.checkpoint  # which keeps nothing of a branch that is hardly ever taken
+        # It is hardly ever taken, but the program reserves memory for it, and for what it keeps.
+        # So it keeps nothing, and holds few Jacobians at a time.
+        @jax.checkpoint
         def sums_of_squares(example_values: PyTree) -> Array:
             return batched(partial(value, squares_order))(example_values)[0]
 
-        return jax.lax.cond(is_safe, lambda: values, lambda: sums_of_squares(example_values))
+        def in_small_groups() -> Array:
+            if batched is _unchanged:
+                return sums_of_squares(example_values)
+            group = _group_size(squares_order, jacobian.search, len(values))
+            return _in_groups(sums_of_squares, example_values, jacobian._replace(group=group))
+
+        return jax.lax.cond(is_safe, lambda: values, in_small_groups)
 
     if not jax.tree.leaves(example_values):  # a constant Jacobian, one norm for all
         return jnp.broadcast_to(group_norms(example_values), size)
@@ -286,12 +315,7 @@ def _in_groups(
     rows = [leaf for leaf, is_one in zip(leaves, is_row, strict=True) if is_one]
     others = [leaf for leaf, is_one in zip(leaves, is_row, strict=True) if not is_one]
     ends = np.cumsum([leaf.shape[1] for leaf in rows])[:-1]
-    # It takes long to compute products again, and little memory to keep them; for elementwise
-    # results it is the other way round.
-    kept_names = [PRODUCT] if jacobian.keeps_products else []
-    policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
 
-    @partial(jax.checkpoint, policy=policy)
     def group_norms(packed: list[Array]) -> Array:
         in_rows = iter(jnp.split(packed[0], ends, axis=1) if rows else [])
         in_others = iter(packed[1:] if rows else packed)

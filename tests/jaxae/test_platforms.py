@@ -361,7 +361,7 @@ BRANCHES = {
     "jaxae/contraction/_costs.py exact_cost": (
         "jaxae/test_structure.py test_exact_products_are_dear_where_others_are_rounded"
     ),
-    "jaxae/contraction/_evaluate.py factored_jacobian": (
+    "jaxae/contraction/_evaluate.py _group_size": (
         "jaxae/test_platforms.py test_groups_of_an_accelerator_change_no_number"
     ),
     "jaxae/contraction/_full.py for_loops": (

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -216,16 +217,18 @@ def lowered_programs(monkeypatch):
     lower = mlir.lower_jaxpr_to_module
 
     def lower_for_all(*arguments, **options):
-        elsewhere = lower(*arguments, **options | {"platforms": PLATFORMS})
+        here = elsewhere = lower(*arguments, **options)
+        if "callback" not in mlir.module_to_string(here.module):  # JAX lowers it for here only
+            elsewhere = lower(*arguments, **options | {"platforms": PLATFORMS})
         texts.append(mlir.module_to_string(elsewhere.module))
-        return lower(*arguments, **options)
+        return here
 
     monkeypatch.setattr(mlir, "lower_jaxpr_to_module", lower_for_all)
     return texts
 
 
-# Every experiment of the lecture with the parts that it has on MNIST, and one more; short runs.
-IMAGES = ["--dataset", "images.npy"]  # written by the test
+# Every experiment, with the parts that it has on MNIST; short runs.
+IMAGES = ["--dataset", "images.npz"]  # written by the test
 EXPERIMENTS = {
     "overcomplete_copy": [*IMAGES, "--code-dim", "24", "--pool", "1"],
     "sparse": [*IMAGES, "--code-dim", "24", "--top-k", "2", "4", "--sparsity-weights", "0", "0.1"],
@@ -235,14 +238,24 @@ EXPERIMENTS = {
     "dae_vs_cae": [*IMAGES, "--race-seeds", "1"],
     "convolutional": [*IMAGES, "--code-dim", "4", "--channels", "2", "3", "--weights", "0.1"],
     "filters": [*IMAGES, "--code-dim", "9", "--noise-levels", "0", "0.3", "--emphases", "1"],
+    "feature_learning": [*IMAGES, "--code-dim", "8", "--top-k", "3", "--fine-tuning-epochs", "1"],
+    "sampling": [
+        *(*IMAGES, "--quick", "--samples", "50", "--steps", "2", "5", "--code-dim", "8"),
+        *("--hidden", "8", "--pictures", "4", "--picture-steps", "2"),
+    ],
+    "dictionary": [*IMAGES, "--quick", "--patch-size", "3", "--patches", "100", "--units", "8"],
 }
 # Programs in double precision, on purpose: the remainder of an expansion needs its digits. The
 # other one brings arrays there.
 DOUBLE = {"dae_vs_cae": {"jit_expanded", "jit_convert_element_type"}}
+# Programs that call the host, on purpose, after the training: SciPy matches filters with atoms.
+CALLBACKS = {"dictionary": {"jit_pure_callback"}}
 
 
-def test_every_experiment_of_the_lecture_is_lowered_for_accelerators():
-    assert lecture.EXPERIMENTS.keys() <= EXPERIMENTS.keys()
+def test_every_experiment_is_lowered_for_accelerators():
+    folder = Path(lecture.__file__).parents[1]
+    commands = {path.parent.name for path in folder.glob("*/__main__.py")}
+    assert commands - {"lecture", "readme_tables"} == EXPERIMENTS.keys()
 
 
 @pytest.mark.thorough
@@ -255,17 +268,26 @@ def test_every_program_of_an_experiment_is_lowered_for_accelerators(
     monkeypatch.setattr(ExperimentRun, "draw", lambda self, *arguments, **options: None)
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).uniform(size=(30, 4, 5)).astype("float32")
-    np.save("images.npy", images)
+    labels = np.arange(30) % 3
+    np.savez(
+        "images.npz",
+        x_train=images[:24],
+        x_test=images[24:],
+        y_train=labels[:24],
+        y_test=labels[24:],
+    )
     module = importlib.import_module(f"experiments.{name}")
     arguments = ["--out", "out", "--epochs", "1", "--num-seeds", "2", *EXPERIMENTS[name]]
     with as_on_the_command_line():
         assert command_line.run(module.main, module.Config, arguments) == 0
     assert len(lowered_programs) > 20
-    double = set()
-    for text in lowered_programs:
-        assert not re.search(r"callback|infeed|outfeed", text)
-        if re.search(r"xf64\b", text):
-            double.add(re.search(r"module @(\w+)", text)[1])
-    assert double == DOUBLE.get(name, set())
+
+    def named(pattern):
+        """Returns the names of the programs whose text has a pattern."""
+        texts = [text for text in lowered_programs if re.search(pattern, text)]
+        return {re.search(r"module @(\w+)", text)[1] for text in texts}
+
+    assert named(r"xf64\b") == DOUBLE.get(name, set())
+    assert named(r"callback|infeed|outfeed") == CALLBACKS.get(name, set())
     donated = [text for text in lowered_programs if "tf.aliasing_output" in text]
     assert donated, "the training gives up its buffers"

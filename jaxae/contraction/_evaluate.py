@@ -24,7 +24,7 @@ from jaxae.contraction._search import Node, Order, Search, any_varies
 _GROUP_BYTES = {"cpu": 2**21}
 _GROUP_BYTES_ELSEWHERE = 2**28
 # A batch that is not larger than so many groups is not divided: the loop would cost more.
-_MIN_GROUPS = 4
+_MIN_GROUPS = 2
 # Bytes of products that are kept for the gradient; where they are more, they are computed again.
 MAX_KEPT_BYTES = 2**29
 # Nothing is known of an encoder that is no chain, and parts cost time: a part of a full Jacobian
@@ -138,7 +138,13 @@ def _group_size(order: Order, search: Search, batch: int) -> int:
         # faster than one for each: what a full Jacobian may hold.
         bound = MAX_PART_BYTES // _MIN_GROUPS
     each = _bytes_per_example(order, search)
-    return batch if each * batch <= _MIN_GROUPS * bound else max(1, int(bound // each))
+    if each * batch <= _MIN_GROUPS * bound:
+        return batch
+    group = max(1, int(bound // each))
+    # A divisor of the batch that is near needs no padding, also if it is a little larger.
+    divisors = [g for g in range(1, 3 * group // 2 + 1) if batch % g == 0]
+    nearest = min(divisors, key=lambda divisor: max(divisor / group, group / divisor))
+    return nearest if nearest > 2 * group // 3 else group
 
 
 class MatrixValues:

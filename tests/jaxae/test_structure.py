@@ -502,7 +502,9 @@ def test_a_large_batch_is_taken_in_groups():
     assert many < few / 4  # bytes per example
 
 
-@pytest.mark.parametrize(("widths", "batch"), [((200, 16, 100), 256), ((200, 16, 8, 16, 200), 128)])
+@pytest.mark.parametrize(
+    ("widths", "batch"), [((200, 16, 100), 2048), ((200, 16, 8, 16, 200), 1024)]
+)
 def test_the_way_out_of_cancellation_takes_little_memory(widths, batch):
     """It is planned for even if it is not taken: in the second case inside a loop over groups."""
     params = [jnp.ones(shape) / 100 for shape in pairwise(widths)]

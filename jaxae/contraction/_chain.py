@@ -12,10 +12,10 @@ from jaxae.contraction._costs import Counts
 from jaxae.contraction._products import Linear, identity
 
 
-# An exception, because it is found out deep inside the reading of a trace, and one place alone
-# (``_choice``) does something about it.
+# An exception, because it is found out deep inside the reading of a trace. Inside the reader it
+# means that no rule fits, so that a segment is tried; outside, that a full Jacobian is taken.
 class NotAChain(Exception):
-    """The Jacobian is not a product of constant matrices and diagonals; the message says why."""
+    """This is no product of constant matrices, diagonals and segments; the message says why."""
 
 
 # Compared by identity: the same object is the same value, also when two arrays happen to be equal.
@@ -29,7 +29,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Varying:
-    """A value that depends on the example: an output of a recorded step, found by its index."""
+    """A value that depends on the example: the example itself (0) or an output of a step."""
 
     index: int
     is_zero: bool = False
@@ -61,7 +61,7 @@ class Segment(NamedTuple):
         return linear._replace(apply=lambda v: self.run(v, *arrays))
 
     def transpose(self) -> Segment:
-        """Returns the costs of the transposed map."""
+        """Returns the segment with its costs swapped, for a node that is transposed."""
         return self._replace(forward=self.reverse, reverse=self.forward)
 
 
@@ -115,7 +115,7 @@ class Chain(NamedTuple):
     code: Value
     factors: tuple[Factor, ...]
     """D_1 W_1 first, which acts on the input; their product is the Jacobian."""
-    reason: str = ""
+    why_segments: str = ""
     """Why some of the factors are segments; empty if none is."""
 
 

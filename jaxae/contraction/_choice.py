@@ -62,7 +62,7 @@ def choose(
     except NotAChain as error:
         return cheapest_full(), str(error)
     jacobian = factored_jacobian(chain, size, dtype, group)
-    if not jacobian.equals_reverse_mode and not chain.reason:
+    if not jacobian.equals_reverse_mode and not chain.why_segments:
         return jacobian, ""
     full = cheapest_full()
     if jacobian.equals_reverse_mode:
@@ -71,4 +71,4 @@ def choose(
     is_slow = jacobian.group < size and for_loops(encode, example) is not encode
     if not is_slow and jacobian.orders[0].cost.work <= _WORTH_CUTTING * full.work:
         return jacobian, ""
-    return full, chain.reason
+    return full, chain.why_segments

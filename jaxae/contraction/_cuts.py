@@ -20,7 +20,7 @@ from jaxae.contraction._chain import Equation
 CALLS = ("jit", "closed_call", "remat2")
 
 
-class Place(NamedTuple):
+class CutInfo(NamedTuple):
     """What is known of an equation on the way of the direction."""
 
     is_needed: bool
@@ -34,8 +34,8 @@ def called_jaxpr(eqn: Equation) -> jex.ClosedJaxpr | jex.Jaxpr:
     return eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
 
 
-def find_cuts(jaxpr: jex.Jaxpr) -> list[Place]:
-    """Returns the place of every equation that depends on the direction, in the order of the trace.
+def find_cuts(jaxpr: jex.Jaxpr) -> list[CutInfo]:
+    """Returns what is known of every equation on the way of the direction, in their order.
 
     Args:
       jaxpr: the trace of a function of the input and the direction to the code and its derivative.
@@ -53,15 +53,15 @@ def find_cuts(jaxpr: jex.Jaxpr) -> list[Place]:
             for number in inputs:  # the first position that is met backwards is the last use
                 last_use.setdefault(number, position)
     # A value is a cut if, once it is there, it is the only one that is still needed.
-    places = []
+    infos = []
     pending = {first} & needed
     for position, (_, outputs) in enumerate(graph.equations):
         is_needed = not needed.isdisjoint(outputs)
         pending |= {number for number in outputs if number in needed}
         pending = {number for number in pending if last_use[number] > position}
         cuts = [i for i, number in enumerate(outputs) if pending == {number}]
-        places.append(Place(is_needed, cuts[0] if is_needed and cuts else None))
-    return places
+        infos.append(CutInfo(is_needed, cuts[0] if is_needed and cuts else None))
+    return infos
 
 
 class _Node(NamedTuple):

@@ -64,7 +64,7 @@ class FactoredJacobian(NamedTuple):
         """Whether it is what ``jax.jacrev`` does, with maps that are applied row by row."""
         linears = [leaf.linear for leaf in self.search.leaves if not leaf.segment]
         applied = any(linear and linear.is_applied for linear in linears)
-        return applied and len(self.search.leaves) > 1 and len(self.orders[0].parts) == 1
+        return applied and len(self.search.leaves) > 1 and self.orders[0].is_sum_of_squares
 
     def codes_and_norms(self, x: Array) -> tuple[Array, Array]:
         """Returns the codes ``(n, k)`` and squared norms ``(n,)`` of ``(n, *example)``."""
@@ -90,7 +90,7 @@ class FactoredJacobian(NamedTuple):
         # rounding error of W enters a difference of nearly equal numbers.
         whole = search.products[0, count]
         left = search.products[1, count] if is_first_constant else whole
-        change = Node("X(x) - X(other)", left.shape, left.core, is_constant=False)
+        change = Node("X(x) - X(other)", left.shape, left.compute_core, is_constant=False)
         orders = [search.product_order(change)]
         if left is not whole:
             right = replace(first, rows=None)
@@ -162,7 +162,8 @@ class MatrixValues:
     def diagonal(self, value: Value | None) -> Array | None:
         """Returns a diagonal as a vector; None is a diagonal of ones."""
         if isinstance(value, Varying):
-            # What is constant is computed without an example, and looks at no diagonal of it.
+            # Without an example only constant cores are computed, and ``Node.is_constant`` says
+            # that none of them contains a diagonal that varies. So what is left out is not used.
             return self.values.diagonals[value.index] if self.values else None
         return None if value is None else value.array.astype(self.dtype).reshape(-1)
 
@@ -177,7 +178,7 @@ class MatrixValues:
         """Returns the matrix of a node; a core that was computed before is taken from there."""
         core = self.cores.get(node, self.own_cores.get(node))
         if core is None:
-            core = node.core(*map(self.matrix, node.parts), *map(self.array, node.operands))
+            core = node.compute_core(*map(self.matrix, node.parts), *map(self.array, node.operands))
             self.own_cores[node] = core
         return ScaledMatrix(core, self.diagonal(node.rows), self.diagonal(node.cols))
 
@@ -233,6 +234,9 @@ def _norms(
 ) -> Array:
     """Returns the squared norm by the first order for every example, ``(size,)``.
 
+    From outside to inside: a loop over groups of examples; for a group the first order, and where
+    its terms cancel another one; ``jax.vmap`` over the examples of the group.
+
     Args:
       jacobian: says how many examples are taken at a time.
       orders: the order to use, and others; of those only the sum of squares may be needed.
@@ -242,61 +246,71 @@ def _norms(
       more_nodes: nodes that ``values_of`` needs besides, whose constant cores are computed once.
     """
     best, *_ = orders
-    constants = MatrixValues(jacobian.search.dtype, None, {})
-    for part in (*best.parts, *more_nodes):
-        # The norm of a single factor needs the norms of its rows, and no matrix.
-        if len(best.parts) > 1 or part.linear is None:
-            constants.store_constant_cores(part, is_for_loop=jacobian.group < size)
-
-    def value(order: Order, example_values: PyTree) -> tuple[Array, Array | None]:
-        values = values_of(example_values, constants.cores)
-        return order.value(*map(values.matrix, order.parts))
-
-    def group_norms(example_values: PyTree) -> Array:
-        leaves = jax.tree.leaves(example_values)
-        if leaves and len(leaves[0]) == 1:  # XLA does better without an axis of one example
-            return checked_norms(jax.tree.map(lambda a: a[0], example_values), _unchanged)[None]
-        return checked_norms(example_values, jax.vmap if leaves else _unchanged)
-
+    squares_order = next(order for order in orders if order.is_sum_of_squares)
+    is_for_loop = jacobian.group < size
+    constants = _constant_cores(jacobian, best, more_nodes, is_for_loop=is_for_loop)
     # It takes long to compute products again, and little memory to keep them; for elementwise
     # results it is the other way round. What is not taken in groups is kept anyway.
     kept_names = [PRODUCT] if jacobian.keeps_products else []
     policy = jax.checkpoint_policies.save_only_these_names(*kept_names)
-    keeping = partial(jax.checkpoint, policy=policy) if jacobian.group < size else _unchanged
+    keeping = partial(jax.checkpoint, policy=policy) if is_for_loop else _unchanged
+
+    def value(order: Order, example_values: PyTree) -> tuple[Array, Array | None]:
+        values = values_of(example_values, constants)
+        return order.value(*map(values.matrix, order.parts))
 
     def best_values(batched: _Transform, example_values: PyTree) -> tuple[Array, Array | None]:
         values, bounds = batched(partial(value, best))(example_values)
         if best.finish is None:
             return values, bounds
-        constant = MatrixValues(jacobian.search.dtype, None, constants.cores)
+        constant = MatrixValues(jacobian.search.dtype, None, constants)
         return best.finish(values, *map(constant.matrix, best.parts[1:])), None
 
-    def checked_norms(example_values: PyTree, batched: _Transform) -> Array:
-        """Returns the norms of a group, as sums of squares where rounding errors would show."""
+    # It is hardly ever needed, but the program reserves memory for it, and for what it keeps. So
+    # it keeps nothing, and holds few Jacobians at a time.
+    def sums_of_squares(batched: _Transform, example_values: PyTree) -> Array:
+        @jax.checkpoint
+        def of_group(example_values: PyTree) -> Array:
+            return batched(partial(value, squares_order))(example_values)[0]
+
+        if batched is _unchanged:
+            return of_group(example_values)
+        count = len(jax.tree.leaves(example_values)[0])
+        group = _group_size(squares_order, jacobian.search, count)
+        return _in_groups(of_group, example_values, jacobian._replace(group=group))
+
+    def group_norms(batched: _Transform, example_values: PyTree) -> Array:
         values, bounds = keeping(partial(best_values, batched))(example_values)
         if bounds is None:
             return values
         # Where large terms cancel, their rounding errors remain: then a sum of squares instead.
         is_safe = jnp.all(jax.lax.stop_gradient(bounds <= CANCELLATION * values))
-        squares_order = next(order for order in orders if len(order.parts) == 1)
+        squares = partial(sums_of_squares, batched, example_values)
+        return jax.lax.cond(is_safe, lambda: values, squares)
 
-        # It is hardly ever taken, but the program reserves memory for it, and for what it keeps.
-        # So it keeps nothing, and holds few Jacobians at a time.
-        @jax.checkpoint
-        def sums_of_squares(example_values: PyTree) -> Array:
-            return batched(partial(value, squares_order))(example_values)[0]
+    leaves = jax.tree.leaves(example_values)
+    if not leaves:  # a constant Jacobian, one norm for all
+        return jnp.broadcast_to(group_norms(_unchanged, example_values), size)
 
-        def in_small_groups() -> Array:
-            if batched is _unchanged:
-                return sums_of_squares(example_values)
-            group = _group_size(squares_order, jacobian.search, len(values))
-            return _in_groups(sums_of_squares, example_values, jacobian._replace(group=group))
+    def norms_of(example_values: PyTree) -> Array:
+        if len(jax.tree.leaves(example_values)[0]) > 1:
+            return group_norms(jax.vmap, example_values)
+        # XLA does better without an axis of one example.
+        return group_norms(_unchanged, jax.tree.map(lambda a: a[0], example_values))[None]
 
-        return jax.lax.cond(is_safe, lambda: values, in_small_groups)
+    return _in_groups(norms_of, example_values, jacobian)
 
-    if not jax.tree.leaves(example_values):  # a constant Jacobian, one norm for all
-        return jnp.broadcast_to(group_norms(example_values), size)
-    return _in_groups(group_norms, example_values, jacobian)
+
+def _constant_cores(
+    jacobian: FactoredJacobian, order: Order, more_nodes: Sequence[Node], *, is_for_loop: bool
+) -> _Cores:
+    """Returns the cores of an order that are the same for all examples."""
+    constants = MatrixValues(jacobian.search.dtype, None, {})
+    for part in (*order.parts, *more_nodes):
+        # The norm of a single factor needs the norms of its rows, and no matrix.
+        if not order.is_sum_of_squares or part.linear is None:
+            constants.store_constant_cores(part, is_for_loop=is_for_loop)
+    return constants.cores
 
 
 def _unchanged(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -313,7 +327,8 @@ def _in_groups(
     if jacobian.group >= size:
         return function(example_values)
     group = max(g for g in range(1, jacobian.group + 1) if size % g == 0)
-    # A divisor needs no padding; but not one so small that the loop gets twice as long.
+    # As ``chunk_size`` sets it the group need not divide the batch. A divisor needs no padding; but
+    # not one so small that the loop gets twice as long.
     if group <= jacobian.group // 2:
         group = jacobian.group
     # One array of all diagonals, so that the loop has one to cut and one to fill.

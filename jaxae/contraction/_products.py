@@ -40,7 +40,7 @@ _MIN_BLOCK_COLUMNS = 384
 
 
 class Linear(NamedTuple):
-    """A constant linear map from arrays of shape ``inputs`` to arrays of shape ``outputs``."""
+    """A linear map from arrays of shape ``inputs`` to ``outputs``; constant unless ``varies``."""
 
     apply: Callable[[Array], Array]
     inputs: tuple[int, ...]
@@ -63,7 +63,7 @@ class Linear(NamedTuple):
     reshapes: bool = False
     """Whether, besides, nothing changes but the shape."""
     varies: bool = False
-    """Whether the map depends on the example, so that it is no constant one."""
+    """Whether the map depends on the example: that of a segment, which has its arrays bound."""
 
     @property
     def is_applied(self) -> bool:
@@ -348,9 +348,16 @@ def _norms_and_products(matrices: Array, symmetric: Array, right: Array) -> tupl
     norms = _inner_products(matrices, products)
     terms = _inner_products(matrices, matrices) * jnp.sqrt(jnp.sum(jnp.square(symmetric)))
 
-    def squares() -> tuple[Array, Array]:
-        whole = _matmul(matrices, right)
+    def squares_and_products(matrix: Array) -> tuple[Array, Array]:
+        whole = _matmul(matrix, right)
         return _inner_products(whole, whole), _matmul(whole, right.T)
+
+    def squares() -> tuple[Array, Array]:
+        # The program reserves memory for this too: at most four times that of the matrices.
+        at_once = 4 * len(matrices) * right.shape[0] // right.shape[1]
+        if at_once >= len(matrices):
+            return squares_and_products(matrices)
+        return jax.lax.map(squares_and_products, matrices, batch_size=max(1, at_once))
 
     # One decision for the whole group: a choice for each example would compute both branches.
     is_safe = jnp.all(terms <= CANCELLATION * norms)

@@ -188,7 +188,11 @@ def _read_concatenation(recorder: Recorder, eqn: Equation, operands: list[Operan
 
 
 def _read_map(recorder: Recorder, eqn: Equation, operands: list[Operand]) -> Operand:
-    """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor."""
+    """A constant linear map: a dense layer, a convolution, a sum. It starts a new factor.
+
+    Only for operations whose matrix has single weights, 1 or 0 as entries: the norm needs the
+    squared entries, and takes the operation with squared weights for that.
+    """
     name, outputs = eqn.primitive.name, eqn.outvars[0].aval.shape
     selects = name in _INDEXED  # a gather selects entries, but may repeat and leave out any
     places = [i for i, value in enumerate(operands) if isinstance(value, Direction)]
@@ -392,6 +396,11 @@ def _rule(
     return Rule(read, parameters)
 
 
+# To add an operation: here, with the function that reads it; in ``_LINEAR_IN_...`` below; a map
+# also in ``flops_of``, and in ``_INDEXED`` if its operands are indices; arithmetic that stretches
+# axes in ``_ELEMENTWISE`` of ``_trace``; in ``_column_sums``, if it keeps entries or moves them.
+# A test (``test_primitives.py``) has a use of each.
+#
 # Every operation that may act on a direction, with all parameters that JAX may give it. A parameter
 # that is not listed, or a value that is not understood, is no part of a chain. Left out on purpose:
 # ``reduce_precision``, which rounds derivatives forwards and does not do so backwards.

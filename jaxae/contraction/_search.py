@@ -53,8 +53,8 @@ class Node:
 
     name: str
     shape: tuple[int, int]
-    core: Callable[..., Array | Linear]
-    """From the matrices of the parts and the arrays of ``operands`` to an array or a map."""
+    compute_core: Callable[..., Array | Linear]
+    """From the matrices of the parts and the arrays of ``operands`` to the core."""
     parts: tuple[Node, ...] = ()
     operands: tuple[Value, ...] = ()
     rows: Value | None = None
@@ -64,7 +64,7 @@ class Node:
     cost: Cost = field(default_factory=lambda: Cost())
     linear: Linear | None = None
     segment: Segment | None = None
-    """What it costs to apply the map, if it is no constant one."""
+    """The segment, if the node is one; its costs are those of this orientation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +78,11 @@ class Order:
     cost: Cost
     finish: Callable[..., Array] | None = None
     """From what ``value`` gave for all examples, and the matrices of the parts, to the values."""
+
+    @property
+    def is_sum_of_squares(self) -> bool:
+        """Whether it is the norm of the product itself, in which nothing cancels."""
+        return len(self.parts) == 1
 
 
 class Search:
@@ -171,7 +176,13 @@ class Search:
 
         cost = self._applied_cost(count, counts)
         return replace(
-            leaf, core=core, parts=(leaf,), operands=(), linear=None, segment=None, cost=cost
+            leaf,
+            compute_core=core,
+            parts=(leaf,),
+            operands=(),
+            linear=None,
+            segment=None,
+            cost=cost,
         )
 
     def _applied_cost(self, count: int, counts: Counts) -> Cost:
@@ -187,8 +198,7 @@ class Search:
             for cut in range(start + 1, stop)
             for left in self._factors(cut, stop)
             for right in self._factors(start, cut)
-            # One of the two must be a matrix, to the rows or columns of which the other is applied.
-            if not (left.segment and (right.segment or (right.linear and right.linear.is_applied)))
+            if _one_is_a_matrix(left, right)
         ]
         return min(ways, key=lambda node: node.cost.work)
 
@@ -208,17 +218,17 @@ class Search:
         elif left.linear and left.linear.is_applied:
             flops, operation_cost = left.linear.flops * q, float(APPLIED_COST)
         operation_cost *= self.exact_cost if is_exact else 1.0
-        products = PRODUCTS_OF_A_PRODUCT * operation_cost
-        own = self._cost(flops, p * q, is_constant, products=products)
+        work_per_flop = PRODUCTS_OF_A_PRODUCT * operation_cost
+        own = self._cost(flops, p * q, is_constant, work_per_flop)
         # A segment has a cost of its own, which includes what it writes on the way.
         if right.segment:
             own = self._applied_cost(p, right.segment.reverse)
         elif left.segment:
             own = self._applied_cost(q, left.segment.forward)
         # Brackets where the order is not from left to right: W3 (D2 W2 D1 W1).
-        is_product = right.linear is None and " " in right.name
+        needs_brackets = right.linear is None and " " in right.name
         return Node(
-            f"{left.name} {f'({right.name})' if is_product else right.name}",
+            f"{left.name} {f'({right.name})' if needs_brackets else right.name}",
             (p, q),
             lambda a, b: multiply(a, b, self.dtype, is_exact=is_exact).core,
             (left, right),
@@ -241,7 +251,7 @@ class Search:
             node,
             name=_transpose_name(node.name),
             shape=node.shape[::-1],
-            core=core,
+            compute_core=core,
             parts=(node,),
             operands=(),
             rows=node.cols,
@@ -255,8 +265,8 @@ class Search:
         size, inner = node.shape
         is_constant = node.is_constant and not any_varies(node.cols)
         flops = 2.0 * size * size * inner
-        products = PRODUCTS_OF_A_PRODUCT * self.exact_cost
-        own = self._cost(flops, size * size, is_constant, products=products)
+        work_per_flop = PRODUCTS_OF_A_PRODUCT * self.exact_cost
+        own = self._cost(flops, size * size, is_constant, work_per_flop)
         return Node(
             f"{node.name} {_transpose_name(node.name)}",
             (size, size),
@@ -321,10 +331,10 @@ class Search:
     def product_order(self, node: Node) -> Order:
         """Returns the squared norm of the product itself, a sum of squares."""
         p, q = node.shape
-        is_product = not node.is_constant or any_varies(node.cols)
+        varies = not node.is_constant or any_varies(node.cols)
         # Of a constant core the squares are summed once, and 2 p operations are left per example.
-        cost = self._cost(2.0 * p * q, 0, not is_product, products=SQUARE_COST)
-        cost = cost.plus(self._cost(2.0 * p, 0, False, products=1.0), node.cost)
+        cost = self._cost(2.0 * p * q, 0, not varies, work_per_flop=SQUARE_COST)
+        cost = cost.plus(self._cost(2.0 * p, 0, False, work_per_flop=1.0), node.cost)
 
         def value(matrix: ScaledMatrix) -> tuple[Array, None]:
             return squared_norm(matrix, self.dtype), None
@@ -338,8 +348,8 @@ class Search:
         is_constant &= not any_varies(node.rows, node.cols, symmetric.rows)
         # Two matrices are written: X with the diagonals multiplied in, and X S.
         flops, numbers = 2.0 * p * n * n, 2 * p * n
-        products = PRODUCTS_OF_A_NORM_BY_GRAM * self.exact_cost
-        cost = self._cost(flops, numbers, is_constant, products=products)
+        work_per_flop = PRODUCTS_OF_A_NORM_BY_GRAM * self.exact_cost
+        cost = self._cost(flops, numbers, is_constant, work_per_flop)
         cost = cost.plus(node.cost, symmetric.cost)
         if not symmetric.is_constant or is_constant:
 
@@ -368,8 +378,8 @@ class Search:
         is_constant &= not any_varies(left.rows, right.rows)
         # Two operations to multiply the entries of T and S, two for the product with diagonals.
         flops = 4.0 * size * size
-        products = PRODUCTS_OF_A_NORM_BY_GRAMS * self.exact_cost
-        cost = self._cost(flops, 0, is_constant, products=products)
+        work_per_flop = PRODUCTS_OF_A_NORM_BY_GRAMS * self.exact_cost
+        cost = self._cost(flops, 0, is_constant, work_per_flop)
 
         def value(t: ScaledMatrix, s: ScaledMatrix) -> tuple[Array, Array]:
             return norm_by_grams(t, s, self.dtype)
@@ -377,13 +387,21 @@ class Search:
         name = f"<T, S>, T = {left.name}, S = {right.name}"
         return Order(name, (left, right), value, cost.plus(left.cost, right.cost))
 
-    def _cost(self, flops: float, numbers: int, is_constant: bool, products: float) -> Cost:
-        """Returns the cost of one operation: ``flops`` done ``products`` times, and its result."""
-        work = products * flops + WRITES_WITH_GRADIENT * NUMBER_COST * numbers
+    def _cost(self, flops: float, numbers: int, is_constant: bool, work_per_flop: float) -> Cost:
+        """Returns the cost of an operation with so many ``flops``, and of writing its result."""
+        work = work_per_flop * flops + WRITES_WITH_GRADIENT * NUMBER_COST * numbers
         # A constant matrix is computed once for the batch, and no example holds a copy of it.
         if is_constant:
             return Cost(work / self.batch, flops / self.batch, 0.0)
         return Cost(work, flops, float(numbers))
+
+
+def _one_is_a_matrix(left: Node, right: Node) -> bool:
+    """Returns whether one of two factors is a matrix, to whose rows or columns the other applies.
+
+    A map without segments can be written out as a matrix, if need be, and a segment cannot.
+    """
+    return not (left.segment and (right.segment or (right.linear and right.linear.is_applied)))
 
 
 def _transpose_name(name: str) -> str:

@@ -69,7 +69,7 @@ def read_chain(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) 
     reader = Reader(jaxpr, Tangent(example.dtype, start))
     code, derivative = reader.read_jaxpr(jaxpr, trace.consts, [reader.new_varying(), reader.first])
     assert not isinstance(code, Tangent)  # the code of jvp does not depend on t
-    direction = derivative.read if isinstance(derivative, Tangent) else derivative
+    direction = derivative.structure if isinstance(derivative, Tangent) else derivative
     if not isinstance(direction, Direction):
         # J t without t: right only if it is 0, else a custom derivative rule is not linear.
         if direction is None or not direction.is_zero:
@@ -81,8 +81,8 @@ def read_chain(encode: Callable[[Array], Array], example: jax.ShapeDtypeStruct) 
     # A reshape at the end changes no norm; any other selection leaves out or repeats entries.
     if not rest.reshapes or not factors:
         factors = (*factors, Factor(rest, None))
-    is_chain = not any(factor.segment for factor in factors)
-    return Chain(reader.steps, code, factors, "" if is_chain else reader.reason)
+    has_segments = any(factor.segment for factor in factors)
+    return Chain(reader.steps, code, factors, reader.reason if has_segments else "")
 
 
 def _zero_map(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Linear:
@@ -96,11 +96,11 @@ def _zero_map(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Linear:
 
 @dataclass(eq=False)
 class Tangent:
-    """A value of the trace that is linear in the direction t."""
+    """A variable of the trace that is linear in the direction t, and its structure if known."""
 
     dtype: DTypeLike
-    read: Operand | None = None
-    """What the rules have made of it; None if they do not understand it."""
+    structure: Operand | None = None
+    """A direction, or a value where t has no effect; None if the rules do not understand it."""
 
 
 class TangentEquation(NamedTuple):
@@ -128,7 +128,8 @@ class Reader(Recorder):
         # outputs, because the key has only their ids, which Python gives anew once they are gone.
         self.cache: dict[Hashable, tuple[list[Operand], list[Operand]]] = {}
         self.literals: dict[Hashable, Known] = {}
-        self.places = iter(find_cuts(jaxpr))
+        # One for each equation with a tangent among its operands, in the order they are read.
+        self.cuts = iter(find_cuts(jaxpr))
         self.first = start
         """The last cut, where the segment begins that is read now."""
         self.segment: list[TangentEquation] = []
@@ -164,16 +165,16 @@ class Reader(Recorder):
             if isinstance(body, jex.ClosedJaxpr):
                 return self.read_jaxpr(body.jaxpr, body.consts, operands)
             return self.read_jaxpr(body, (), operands)
-        place = next(self.places)
+        found = next(self.cuts)
         outputs = [Tangent(v.aval.dtype) for v in eqn.outvars]
-        if not place.is_needed:
+        if not found.is_needed:
             return outputs
         self.segment.append(TangentEquation(eqn, operands, outputs))
         self._read_by_rule(*self.segment[-1])
-        if place.cut is not None:
-            cut = outputs[place.cut]
-            if cut.read is None:
-                cut.read = self._segment_direction(cut)
+        if found.cut is not None:
+            cut = outputs[found.cut]
+            if cut.structure is None:
+                cut.structure = self._segment_direction(cut)
             self.first, self.segment = cut, []
         return outputs
 
@@ -185,7 +186,7 @@ class Reader(Recorder):
         self, eqn: Equation, operands: list[Value | Tangent], outputs: list[Tangent]
     ) -> None:
         """Reads the outputs of an equation on the way of t, if there is a rule for it."""
-        given = [o.read if isinstance(o, Tangent) else o for o in operands]
+        given = [o.structure if isinstance(o, Tangent) else o for o in operands]
         understood = [operand for operand in given if operand is not None]
         if len(understood) < len(given):
             return
@@ -194,12 +195,12 @@ class Reader(Recorder):
         except NotAChain as error:
             self.reason = self.reason or str(error)
             return
-        for output, read in zip(outputs, found, strict=True):
-            output.read = read
+        for output, structure in zip(outputs, found, strict=True):
+            output.structure = structure
 
     def _segment_direction(self, last: Tangent) -> Direction:
         """Returns the direction at a cut: its last factor is the segment since the cut before."""
-        start, equations, first = self.first.read, self.segment, self.first
+        start, equations, first = self.first.structure, self.segment, self.first
         for eqn, operands, _ in equations:
             if not is_linear(eqn, [None if isinstance(o, Tangent) else o for o in operands]):
                 raise NotAChain(self.reason)

@@ -96,10 +96,11 @@ def claims(found: Metrics) -> list[Claim]:
             "The contractive penalty costs little more than the reconstruction.",
             f"With the penalty a gradient takes {shown(dense)} times the operations for the dense "
             "encoder of one layer, where the norm of the Jacobian has a closed form. For the "
-            f"convolutional encoder, whose several layers have no closed form, it takes "
-            f"{shown(conv)} times as many with the cheapest exact way, {cheapest}, and "
-            f"{shown(conv_costs[ESTIMATE])} times as many with an unbiased estimate from one "
-            "random direction, with which the contractive networks are trained here.",
+            f"convolutional encoder it takes {shown(conv)} times as many by the exact way with the "
+            f"fewest, {cheapest}, and {shown(conv_costs[ESTIMATE])} times as many with an unbiased "
+            "estimate from one random direction, with which the contractive networks are trained "
+            "here. jaxae chooses by an estimate of the time and not by operations alone, so its "
+            "own choice may have more of them.",
             verdict(dense["mean"] < 2, corrects=conv["mean"] >= 2),
             {
                 f"{method}, {name}": number

@@ -159,5 +159,9 @@ def comparison(found: Metrics, *, holds: bool) -> str:
         f"moves {shown(equal['encoder'])} times as far as the DAE's, and its reconstruction "
         f"{shown(equal['reconstruction'])} times as far. "
         + ("Both regularisers calm both functions. " if calmer else "")
-        + ("Each calms its own function more." if holds else "Not each calms its own more.")
+        + (
+            "Each calms its own function more than the other does."
+            if holds
+            else "It is not so that each calms its own function more than the other does."
+        )
     )

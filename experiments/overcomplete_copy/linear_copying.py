@@ -83,8 +83,8 @@ def claims(found: Metrics) -> list[Claim]:
             f"{shown(linear['noise_left'])}. This holds in the span of the training images; beyond "
             "it there is hardly a gradient, and the map stays close to what the initialisation "
             f"made it (relative error {shown(linear['error_beyond_span'])}). The relu network "
-            f"copies images ({shown(relu_errors['test images'])}), but noise only up to "
-            f"{shown(relu_errors['white noise'])}.",
+            f"copies images with a relative error of {shown(relu_errors['test images'])}, but "
+            f"noise only with one of {shown(relu_errors['white noise'])}.",
             verdict(holds),
             {
                 "linear AE, error on test images": errors["test images"],

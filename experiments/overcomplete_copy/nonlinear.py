@@ -50,7 +50,7 @@ def claims(found: Metrics) -> list[Claim]:
             f"{shown(best)}: the network {'has' if holds else 'has not'} learned more about the "
             f"data than their covariance. The contractive one comes to {shown(cae['noise_left'])}; "
             f"its units are active for {shown(cae['active_share'])} of the test images, so that it "
-            "is all but linear.",
+            "is nearly linear.",
             verdict(holds),
             {
                 "relu DAE, noise left": dae,

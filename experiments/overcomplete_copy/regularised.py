@@ -108,7 +108,9 @@ def _prevents(row: Metrics, plain: Metrics) -> bool:
 
 def _l1_finding(row: Metrics) -> str:
     passed, error = row["noise_passed"], row["relative_error"]["white noise"]
-    numbers = f"passes on {shown(passed)} and copies white noise up to {shown(error)}"
+    numbers = (
+        f"passes on {shown(passed)} and copies white noise with a relative error of {shown(error)}"
+    )
     if passed["mean"] > 0.6:
         return f"The L1 penalty does little on a linear code, which {numbers}"
     return f"With the L1 penalty a linear code {numbers}"

@@ -353,8 +353,8 @@ def _norms_and_products(matrices: Array, symmetric: Array, right: Array) -> tupl
         return _inner_products(whole, whole), _matmul(whole, right.T)
 
     def squares() -> tuple[Array, Array]:
-        # The program reserves memory for this too: at most four times that of the matrices.
-        at_once = 4 * len(matrices) * right.shape[0] // right.shape[1]
+        # The program reserves memory for this too: at most sixteen times that of the matrices.
+        at_once = 16 * len(matrices) * right.shape[0] // right.shape[1]
         if at_once >= len(matrices):
             return squares_and_products(matrices)
         return jax.lax.map(squares_and_products, matrices, batch_size=max(1, at_once))

@@ -376,24 +376,29 @@ def test_every_order_gives_the_same(encode, group, which, float64):
         assert_same(of_order, expected)
 
 
-def cancelling(scale):
+def cancelling(scale, inputs, hidden):
     """Two layers whose product is ``scale`` times a matrix of order one: the rest cancels."""
     rng = np.random.default_rng(3)
-    w, v = rng.normal(size=(40, 6)), rng.normal(size=(6, 4))
+    w, v = rng.normal(size=(inputs, hidden)), rng.normal(size=(hidden, 4))
     weights = [np.concatenate([w, w], 1), np.concatenate([v, (scale - 1) * v], 0)]
     return [jnp.asarray(weight, jnp.float32) for weight in weights]
 
 
-@pytest.mark.thorough(by_default=["sin-<X, X S>-0.001-2097152", "<lambda>-<T, S>-0.001-4096"])
+@pytest.mark.thorough(
+    by_default=["sin-<X, X S>-0.001-sizes1-2097152", "<lambda>-<T, S>-0.001-sizes0-4096"]
+)
 @pytest.mark.parametrize("group_bytes", [2**21, 2**12])
+@pytest.mark.parametrize("sizes", [(40, 6), (1000, 6)])  # so wide that the way out is in pieces
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 0.0])
 @pytest.mark.parametrize(("last", "formula"), [(lambda v: v, "<T, S>"), (jnp.sin, "<X, X S>")])
-def test_what_cancels_is_no_worse_than_the_product(last, formula, scale, group_bytes, monkeypatch):
+def test_what_cancels_is_no_worse_than_the_product(
+    last, formula, scale, sizes, group_bytes, monkeypatch
+):
     """In float32, <X, X W W^T> alone would be off by the rounding of terms of order one."""
     monkeypatch.setitem(_evaluate._GROUP_BYTES, "cpu", group_bytes)
-    params = cancelling(scale)
+    params = cancelling(scale, *sizes)
     encode = lambda params, x_i: last(jnp.sin(x_i @ params[0]) @ params[1])
-    x = jnp.asarray(np.random.default_rng(4).normal(size=(64, 40)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(64, sizes[0])), jnp.float32)
     assert plan(partial(encode, params), x).formula.startswith(formula)
     both = [
         jax.jit(jax.value_and_grad(lambda p, f=f: jnp.sum(f(partial(encode, p), x))))(params)
@@ -503,7 +508,8 @@ def test_a_large_batch_is_taken_in_groups():
 
 
 @pytest.mark.parametrize(
-    ("widths", "batch"), [((200, 16, 100), 2048), ((200, 16, 8, 16, 200), 1024)]
+    ("widths", "batch"),
+    [((200, 16, 100), 2048), ((200, 16, 8, 16, 200), 1024), ((10_000, 64, 16), 64)],
 )
 def test_the_way_out_of_cancellation_takes_little_memory(widths, batch):
     """It is planned for even if it is not taken: in the second case inside a loop over groups."""

@@ -8,7 +8,7 @@ on the page. A last section, on convolutional autoencoders, goes beyond the chap
 it is not run, but shown if its results are there.
 
     python -m experiments.lecture --dataset digits    about 6 minutes, 2 cores
-    python -m experiments.lecture --dataset mnist     about 25 minutes, 2 cores (an estimate)
+    python -m experiments.lecture --dataset mnist     about 27 minutes, 2 cores
 
 Options of the common kind are passed on to every experiment when they are given. To see one part
 alone, run the command that stands on the page. After an interrupt, the same command with --resume

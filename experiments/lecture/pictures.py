@@ -2,9 +2,11 @@
 
 import base64
 import io
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -53,10 +55,19 @@ def _is_drawing(path: Path) -> bool:
 
 
 def _data_uri(path: Path) -> str:
-    kind = "svg+xml" if path.suffix == ".svg" else path.suffix[1:]
     content = path.read_bytes()
+    if path.suffix == ".svg":
+        return f"data:image/svg+xml,{_as_text(content.decode('utf-8'))}"
+    kind = path.suffix[1:]
     content = _with_palette(content) if kind == "png" else content
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _as_text(svg: str) -> str:
+    """Returns an SVG as part of an address, which takes a quarter less than base64."""
+    without_comments = re.sub("<!--.*?-->", "", svg, flags=re.DOTALL)
+    # A browser drops the ends of lines in an address.
+    return quote(" ".join(without_comments.split()), safe=" /:;=,.()-+*!?@[]{}|~^_")
 
 
 @lru_cache

@@ -1,6 +1,7 @@
 """The table of the experiments: what each shows, how long it takes, and how the lecture fared."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from experiments.common.results.claims import Claim
 from experiments.lecture.page import SYMBOLS
@@ -30,7 +31,7 @@ def experiments_table() -> str:
     for name, topic in TOPICS.items():
         parts = found.get(name, {})
         folder = "synthetic" if (RESULTS / name / "synthetic").is_dir() else "mnist"
-        verdicts = count_verdicts(parts["mnist"].claims) if "mnist" in parts else ""
+        verdicts = count_verdicts(parts["mnist"].claims.values()) if "mnist" in parts else ""
         rows.append([f"`{name}`", topic, minutes(name, "digits"), minutes(name, folder), verdicts])
     return table_of(header, rows, "llrrl")
 
@@ -42,7 +43,7 @@ def minutes(name: str, folder: str) -> str:
     return str(max(1, round(read(name, folder, "metrics")["seconds"] / 60)))
 
 
-def count_verdicts(claims: list[Claim]) -> str:
+def count_verdicts(claims: Iterable[Claim]) -> str:
     """Returns how many statements have each verdict, such as "3 ✓ 1 ≈"."""
     counts: Counter[str] = Counter(claim.verdict for claim in claims)
     return " ".join(

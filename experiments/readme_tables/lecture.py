@@ -19,13 +19,13 @@ class Found(NamedTuple):
       folder: of its results, below those of the experiment.
       command: that made them.
       seconds: how long it took.
-      claims: what it says.
+      claims: what it says, by the anchor of each claim on the page.
     """
 
     folder: str
     command: str
     seconds: float
-    claims: list[Claim]
+    claims: dict[str, Claim]
 
 
 def parts() -> dict[str, dict[str, Found]]:
@@ -42,7 +42,7 @@ def parts() -> dict[str, dict[str, Found]]:
                 continue
             module = lecture.make_job(name, lecture.Config(dataset=dataset), Path()).module
             metrics, config = (read(name, folder, kind) for kind in ("metrics", "config"))
-            claims = list(module.claims(metrics))
+            claims = {claim.anchor: claim for claim in module.claims(metrics)}
             found[name][dataset] = Found(folder, config["command"], metrics["seconds"], claims)
     return found
 
@@ -56,13 +56,12 @@ def lecture_table() -> str:
         first = next(iter(of_datasets.values()))
         command = f"`{first.command}`, {first.seconds:.0f} s"
         rows.append([f"**{lecture.EXPERIMENTS[name].title}**", "", "", command])
-        for i, claim in enumerate(first.claims):
+        for anchor, claim in first.claims.items():
             leading = claim.leading or list(claim.numbers)[:3]
             numbers = "; ".join(f"{label}: {shown(claim.numbers[label])}" for label in leading)
-            marks = [
-                SYMBOLS[of_datasets[d].claims[i].verdict] if d in of_datasets else ""
-                for d in DATASETS
-            ]
+            # Some parts of an experiment are for one of the data sets alone.
+            own = {d: of.claims[anchor] for d, of in of_datasets.items() if anchor in of.claims}
+            marks = [SYMBOLS[own[d].verdict] if d in own else "" for d in DATASETS]
             rows.append([claim.slide, *marks, numbers if front in of_datasets else ""])
     return _escaped(header, rows)
 
@@ -79,14 +78,15 @@ def _of_part(name: str, found: Mapping[str, Found]) -> str:
         for d, of in found.items()
     ]
     text = [f"## {lecture.EXPERIMENTS[name].title}", ". ".join(runs) + "."]
-    for claims in zip(*(of.claims for of in found.values()), strict=True):
-        text += _of_claim(name, dict(zip(found, claims, strict=True)), found)
+    for anchor in next(iter(found.values())).claims:
+        own = {d: of.claims[anchor] for d, of in found.items() if anchor in of.claims}
+        text += _of_claim(name, own, found)
     return "\n\n".join(text)
 
 
 def _of_claim(name: str, claims: Mapping[str, Claim], found: Mapping[str, Found]) -> list[str]:
     """Returns the paragraphs of one claim on one or several data sets."""
-    many, first = len(claims) > 1, next(iter(claims.values()))
+    many, first = len(found) > 1, next(iter(claims.values()))
     text = [f"### {first.slide}"]
     for dataset, claim in claims.items():
         where = f"On {DATASETS[dataset]}: " if many else ""

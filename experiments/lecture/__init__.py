@@ -47,6 +47,7 @@ from experiments.lecture import languages, page, play
 from jaxae._version import __version__
 
 TITLE = "Regularised autoencoders on {dataset}"
+WRITTEN = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}  # as their authors do
 
 
 class Experiment(NamedTuple):
@@ -343,7 +344,8 @@ def main(config: Config) -> Metrics:
         widgets = play.sections(folders, language, say=progress.say)
         html = page.render(
             parts,
-            title=config.title or language.say(Sentence(TITLE, {"dataset": dataset.name})),
+            title=config.title
+            or language.say(Sentence(TITLE, {"dataset": WRITTEN.get(dataset.name, dataset.name)})),
             command=command_line.as_typed("lecture", config),
             is_quick=config.quick,
             language=language,

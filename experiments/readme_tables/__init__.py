@@ -39,6 +39,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "sweeps nvidia-h200": partial(speed.sweep_table, "nvidia-h200"),
         "agreement nvidia-h200": partial(speed.agreement_table, "nvidia-h200"),
         "stages nvidia-h200": partial(speed.stages_table, "nvidia-h200"),
+        "stages cpu-2-cores": partial(speed.stages_table, "cpu-2-cores"),
     },
     "docs/speed.md": {
         "training cpu-2-cores": partial(speed.training_table, "cpu-2-cores"),

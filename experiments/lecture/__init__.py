@@ -8,7 +8,7 @@ on the page. A last section, on convolutional autoencoders, goes beyond the chap
 it is not run, but shown if its results are there.
 
     python -m experiments.lecture --dataset digits    about 6 minutes, 2 cores
-    python -m experiments.lecture --dataset mnist     about 27 minutes, 2 cores
+    python -m experiments.lecture --dataset mnist     at most 27 minutes, 2 cores
 
 Options of the common kind are passed on to every experiment when they are given. To see one part
 alone, run the command that stands on the page. After an interrupt, the same command with --resume
@@ -259,6 +259,12 @@ def default_jobs() -> int:
     return 1 if has_accelerator or find_spec("jax_plugins") else min(os.cpu_count() or 1, 4)
 
 
+def runs_alone(job: Job) -> bool:
+    """Returns whether a job measures time, so that nothing may run beside it."""
+    # The contractive experiment does so with this option alone.
+    return EXPERIMENTS[job.name].alone or bool(vars(job.config).get("residual"))
+
+
 def is_left_out(name: str, config: Config) -> bool:
     """Returns whether a part is not run on these data; finished results of it are shown."""
     return EXPERIMENTS[name].is_beyond and config.dataset == "digits"
@@ -288,7 +294,7 @@ def run_parts(
         group = [
             job
             for name, job in reversed(jobs.items())
-            if folders[name] is None and EXPERIMENTS[name].alone == alone
+            if folders[name] is None and runs_alone(job) == alone
         ]
         errors |= workers.run(group, 1 if alone else config.jobs or default_jobs())
     return [

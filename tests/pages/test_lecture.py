@@ -331,6 +331,19 @@ def test_title_and_language_are_those_of_the_course(finished_parts):
     assert job.command == "python -m experiments.sparse"
 
 
+def test_what_measures_time_runs_with_nothing_beside_it():
+    """The contractive experiment does so with ``--residual``, which the digits do not have."""
+    alone = {
+        dataset: {
+            name
+            for name in lecture.EXPERIMENTS
+            if lecture.runs_alone(lecture.make_job(name, lecture.Config(dataset=dataset), Path()))
+        }
+        for dataset in ("digits", "mnist")
+    }
+    assert alone == {"digits": {"dae_vs_cae"}, "mnist": {"dae_vs_cae", "contractive"}}
+
+
 def test_bytes_of_another_encoding_in_a_title_lose_no_page(finished_parts):
     """As a terminal in Latin-1 gives them to Python."""
     assert run(finished_parts, "--title", os.fsdecode(b"\xdcbung 9")) == 0

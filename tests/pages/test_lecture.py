@@ -498,13 +498,27 @@ DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 @needs_chromium
 def test_the_page_in_a_browser_on_a_desk_and_on_a_phone(finished_page, browser):
+    look_at(finished_page / "index.html", browser)
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["mnist", "digits"])
+def test_the_committed_pages_open_from_the_repository(name, browser):
+    path = ROOT / "docs" / "_static" / f"lecture-{name}.html"
+    assert path.stat().st_size < 10_000_000
+    look_at(path, browser)
+    assert path.read_text(encoding="utf-8").count('href="#denoise-it-yourself"') > 0, "widgets too"
+
+
+def look_at(path, browser):
+    """Looks at a page on a desk and on a phone, in the light and in the dark."""
     requests, messages = [], []
     for viewport, scheme in itertools.product((DESK, PHONE), ("light", "dark")):
         view = browser.new_page(viewport=viewport, color_scheme=scheme)
         view.on("request", lambda request: requests.append(request.url))
         view.on("console", lambda message: messages.append(message.text))
         view.on("pageerror", lambda error: messages.append(str(error)))
-        view.goto((finished_page / "index.html").as_uri())
+        view.goto(path.as_uri())
         view.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
         assert view.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"

@@ -35,7 +35,7 @@ def called_jaxpr(eqn: Equation) -> jex.ClosedJaxpr | jex.Jaxpr:
 
 
 def find_cuts(jaxpr: jex.Jaxpr) -> list[CutInfo]:
-    """Returns what is known of every equation on the way of the direction, in their order.
+    """Returns a :class:`CutInfo` for every equation that depends on the direction, in order.
 
     Args:
       jaxpr: the trace of a function of the input and the direction to the code and its derivative.

@@ -353,9 +353,10 @@ def _norms_and_products(matrices: Array, symmetric: Array, right: Array) -> tupl
         return _inner_products(whole, whole), _matmul(whole, right.T)
 
     def squares() -> tuple[Array, Array]:
+        inner, inputs = right.shape
         # The program reserves memory for this too: at most sixteen times that of the matrices.
-        at_once = 16 * len(matrices) * right.shape[0] // right.shape[1]
-        if at_once >= len(matrices):
+        at_once = 16 * len(matrices) * inner // max(1, inputs)
+        if at_once >= len(matrices) or inner == 0:
             return squares_and_products(matrices)
         return jax.lax.map(squares_and_products, matrices, batch_size=max(1, at_once))
 

@@ -559,10 +559,19 @@ def test_a_plot_is_drawn_again_when_the_page_turns_dark(run_of, open_view):
     view = open_view(page_of(run_of("vector_field").folder, "vector_field"), color_scheme="light")
     drawn = lambda: view.part("plane").evaluate("canvas => canvas.toDataURL()")
     before = drawn()
+
+    def comes(is_as_before):
+        """Waits, because the browser tells the page of the change a little later."""
+        for _ in range(100):
+            if (drawn() == before) == is_as_before:
+                return True
+            view.page.wait_for_timeout(20)
+        return False
+
     view.page.emulate_media(color_scheme="dark")
-    assert drawn() != before
+    assert comes(False)
     view.page.emulate_media(color_scheme="light")
-    assert drawn() == before
+    assert comes(True)
 
 
 @needs_chromium
